@@ -1,0 +1,66 @@
+"""What can go wrong, each with the file, the byte offset and the section it went wrong in."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Text that came from a stream, safe for a terminal: control characters become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class VmstateError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class StreamError(VmstateError):
+    """A migration stream, or the file around it, is not what it must be.
+
+    Parameters
+    ----------
+    message : what was found, in a few words.
+    offset : byte offset in the stream where it was found.
+    section : the section being read, `idstr/instance_id`.
+    expected : what should have stood there.
+    file : path or URL as the user gave it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        offset: int | None = None,
+        section: str | None = None,
+        expected: str | None = None,
+        file: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.offset = offset
+        self.section = section
+        self.expected = expected
+        self.file = file
+
+    def __str__(self) -> str:
+        where = [printable(str(self.file))] if self.file is not None else []
+        if self.offset is not None:
+            where.append(f"offset {self.offset} (0x{self.offset:x})")
+        if self.section is not None:
+            where.append(f"section {printable(self.section)!r}")
+        text = printable(self.message)
+        if self.expected is not None:
+            text += f"; expected {printable(self.expected)}"
+        return f"{', '.join(where)}: {text}" if where else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword-only arguments need help to cross a process pool.
+        return (_rebuild, (self.message, self.offset, self.section, self.expected, self.file))
+
+
+def _rebuild(
+    message: str, offset: int | None, section: str | None, expected: str | None, file: str | None
+) -> StreamError:
+    return StreamError(message, offset=offset, section=section, expected=expected, file=file)
+
+
+class CatalogError(VmstateError):
+    """A fact about QEMU was asked for that the catalog does not hold, or QEMU's source could not be read."""
