@@ -56,7 +56,7 @@ def releases(repos: Sequence[Repo]) -> list[Release]:
     kept = [
         Release(name, repo, revision, repo.commit(revision), "release" if name.endswith(".0") else "stable")
         for name, (repo, revision) in found.items()
-        if FIRST <= version_key(name)
+        if version_key(name) >= FIRST
     ]
     heads = []
     for repo in repos:
@@ -177,8 +177,9 @@ def intervals(per_release: dict[str, Iterable[Any]], columns: tuple[str, ...]) -
         for item in here:
             open_.setdefault(item, at)
     rows += [(item, start, len(names) - 1) for item, start in open_.items()]
-    rows.sort(key=lambda r: (r[1], r[0]) if columns[0] == "order" else (r[0], r[1]))
     last = len(names) - 1
+    # Numbered rows belong together by release, all others by name.
+    rows.sort(key=lambda r: (r[1], r[0]) if columns[0] == "order" else (r[0], r[1]))
     return [
         {
             **dict(zip(columns, item, strict=True)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -18,13 +19,25 @@ Fact = tuple[str, str, str]
 #: Kinds of fact, with the files (below the ppc folder, or "/path") they are read from.
 _INIT = (*ppc.HEADERS, *ppc.INIT, *ppc.INIT_HELPERS)
 _PARTS = {
-    "cpu": (*_INIT, ppc.TRANSLATE, ppc.MODELS, "kvm.c", "/hw/ppc/spapr.c", "/hw/ppc/spapr_cpu_core.c", "/hw/spapr.c"),
+    "cpu": (
+        *_INIT,
+        ppc.TRANSLATE,
+        ppc.MODELS,
+        "kvm.c",
+        "/hw/ppc/spapr.c",
+        "/hw/ppc/spapr_cpu_core.c",
+        "/hw/spapr.c",
+    ),
     "section": ("machine.c", "cpu.h"),
     "gates": (*ppc.INIT, "/hw/ppc/spapr.c"),
 }
 #: A commit matters only if a line it changes speaks of one of these.
-_MATTERS = (
-    r"PPC2?_|MSR_|POWERPC_|insns|msr_mask|BAT|init_proc|VMSTATE|vmstate|migration|mig_|metamask|DEF\(|^#|PVR|SVR|\{ *\"|compat"
+_MATTERS = "|".join(
+    (
+        r"PPC2?_|MSR_|POWERPC_|PVR|SVR|DEF\(|^#",
+        r"insns|msr_mask|BAT|init_proc|metamask|mig_|migration|compat",
+        r"VMSTATE|vmstate|\{ *\"",
+    )
 )
 
 
@@ -35,7 +48,7 @@ def rows(found: list[Release]) -> list[dict[str, Any]]:
     """
     table: list[dict[str, Any]] = []
     chain = [r for r in found if r.kind != "stable"]
-    steps = list(zip(chain, chain[1:], strict=False))
+    steps = list(pairwise(chain))
     for stable in (r for r in found if r.kind == "stable"):
         before = max((r for r in found if r.key < stable.key), key=lambda r: r.key, default=None)
         if before is not None and before.key[:2] == stable.key[:2]:
@@ -51,13 +64,15 @@ def _step(old: Release, new: Release) -> list[dict[str, Any]]:
     before, after = _all(old.repo, old.revision), _all(new.repo, new.revision)
     if before == after:
         return []
-    repo = next((r for r in (new.repo, old.repo) if _holds(r, old.commit.hash) and _holds(r, new.commit.hash)), None)
+    repo = next(
+        (r for r in (new.repo, old.repo) if _holds(r, old.commit.hash) and _holds(r, new.commit.hash)), None
+    )
     found: list[dict[str, Any]] = []
     explained: dict[Fact, str] = {}
     if repo is not None:
         for commit in _commits(repo, old.commit.hash, new.commit.hash):
             try:
-                changed = _difference(_part(repo, f"{commit}^"), _part(repo, commit))
+                changed = _difference(_all(repo, f"{commit}^"), _all(repo, commit))
             except CatalogError:
                 continue  # a state between two releases that was never meant to be read; see the check below
             if changed:
@@ -71,7 +86,9 @@ def _step(old: Release, new: Release) -> list[dict[str, Any]]:
     return found
 
 
-def _row(release: str, commit: str, date: str, subject: str, fact: Fact, was: str, now: str) -> dict[str, Any]:
+def _row(
+    release: str, commit: str, date: str, subject: str, fact: Fact, was: str, now: str
+) -> dict[str, Any]:
     return {
         "release": release,
         "commit": commit,
@@ -109,16 +126,18 @@ def _paths(name: str) -> list[str]:
 _read: dict[tuple[Any, ...], dict[Fact, str]] = {}
 
 
-def _part(repo: Repo, revision: str) -> dict[Fact, str]:
-    return _all(repo, revision)
-
-
 def _all(repo: Repo, revision: str) -> dict[Fact, str]:
     tree = ppc.Tree(repo, revision)
     others = repo.blobs(revision, [n[1:] for n in _PARTS["cpu"] if n.startswith("/")])
     facts: dict[Fact, str] = {}
     for part, names in _PARTS.items():
-        key = (part, *(others.get(n[1:]) if n.startswith("/") else tree.blobs.get(f"{tree.folder}/{n}") for n in names))
+        key = (
+            part,
+            *(
+                others.get(n[1:]) if n.startswith("/") else tree.blobs.get(f"{tree.folder}/{n}")
+                for n in names
+            ),
+        )
         if key not in _read:
             if len(_read) > 400:
                 _read.clear()
@@ -152,7 +171,7 @@ def _facts(tree: ppc.Tree, part: str) -> dict[Fact, str]:
             if row.treatment == "unused":
                 name = f"unused[{unused.setdefault(row.vmsd, 0)}]"
                 unused[row.vmsd] += 1
-            parts = (row.macro, row.treatment, row.test, row.count, row.version, row.minimum)
+            parts = (row.macro, row.treatment, row.test, row.elements, row.version, row.minimum)
             found["field", f"{row.vmsd}:{name}" if row.position else row.vmsd, ""] = " ".join(
                 str(p) for p in parts if p not in ("", None)
             )

@@ -89,6 +89,14 @@ def text_of(node: Node) -> str:
     return (node.text or b"").decode("latin-1")
 
 
+def child(node: Node, name: str) -> Node:
+    """The child a grammar rule always has."""
+    found = node.child_by_field_name(name)
+    if found is None:
+        raise CatalogError(f"line {node.start_point.row + 1}: {node.type} without {name}")
+    return found
+
+
 def function_name(definition: Node) -> str:
     node = definition.child_by_field_name("declarator")
     while node is not None and node.type != "identifier":
@@ -463,32 +471,32 @@ class Evaluator:
         if kind == "binary_expression":
             return self._binary(node, where)
         if kind == "unary_expression":
-            operand = self._node(node.child_by_field_name("argument"), where)  # type: ignore[arg-type]
-            operator = text_of(node.child_by_field_name("operator"))  # type: ignore[arg-type]
+            operand = self._node(child(node, "argument"), where)
+            operator = text_of(child(node, "operator"))
             if operator == "!":
                 return CInt(int(not operand.value))
             changed = {"~": ~operand.value, "-": -operand.value, "+": operand.value}.get(operator)
             if changed is not None:
                 return CInt(changed, operand.bits, operand.signed).fit()
         if kind == "cast_expression":
-            name = text_of(node.child_by_field_name("type"))  # type: ignore[arg-type]
+            name = text_of(child(node, "type"))
             if name in _TYPES:
-                inner = self._node(node.child_by_field_name("value"), where)  # type: ignore[arg-type]
+                inner = self._node(child(node, "value"), where)
                 return CInt(inner.value, *_TYPES[name]).fit()
         if kind == "call_expression":
             return self._text(text_of(node), where) if self._is_macro(node) else self._unknown(node, where)
         return self._unknown(node, where)
 
     def _is_macro(self, node: Node) -> bool:
-        return text_of(node.child_by_field_name("function")) in self._functions  # type: ignore[arg-type]
+        return text_of(child(node, "function")) in self._functions
 
     def _unknown(self, node: Node, where: str) -> CInt:
         raise CatalogError(f"{where}: {node.type} {text_of(node)!r} cannot be evaluated")
 
     def _binary(self, node: Node, where: str) -> CInt:
-        left = self._node(node.child_by_field_name("left"), where)  # type: ignore[arg-type]
-        right = self._node(node.child_by_field_name("right"), where)  # type: ignore[arg-type]
-        operator = text_of(node.child_by_field_name("operator"))  # type: ignore[arg-type]
+        left = self._node(child(node, "left"), where)
+        right = self._node(child(node, "right"), where)
+        operator = text_of(child(node, "operator"))
         if operator in ("<<", ">>"):
             if not 0 <= right.value < left.bits:
                 raise CatalogError(f"{where}: shift of a {left.bits}-bit value by {right.value}")
@@ -529,6 +537,6 @@ def enumerators(unit: Unit) -> dict[str, tuple[Unit, Node | None, int]]:
                 continue
             value = item.child_by_field_name("value")
             base, offset = (value, 0) if value is not None else (base, offset)
-            found[text_of(item.child_by_field_name("name"))] = (unit, base, offset)  # type: ignore[arg-type]
+            found[text_of(child(item, "name"))] = (unit, base, offset)
             offset += 1
     return found

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.errors import CatalogError
-from vmstate_tools.history.csource import Evaluator, designated, text_of, walk
+from vmstate_tools.history.csource import Evaluator, child, designated, text_of, walk
 from vmstate_tools.history.ppc import INIT
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def gates(tree: Tree) -> list[Gate]:
     for name in (*INIT, "../../hw/ppc/spapr_cpu_core.c"):
         if tree.has(name):
             for call in walk(tree.unit(name, expand=False).root, "call_expression"):
-                if text_of(call.child_by_field_name("function")) == "DEFINE_PROP_BOOL":  # type: ignore[arg-type]
+                if text_of(child(call, "function")) == "DEFINE_PROP_BOOL":
                     args = call.child_by_field_name("arguments")
                     assert args is not None
                     prop, _, member, default = (text_of(a) for a in args.named_children)
@@ -129,7 +129,7 @@ def _pseries_cpu(name: str, functions: dict[str, Node]) -> str:
     if cpu:
         return cpu
     for call in walk(functions[name], "call_expression"):
-        target = text_of(call.child_by_field_name("function"))  # type: ignore[arg-type]
+        target = text_of(child(call, "function"))
         if _PSERIES.fullmatch(target) and target in functions:
             return _pseries_cpu(target, functions)
     return ""
@@ -137,7 +137,7 @@ def _pseries_cpu(name: str, functions: dict[str, Node]) -> str:
 
 def _own_cpu(node: Node) -> str:
     for item in walk(node, "assignment_expression"):
-        target = text_of(item.child_by_field_name("left"))  # type: ignore[arg-type]
+        target = text_of(child(item, "left"))
         value = item.child_by_field_name("right")
         if re.search(r"(default_cpu_type|cpu_model|tcg_default_cpu|cpu_type)$", target) and value is not None:
             literals = [text_of(n)[1:-1] for n in walk(value, "string_literal")]
@@ -160,11 +160,11 @@ def _first_cpu(start: str, functions: dict[str, Node], seen: set[str]) -> str:
             return cpu
         for item in walk(node, "assignment_expression", "call_expression"):
             if item.type == "assignment_expression":
-                queue.append(text_of(item.child_by_field_name("right")))  # type: ignore[arg-type]
-                queue += [text_of(c.child_by_field_name("function")) for c in walk(item, "call_expression")]  # type: ignore[arg-type]
-                found = _literal_cpu(item.child_by_field_name("right"))  # type: ignore[arg-type]
+                queue.append(text_of(child(item, "right")))
+                queue += [text_of(child(c, "function")) for c in walk(item, "call_expression")]
+                found = _literal_cpu(child(item, "right"))
             else:
-                queue.append(text_of(item.child_by_field_name("function")))  # type: ignore[arg-type]
+                queue.append(text_of(child(item, "function")))
                 found = _literal_cpu(item)
             if found:
                 return found
@@ -174,7 +174,7 @@ def _first_cpu(start: str, functions: dict[str, Node], seen: set[str]) -> str:
 def _literal_cpu(node: Node) -> str:
     if node.type == "call_expression" and re.fullmatch(
         r"cpu_ppc_init|ppc4xx_init|ppc40x_init",
-        text_of(node.child_by_field_name("function")),  # type: ignore[arg-type]
+        text_of(child(node, "function")),
     ):
         literal = next(walk(node, "string_literal"), None)
         return text_of(literal)[1:-1] if literal is not None else ""

@@ -1,4 +1,4 @@
-"""What QEMU's ppc target says of its CPUs at one revision: flag bits, families, models, and what alters the words."""
+"""What QEMU's ppc target says of its CPUs at one revision: flags, families, models, what alters the words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vmstate_tools.history.csource import (
     Evaluator,
     Macro,
     Unit,
+    child,
     designated,
     enumerators,
     prelude,
@@ -56,7 +57,7 @@ _ROLES = {
     "tcg": r"ppc_fixup_cpu",
     "kvm": r"kvmppc_host_cpu_(def|class_init)",
     "pseries": r"ppc_spapr_init|spapr_cpu_init|cpu_ppc_set_(papr|vhyp)",
-    "family": r"ppc_\w+_cpu_family_class_init",
+    "family": r"ppc_\w+_cpu_family_class_init|ppe42_class_common_init",
 }
 
 
@@ -199,26 +200,20 @@ def _declares(node: Node, name: str) -> bool:
 
 def _flags(values: Evaluator) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
-    for word, anchor in (("insns_flags", "PPC_INSNS_BASE"), ("insns_flags2", "PPC2_BOOKE206")):
-        if anchor not in values.enumerators:
-            continue  # insns_flags2 came with 0.15
-        unit, node, _ = values.enumerators[anchor]
-        assert node is not None and node.parent is not None and node.parent.parent is not None
-        for item in node.parent.parent.named_children:
-            if item.type == "enumerator":
-                name = text_of(item.child_by_field_name("name"))  # type: ignore[arg-type]
-                value = values.constant(name)
-                # Masks over several bits (PPC_TCG_INSNS) are no flags.
-                if value and not value & (value - 1):
-                    found[word, name] = value
+    _, first, _ = values.enumerators["PPC_INSNS_BASE"]
+    assert first is not None and first.parent is not None and first.parent.parent is not None
+    for item in first.parent.parent.named_children:  # both words share one enum
+        name = text_of(child(item, "name")) if item.type == "enumerator" else ""
+        match = re.match(r"PPC(2?)_", name)
+        if match is not None:
+            value = values.constant(name)
+            if value and not value & (value - 1):  # one bit: PPC_NONE and masks are no flags
+                found[f"insns_flags{match[1]}", name] = value
     for name, macro in values.macros.items():
-        if re.fullmatch(r"MSR_[A-Z]+\d*", name) and macro is not None and macro.params is None and macro.body:
-            try:
-                bit = values.constant(name)
-            except CatalogError:
-                continue  # MSR_HVB and its like are masks for code, some not constant
-            if bit < 64 and re.fullmatch(r"\d+", macro.body):
-                found["msr_mask", name] = 1 << bit
+        # Bit numbers; MSR_HVB and its like are masks.
+        number = macro is not None and re.fullmatch(r"\d+|PPC_BIT_NR\(\d+\)", macro.body)
+        if number and re.fullmatch(r"MSR_[A-Z]+\d*", name):
+            found["msr_mask", name] = 1 << values.constant(name)
     return found
 
 
@@ -263,7 +258,8 @@ def _target(node: Node, values: Evaluator) -> str:
 def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words]:
     """Since 1.5: a class_init function per family."""
     families: dict[str, Words] = {}
-    for name, node in unit.functions().items():
+    functions = unit.functions()
+    for name, node in functions.items():
         match = re.fullmatch(r"ppc_(\w+)_cpu_family_class_init", name)
         if match is None:
             continue
@@ -271,7 +267,7 @@ def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words
             raise CatalogError(f"{unit.where(node)}: {name} does not parse")
         words = dict.fromkeys(WORDS, 0)
         init_proc = ""
-        for target, operator, value, where in _assignments(unit, node):
+        for target, operator, value, where in _assignments(unit, node, functions):
             if target == "pcc->init_proc":
                 init_proc = _target(value, values)
             word = target.removeprefix("pcc->")
@@ -285,13 +281,21 @@ def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words
     return families
 
 
-def _assignments(unit: Unit, node: Node) -> list[tuple[str, str, Node, str]]:
-    """(target, operator, value, where) of the assignments in a function, in order; none under a condition."""
+def _assignments(
+    unit: Unit, node: Node, functions: Mapping[str, Node] | None = None
+) -> list[tuple[str, str, Node, str]]:
+    """(target, operator, value, where) of the assignments in a function, in order.
+
+    With `functions`, those of the functions it hands its class to are among them.
+    """
     found = []
-    for item in walk(node, "assignment_expression"):
-        left, right = item.child_by_field_name("left"), item.child_by_field_name("right")
-        operator = item.child_by_field_name("operator")
-        assert left is not None and right is not None and operator is not None
+    for item in walk(node, "assignment_expression", "call_expression"):
+        if item.type == "call_expression":
+            name = text_of(child(item, "function"))
+            if functions and name in functions and "pcc" in text_of(child(item, "arguments")):
+                found += _assignments(unit, functions[name], functions)
+            continue
+        left, operator, right = (child(item, n) for n in ("left", "operator", "right"))
         found.append((text_of(left), text_of(operator), right, unit.where(item)))
     return found
 
@@ -335,8 +339,8 @@ def _first_literal(node: Node) -> str:
 class _Bats:
     """nb_BATs as an init function leaves it.
 
-    The function is followed through its calls. Conditions over integer parameters are decided; one that cannot
-    be decided may hold nothing that alters nb_BATs.
+    The function is followed through its calls. Conditions over integer parameters are decided; one that
+    cannot be decided may hold nothing that alters nb_BATs.
     """
 
     def __init__(self, functions: dict[str, tuple[Unit, Node]], values: Evaluator) -> None:
@@ -361,13 +365,12 @@ class _Bats:
             self._relevant[function] = False
             body = self.functions[function][1]
             self._relevant[function] = any(
-                text_of(a.child_by_field_name("left")).endswith("nb_BATs")  # type: ignore[arg-type]
-                for a in walk(body, "assignment_expression")
+                text_of(child(a, "left")).endswith("nb_BATs") for a in walk(body, "assignment_expression")
             ) or any(self._touches(name) for name in self._calls(body))
         return self._relevant[function]
 
     def _calls(self, node: Node) -> list[str]:
-        names = (text_of(c.child_by_field_name("function")) for c in walk(node, "call_expression"))  # type: ignore[arg-type]
+        names = (text_of(child(c, "function")) for c in walk(node, "call_expression"))
         return [n for n in names if n in self.functions]
 
     def _call(self, function: str, arguments: tuple[int | None, ...]) -> list[tuple[str, int]]:
@@ -437,14 +440,14 @@ class _Bats:
             where = unit.where(item)
             if item.type == "assignment_expression":
                 left, right = item.child_by_field_name("left"), item.child_by_field_name("right")
-                operator = text_of(item.child_by_field_name("operator"))  # type: ignore[arg-type]
+                operator = text_of(child(item, "operator"))
                 assert left is not None and right is not None
                 if text_of(left).endswith("nb_BATs"):
                     if operator not in ("=", "+="):
                         raise CatalogError(f"{where}: nb_BATs {operator} not understood")
                     effects.append((operator, values.node(right, where)))
                 continue
-            name = text_of(item.child_by_field_name("function"))  # type: ignore[arg-type]
+            name = text_of(child(item, "function"))
             if name in self.functions and self._touches(name):
                 given = item.child_by_field_name("arguments")
                 assert given is not None
@@ -489,11 +492,11 @@ def _adjust(unit: Unit, function: str, node: Node, values: Evaluator) -> list[Ad
                 raise CatalogError(f"{where}: {target} {operator} not understood")
             found.append(Adjustment(role, word, "and", values.node(value, where)))
     for call in walk(node, "call_expression"):
-        if text_of(call.child_by_field_name("function")) == "alter_insns":  # type: ignore[arg-type]
+        if text_of(child(call, "function")) == "alter_insns":
             where = unit.where(call)
             if role != "kvm":
                 raise CatalogError(f"{where}: {function} alters flags: unknown role")
-            pointer, flag, _ = call.child_by_field_name("arguments").named_children  # type: ignore[union-attr]
+            pointer, flag, _ = child(call, "arguments").named_children
             word = re.split(r"->|\.", text_of(pointer))[-1]
             found.append(Adjustment("kvm", word, "host", values.node(flag, where)))
     return found

@@ -1,4 +1,4 @@
-"""The CPU section as `machine.c` describes it: fields, how each is treated, subsections, and the pre_save masks."""
+"""The CPU section as `machine.c` describes it: fields, their treatment, subsections, and the pre_save masks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.errors import CatalogError
-from vmstate_tools.history.csource import designated, text_of, walk
+from vmstate_tools.history.csource import child, designated, text_of, walk
 from vmstate_tools.history.ppc import constants
 
 if TYPE_CHECKING:
@@ -16,14 +16,21 @@ if TYPE_CHECKING:
     from vmstate_tools.history.ppc import Tree
 
 ROOT = "vmstate_ppc_cpu"
+_MEMBERS = {
+    "name", "version_id", "minimum_version_id", "minimum_version_id_old", "load_state_old", "needed", "pre_save",
+    "post_load", "pre_load", "fields", "subsections",
+}  # fmt: skip
+_MACRO = re.compile(r"(?:UINTTL|U?INT(?:8|16|32|64)|BOOL|FLOAT64|AVR|FPR|VSR|SLB|STRUCT)((?:_[A-Z0-9]+)*)")
+_SUFFIXES = {"EQUAL", "TEST", "ARRAY", "VARRAY", "POINTER", "INT32"}
 
 
 class Field(NamedTuple):
-    """One field, or with `macro` "SUBSECTION" / "VMSD" what surrounds fields.
+    """One field, or at position 0 the VMState description that the next ones belong to.
 
-    `treatment`: plain, equal, test (only where `test` says so), unused, and for a subsection the same words
-    with `test` naming its `needed` function. `count` is elements, or bytes of an unused field; None where it
-    depends on the CPU.
+    `vmsd` is the path of descriptions from the section down, `macro` the VMSTATE_ macro, or the C name of a
+    description or of a hand-made field's VMStateInfo. `treatment`: plain, equal, test (there only if the function
+    `test` says so, which reads the CPU's members `reads`), unused. `elements` is their number, or the bytes of an
+    unused field; None where it depends on the CPU.
     """
 
     vmsd: str
@@ -31,14 +38,15 @@ class Field(NamedTuple):
     name: str
     macro: str
     treatment: str
-    test: str
-    count: int | None
-    version: int | None
-    minimum: int | None
+    test: str = ""
+    reads: str = ""
+    elements: int | None = None
+    version: int | None = None
+    minimum: int | None = None
 
 
 class Mask(NamedTuple):
-    """What `cpu_pre_save` does to a word on the way out: keep (and), clear (andnot) or set (or) bits."""
+    """What `cpu_pre_save` does to a word on the way out: keep bits (and) or set them (or), if `gate` is set."""
 
     word: str
     op: str
@@ -47,7 +55,7 @@ class Mask(NamedTuple):
 
 
 def read(tree: Tree) -> tuple[list[Field], list[Mask]]:
-    """Fields in stream order and the pre_save masks; both empty before the CPU section was a VMStateDescription.
+    """Fields in stream order and the pre_save masks; none before the section was a VMStateDescription (1.6).
 
     Raises
     ------
@@ -56,114 +64,104 @@ def read(tree: Tree) -> tuple[list[Field], list[Mask]]:
     try:
         unit = tree.unit("machine.c", expand=False)
         values = constants(tree)
-        found = {}
-        for node in walk(unit.root, "init_declarator"):
-            name = next(walk(node, "identifier"), None)
-            value = node.child_by_field_name("value")
-            declared = text_of(node.parent.child_by_field_name("type")) if node.parent is not None else ""  # type: ignore[arg-type]
-            if declared == "VMStateDescription" and name is not None and value is not None:
-                found[text_of(name)] = value
-        if ROOT not in found:
+        reader = _Reader(unit, values)
+        if ROOT not in reader.found:
             return [], []
-        rows: list[Field] = []
-        _describe(unit, found, ROOT, "cpu", "", values, rows)
-        return rows, _masks(unit, values)
+        reader.describe(ROOT, "cpu", "")
+        return reader.rows, _masks(unit, values)
     except CatalogError as error:
         raise CatalogError(f"{tree.revision}: {error}") from None
 
 
-def _describe(
-    unit: Unit,
-    found: dict[str, Node],
-    symbol: str,
-    path: str,
-    needed: str,
-    values: Evaluator,
-    rows: list[Field],
-) -> None:
-    node = found[symbol]
-    where = unit.where(node)
-    parts = designated(node)
-    known = {"name", "version_id", "minimum_version_id", "minimum_version_id_old", "load_state_old", "needed",
-             "pre_save", "post_load", "pre_load", "fields", "subsections"}  # fmt: skip
-    if parts.keys() - known:
-        raise CatalogError(f"{where}: {symbol}: {sorted(parts.keys() - known)} not understood")
-    needed = text_of(parts["needed"]) if "needed" in parts else needed
-    version, minimum = (values.node(parts[k], where) for k in ("version_id", "minimum_version_id"))
-    name = values.text(parts["name"], where)
-    treatment = "test" if needed else "plain"
-    rows.append(Field(path, 0, name, symbol, treatment, needed, None, version, minimum))
-    position = 0
-    for item in _list(parts["fields"]):
-        row = _field(unit, item, path, values)
-        if row is not None:
-            position += 1
-            rows.append(row._replace(position=position))
-    for item in _list(parts.get("subsections")):
-        if item.type == "initializer_list":  # until 2.3: a pair of description and condition
-            pairs = designated(item)
-            if "vmsd" not in pairs:
-                continue
-            target, condition = text_of(pairs["vmsd"]), text_of(pairs["needed"])
-        else:
-            target, condition = text_of(item), ""
-        if target in ("NULL", "0"):
-            continue
-        target = target.lstrip("&")
-        _describe(unit, found, target, f"{path}/{target.removeprefix('vmstate_')}", condition, values, rows)
+class _Reader:
+    def __init__(self, unit: Unit, values: Evaluator) -> None:
+        self.unit = unit
+        self.values = values
+        self.functions = unit.functions()
+        self.rows: list[Field] = []
+        self.found: dict[str, Node] = {}
+        for node in walk(unit.root, "declaration"):
+            if text_of(child(node, "type")) == "VMStateDescription":
+                for item in walk(node, "init_declarator"):
+                    self.found[text_of(child(item, "declarator"))] = child(item, "value")
+
+    def describe(self, symbol: str, path: str, needed: str) -> None:
+        node = self.found[symbol]
+        where = self.unit.where(node)
+        parts = designated(node)
+        if parts.keys() - _MEMBERS:
+            raise CatalogError(f"{where}: {symbol}: {sorted(parts.keys() - _MEMBERS)} not understood")
+        needed = text_of(parts["needed"]) if "needed" in parts else needed
+        version, minimum = (self.values.node(parts[k], where) for k in ("version_id", "minimum_version_id"))
+        name = self.values.text(parts["name"], where)
+        kind = ("test", needed, self.reads(needed)) if needed else ("plain", "", "")
+        self.rows.append(Field(path, 0, name, symbol, *kind, None, version, minimum))
+        nested: list[str] = []
+        for position, item in enumerate(_list(parts["fields"]), 1):
+            row = self.field(item, path, nested)
+            if row is not None:
+                self.rows.append(row._replace(position=position))
+        for entry in nested:
+            self.describe(entry, f"{path}/{entry.removeprefix('vmstate_')}", "")
+        for item in _list(parts.get("subsections")):
+            condition = ""
+            if item.type == "initializer_list":  # until 2.3: a pair of description and condition
+                pair = designated(item)
+                if "vmsd" not in pair:
+                    continue
+                item, condition = pair["vmsd"], text_of(pair["needed"])
+            target = text_of(item).lstrip("&")
+            if target not in ("NULL", "0"):
+                self.describe(target, f"{path}/{target.removeprefix('vmstate_')}", condition)
+
+    def reads(self, test: str) -> str:
+        """Members of the CPU, or of its env, that a test function looks at."""
+        body = text_of(self.functions[test]) if test in self.functions else ""
+        members = re.findall(r"\bcpu->(?!env\b)(\w+)|\benv(?:\.|->)(\w+)", body)
+        return " ".join(dict.fromkeys(a or b for a, b in members))
+
+    def field(self, item: Node, path: str, nested: list[str]) -> Field | None:
+        where = self.unit.where(item)
+        if item.type == "initializer_list":
+            parts = designated(item)
+            test = text_of(parts["field_exists"]) if "field_exists" in parts else ""
+            kind = ("test", test, self.reads(test)) if test else ("plain", "", "")
+            info = text_of(parts["info"]).lstrip("&")
+            return Field(path, 0, self.values.text(parts["name"], where), info, *kind, 1)
+        if item.type != "call_expression":
+            raise CatalogError(f"{where}: field {text_of(item)[:60]!r} not understood")
+        macro = text_of(child(item, "function")).removeprefix("VMSTATE_")
+        given = _list(child(item, "arguments"))
+        if macro == "END_OF_LIST":
+            return None
+        if macro == "UNUSED":
+            return Field(path, 0, "", macro, "unused", elements=self.size(given[0], where))
+        match = _MACRO.fullmatch(macro)
+        suffixes = match[1].split("_")[1:] if match is not None else []
+        if match is None or set(suffixes) - _SUFFIXES:
+            raise CatalogError(f"{where}: VMSTATE_{macro} not understood")
+        elements = None if "VARRAY" in suffixes else self.size(given[2], where) if "ARRAY" in suffixes else 1
+        nested += [name for name in map(text_of, given) if name in self.found]
+        name = text_of(given[0])
+        if "TEST" in suffixes:
+            test = text_of(given[-1])
+            return Field(path, 0, name, macro, "test", test, self.reads(test), elements)
+        return Field(path, 0, name, macro, "equal" if "EQUAL" in suffixes else "plain", elements=elements)
+
+    def size(self, node: Node, where: str) -> int:
+        return (
+            8
+            if re.fullmatch(r"sizeof\s*\(\s*target_ulong\s*\)", text_of(node))
+            else self.values.node(node, where)
+        )
 
 
 def _list(node: Node | None) -> list[Node]:
     if node is None:
         return []
     if node.type == "compound_literal_expression":
-        node = node.child_by_field_name("value") or node
+        node = child(node, "value")
     return [n for n in node.named_children if n.type != "comment"]
-
-
-def _field(unit: Unit, item: Node, path: str, values: Evaluator) -> Field | None:
-    where = unit.where(item)
-    if item.type == "initializer_list":
-        if not item.named_children or text_of(item.named_children[0]) in ("0", "NULL"):
-            return None
-        parts = designated(item)
-        info = text_of(parts["info"]).lstrip("&")
-        test = text_of(parts["field_exists"]) if "field_exists" in parts else ""
-        name = values.text(parts["name"], where)
-        return Field(path, 0, name, info, "test" if test else "plain", test, 1, None, None)
-    if item.type != "call_expression":
-        raise CatalogError(f"{where}: field {text_of(item)[:60]!r} not understood")
-    macro = text_of(item.child_by_field_name("function")).removeprefix("VMSTATE_")  # type: ignore[arg-type]
-    args = item.child_by_field_name("arguments")
-    assert args is not None
-    given = [a for a in args.named_children if a.type != "comment"]
-    if macro == "END_OF_LIST":
-        return None
-    if macro == "UNUSED":
-        return Field(path, 0, "", macro, "unused", "", _size(values, given[0], where), None, None)
-    name = text_of(given[0])
-    kinds = re.fullmatch(
-        r"(UINTTL|U?INT(?:8|16|32|64)|BOOL|FLOAT64|CPUDOUBLE|AVR|FPR|VSR|SLB|STRUCT)((?:_[A-Z0-9]+)*)", macro
-    )
-    if kinds is None:
-        raise CatalogError(f"{where}: VMSTATE_{macro} not understood")
-    suffixes = kinds[2].split("_")[1:]
-    if set(suffixes) - {"EQUAL", "TEST", "ARRAY", "V", "VARRAY", "POINTER", "INT32", "SUB"}:
-        raise CatalogError(f"{where}: VMSTATE_{macro} not understood")
-    count: int | None = 1
-    if "ARRAY" in suffixes:
-        # NAME(field, state, n): vsr is declared with twice the registers, of which `n` are meant
-        count = values.node(given[2], where)
-    elif "VARRAY" in suffixes:
-        count = None
-    test = text_of(given[-1]) if "TEST" in suffixes else ""
-    treatment = "equal" if "EQUAL" in suffixes else "test" if test else "plain"
-    return Field(path, 0, name, macro, treatment, test, count, None, None)
-
-
-def _size(values: Evaluator, node: Node, where: str) -> int:
-    match = re.fullmatch(r"sizeof\s*\(\s*target_ulong\s*\)", text_of(node))
-    return 8 if match else values.node(node, where)
 
 
 def _masks(unit: Unit, values: Evaluator) -> list[Mask]:
@@ -176,7 +174,7 @@ def _masks(unit: Unit, values: Evaluator) -> list[Mask]:
     for node in walk(body, "init_declarator"):
         value = node.child_by_field_name("value")
         if value is not None:
-            bound[text_of(node.child_by_field_name("declarator"))] = value  # type: ignore[arg-type]
+            bound[text_of(child(node, "declarator"))] = value
     local: dict[str, int] = {}
     for name, value in bound.items():
         try:
@@ -186,12 +184,12 @@ def _masks(unit: Unit, values: Evaluator) -> list[Mask]:
     values = values.binding(local)
     found: list[Mask] = []
     for node in walk(body, "assignment_expression"):
-        left = text_of(node.child_by_field_name("left"))  # type: ignore[arg-type]
+        left = text_of(child(node, "left"))
         match = re.fullmatch(r"cpu->mig_(msr_mask|insns_flags2?|nb_BATs)", left)
         if match is None:
             continue
         where = unit.where(node)
-        operator, right = text_of(node.child_by_field_name("operator")), node.child_by_field_name("right")  # type: ignore[arg-type]
+        operator, right = text_of(child(node, "operator")), child(node, "right")
         assert right is not None
         gate = _gate(node)
         if operator == "|=":
@@ -201,7 +199,7 @@ def _masks(unit: Unit, values: Evaluator) -> list[Mask]:
         elif operator == "=" and right.type == "binary_expression":
             source, mask = right.child_by_field_name("left"), right.child_by_field_name("right")
             assert source is not None and mask is not None
-            if text_of(source) != f"env->{match[1]}" or text_of(right.child_by_field_name("operator")) != "&":  # type: ignore[arg-type]
+            if text_of(source) != f"env->{match[1]}" or text_of(child(right, "operator")) != "&":
                 raise CatalogError(f"{where}: {text_of(node)!r} not understood")
             found.append(Mask(match[1], "and", values.node(mask, where), gate))
         else:
@@ -214,5 +212,5 @@ def _gate(node: Node) -> str:
     while node.parent is not None:
         node = node.parent
         if node.type == "if_statement":
-            return text_of(node.child_by_field_name("condition")).strip("()").removeprefix("cpu->")  # type: ignore[arg-type]
+            return text_of(child(node, "condition")).strip("()").removeprefix("cpu->")
     return ""
