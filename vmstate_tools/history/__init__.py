@@ -166,7 +166,7 @@ def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
 
 
 def intervals(per_release: dict[str, Iterable[Any]], columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows with `since` and `until`, the first and last release (in the given order) without a break between."""
+    """Rows with `since` and `until`: first and last release, in the given order, without a break between."""
     names = list(per_release)
     rows: list[tuple[Any, int, int]] = []
     open_: dict[Any, int] = {}

@@ -211,10 +211,10 @@ def _table(init: Unit) -> Node | None:
 
 
 def _declares(node: Node, name: str) -> bool:
-    declarator: Node | None = node
-    while declarator is not None and declarator.type != "identifier":
-        declarator = declarator.child_by_field_name("declarator")
-    return declarator is not None and text_of(declarator) == name
+    found: Node | None = node
+    while found is not None and found.type != "identifier":
+        found = found.child_by_field_name("declarator")
+    return found is not None and text_of(found) == name
 
 
 def flags(tree: Tree) -> dict[tuple[str, str], int]:
@@ -350,15 +350,15 @@ def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, 
             continue
         if _declares(node, "ppc_cpu_aliases"):
             for pair in value.named_children:
-                alias, model = pair.named_children[:2]
-                if alias.type == "string_literal":
-                    aliases[values.text(alias, where)] = values.text(model, where)
+                if pair.named_children[0].type == "string_literal":
+                    alias, model = (values.text(part, where) for part in pair.named_children[:2])
+                    aliases[alias] = model
             continue
-        fields_ = designated(value)
-        if {"name", "parent", "class_init"} <= fields_.keys():
-            own = classes[text_of(fields_["class_init"])]
-            family = _first_literal(fields_["parent"]).removesuffix("-family-")
-            models[_first_literal(fields_["name"])] = Model(family, own["pvr"], own["svr"])
+        parts = designated(value)
+        if {"name", "parent", "class_init"} <= parts.keys():
+            own = classes[text_of(parts["class_init"])]
+            family = _first_literal(parts["parent"]).removesuffix("-family-")
+            models[_first_literal(parts["name"])] = Model(family, own["pvr"], own["svr"])
     if not models:
         raise CatalogError(f"{unit.path}: no CPU models found")
     return models, aliases
