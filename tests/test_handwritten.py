@@ -249,9 +249,7 @@ def test_hash_table_and_s390_sections_of_captures(shared) -> None:
     """Each stands between its section header and the footer that names the same section."""
     seen = {"spapr/htab": 0, "s390-skeys": 0, "s390-storage_attributes": 0, "todclock": 0}
     with (shared / "captures" / "manifest.csv").open() as file:
-        rows = [
-            row for row in csv.DictReader(file) if "s390" in row["arch"] or row["machine"] == "pseries-2.7"
-        ]
+        rows = [row for row in csv.DictReader(file) if "s390" in row["arch"] or row["machine"] == "pseries-2.7"]
     for row in rows:
         with zstandard.open(shared / "captures" / row["file"], "rb") as file:
             stream = file.read()
@@ -264,9 +262,7 @@ def test_hash_table_and_s390_sections_of_captures(shared) -> None:
             payload = at + len(name) + 8
             (version_id,) = struct.unpack_from(">I", stream, payload - 4)
             part = {1: "start", 4: "full"}[stream[at - 5]]
-            end, leaves = parse(
-                idstr, memoryview(stream), payload, part=part, version_id=version_id, state={}
-            )
+            end, leaves = parse(idstr, memoryview(stream), payload, part=part, version_id=version_id, state={})
             assert stream[end : end + 5] == b"\x7e" + section_id, row["file"]
             assert build(leaves) == stream[payload:end]
             seen[idstr] += 1

@@ -85,6 +85,11 @@ class Layout:
     subsections: list[tuple[int, bytes]]  # offset and expected bytes of each subsection header
     size: int  # bytes of the whole payload
 
+    @property
+    def length(self) -> npt.NDArray[np.int64]:
+        """Bytes of each leaf."""
+        return self.width * np.maximum(self.count, 1)
+
     @functools.cached_property
     def index(self) -> dict[str, list[int]]:
         """Path to leaf numbers: subsections may use a path of the section again."""
@@ -235,10 +240,11 @@ class Rows:
 
 def rows_of(layouts: Sequence[Layout], fold: int | None) -> Rows:
     """The rows of the sections with these layouts."""
-    counts = np.concatenate([la.count for la in layouts])
-    width = np.concatenate([la.width for la in layouts])
-    kind = np.concatenate([la.kind for la in layouts])
-    offset = np.concatenate([la.offset for la in layouts])
+    nothing = np.empty(0, np.int64)
+    counts = np.concatenate([nothing, *(la.count for la in layouts)])
+    width = np.concatenate([nothing, *(la.width for la in layouts)])
+    kind = np.concatenate([nothing.astype(np.uint8), *(la.kind for la in layouts)])
+    offset = np.concatenate([nothing, *(la.offset for la in layouts)])
     section = np.repeat(np.arange(len(layouts), dtype=np.int32), [len(la.paths) for la in layouts])
     paths = [p for la in layouts for p in la.paths]
     if fold is not None:

@@ -20,7 +20,6 @@ from vmstate_tools.errors import StreamError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import pandas as pd
 
 # RAM_SAVE_FLAG_*: migration/ram.c (arch_init.c before 2.4)
 ZERO = 0x002  # RAM_SAVE_FLAG_COMPRESS until 2.7: one fill byte; always 0 since 1.5, any byte before
@@ -303,6 +302,7 @@ class Ram:
             if k:
                 self._take(start, heads[:k], np.full(k, stride))
             window = min(window * 8, max(64, _STEP // stride))
+
     def _mixed(self) -> None:
         """Walk full and zero pages in any order, record by record, for a while."""
         assert self._page_size is not None

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vmstate_tools import handwritten, wire
+from vmstate_tools.bounds import end_of_opaque
 from vmstate_tools.description import Description, StreamDescription, find_vmdesc, read_vmdesc, size_of
 from vmstate_tools.errors import StreamError
+from vmstate_tools.nullarrays import with_holes
 from vmstate_tools.ram import Ram
 from vmstate_tools.source import Source, open_source
 from vmstate_tools.wire import Command, Record
@@ -35,7 +37,8 @@ class Section:
     header: wire.Parsed
     payload_size: int = 0
     footer: wire.Parsed | None = None
-    how: str = "opaque"  # what bounded it: 'ram', 'handwritten', 'vmdesc', 'borrowed', 'built-in' or 'opaque'
+    how: str = "opaque"  # what it was read by: 'ram', 'handwritten', 'vmdesc', 'borrowed', 'built-in' or nothing
+    bounded_by: str = "description"  # of an opaque one: 'footer', 'next header' or 'end of file mark'
     description: Description | None = None
     leaves: list[handwritten.Leaf] = field(default_factory=list)
 
@@ -322,9 +325,7 @@ class Stream:
                 layout = self.layout(section)
                 tiles = [
                     (o, s, "field", p)
-                    for o, s, p in zip(
-                        layout.offset.tolist(), (layout.stop - layout.offset).tolist(), layout.paths, strict=True
-                    )
+                    for o, s, p in zip(layout.offset.tolist(), layout.length.tolist(), layout.paths, strict=True)
                 ]
                 tiles += [(o, len(h), "subsection header", wire.name(h[2:-4])) for o, h in layout.subsections]
                 for offset, size, what, detail_ in sorted(tiles):
@@ -421,6 +422,7 @@ class _Walk:
         self.open: dict[int, Section] = {}  # section_id -> its START
         self.states: dict[tuple[str, int], dict[str, Any]] = {}  # of handwritten sections
         self.postcopy = False
+        self.footers = False  # has a section had one
         vmdesc = stream.vmdesc
         self.devices = vmdesc.by_section() if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
@@ -501,28 +503,31 @@ class _Walk:
             end = self.payload_end(section)
             section.payload_size = end - section.payload_offset
             if end < len(self.view) and self.view[end] == Record.SECTION_FOOTER:
-                footer = wire.parse(wire.SECTION_FOOTER, self.view, end, "a section footer")
-                if footer.value.section_id != section.section_id:
+                section.footer = wire.parse(wire.SECTION_FOOTER, self.view, end, "a section footer")
+                found = section.footer.value.section_id
+                if found != section.section_id:
                     raise StreamError(
-                        f"a footer of section id {footer.value.section_id}",
+                        f"a footer of section id {found}",
                         offset=end,
                         expected=f"the footer of section id {section.section_id}",
                     )
-                section.footer = footer
-                end = footer.end
-            if section.description is not None and not self.plausible(end):
+                self.footers = True
+                end = section.footer.end
+            elif self.footers:
                 raise StreamError(
-                    f"{section.payload_size} bytes described, then "
-                    + (f"0x{self.view[end]:02x}" if end < len(self.view) else "the end"),
+                    f"{section.payload_size} bytes, then no footer",
                     offset=end,
-                    expected="a footer or the next record: the description does not fit",
+                    expected=f"the footer of section id {section.section_id}",
                 )
             self.records.append(section)
         return end
 
-    def plausible(self, offset: int) -> bool:
-        """May a record start here, or the stream end?"""
-        return offset == len(self.view) or self.view[offset] in wire.NEXT_RECORDS
+    def fits(self, section: Section, end: int) -> bool:
+        """May this section's payload end here: is its footer, or the next record, to be seen?"""
+        if self.footers:
+            mark = bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
+            return self.view[end : end + 5] == mark
+        return end < len(self.view) and self.view[end] in (*wire.NEXT_RECORDS, Record.SECTION_FOOTER)
 
     def section_header(self, offset: int) -> Section:
         part = wire.PART_NAMES[Record(self.view[offset])]
@@ -565,16 +570,26 @@ class _Walk:
                 state=self.states.setdefault(key, {}),
             )
             return end
-        raise StreamError("no description says where this section ends", offset=start, expected="a vmdesc")
+        end, section.bounded_by = end_of_opaque(
+            self.view, start, section.section_id, footers=self.footers, seen=self.open
+        )
+        return end
 
     def described_end(self, section: Section, start: int) -> int:
         assert section.description is not None
         size = size_of(section.description.vmsd)
-        left = len(self.view) - start
-        if size > left:
-            raise StreamError(
-                f"its description claims {size} bytes, {left} are left", offset=start, expected="a longer stream"
-            )
+        if not self.fits(section, start + size):
+            holed = with_holes(section.description, self.view, start, lambda end: self.fits(section, end))
+            if holed is None:
+                raise StreamError(
+                    f"its description claims {size} bytes, {len(self.view) - start} are left"
+                    if size > len(self.view) - start
+                    else f"{size} bytes described, then no end of a section",
+                    offset=min(start + size, len(self.view)),
+                    expected="a description that fits the bytes",
+                )
+            section.description = holed
+            size = size_of(holed.vmsd)
         return start + size
 
 
