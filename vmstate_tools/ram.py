@@ -1,0 +1,611 @@
+"""The RAM section: RAM blocks and page records, by numpy where the stream is regular.
+
+A payload of the `ram` section is a row of records, each headed by a be64 that is a page's offset in its RAMBlock and,
+in the bits below the page size, flags (migration/ram.c: `save_page_header`, `ram_load`; arch_init.c before 2.4). A
+guest has millions of pages, so they are kept as *runs*: like records in a row, at a fixed distance in the stream and
+consecutive in the block, are one row of a numpy table.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from vmstate_tools.errors import StreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+# RAM_SAVE_FLAG_*: migration/ram.c (arch_init.c before 2.4)
+ZERO = 0x002  # RAM_SAVE_FLAG_COMPRESS until 2.7: one fill byte; always 0 since 1.5, any byte before
+MEM_SIZE = 0x004
+PAGE = 0x008
+EOS = 0x010
+CONTINUE = 0x020
+XBZRLE = 0x040  # since 1.2
+HOOK = 0x080  # RDMA, since 1.6
+COMPRESS_PAGE = 0x100  # 2.4 to 9.0
+MULTIFD_FLUSH = 0x200  # since 8.1
+FLAGS = 0x3FF
+
+KINDS = {ZERO: "zero", PAGE: "normal", XBZRLE: "xbzrle", COMPRESS_PAGE: "compressed"}
+_WHAT = {
+    ZERO: "ram zero page",
+    PAGE: "ram page",
+    XBZRLE: "ram XBZRLE page",
+    COMPRESS_PAGE: "ram compressed page",
+    EOS: "ram end of section",
+    MULTIFD_FLUSH: "ram multifd flush",
+}
+
+RUN = np.dtype([("file", "i8"), ("head", "u8"), ("count", "u4"), ("block", "u4")])
+"""Like records in a row: offset of the first in the stream, its header word, how many there are, the block's number."""
+
+NO_BLOCK = 0xFFFFFFFF
+_PAGE_SIZES = tuple(1 << bits for bits in range(16, 9, -1))
+_MAX_BLOCKS = 65536
+_STEP = 32 << 20  # bytes walked between two calls of `forget`
+_MIXED = 1024  # records walked one by one before a regular stretch is looked for again
+
+_be64 = struct.Struct(">Q").unpack_from
+_be32 = struct.Struct(">I").unpack_from
+_be16 = struct.Struct(">H").unpack_from
+_put_be64 = struct.Struct(">Q").pack
+_mapped_header = struct.Struct(">IQQQ")
+
+
+@dataclass
+class Block:
+    """One RAMBlock as the stream lists it. Sizes and offsets in bytes; None where the stream does not say."""
+
+    raw_name: bytes
+    used_length: int
+    offset: int  # of its entry in the block list
+    end: int
+    page_size: int | None = None  # of the backing memory, where it is huge pages and postcopy was advised
+    gpa: int | None = None
+    mapped: tuple[int, int, int, int] | None = None  # MappedRamHeader: version, page size, bitmap, pages
+
+    @property
+    def name(self) -> str:
+        return self.raw_name.decode("utf-8", "backslashreplace")
+
+    @property
+    def bitmap_offset(self) -> int | None:
+        return self.mapped[2] if self.mapped and self.mapped[3] else None
+
+    @property
+    def pages_offset(self) -> int | None:
+        return self.mapped[3] if self.mapped and self.mapped[3] else None
+
+    @property
+    def bitmap_size(self) -> int:
+        """Bytes of the mapped-ram bitmap: whole host `long`s of 64 bits."""
+        return -(-(self.used_length // self.mapped[1]) // 64) * 8 if self.mapped else 0
+
+    def build(self) -> bytes:
+        out = bytes([len(self.raw_name)]) + self.raw_name + _put_be64(self.used_length)
+        out += b"".join(_put_be64(word) for word in (self.page_size, self.gpa) if word is not None)
+        return out + (_mapped_header.pack(*self.mapped) if self.mapped else b"")
+
+
+class Ram:
+    """All RAM state of one stream: RAM blocks and page records, over every START, PART and END section of `ram`.
+
+    Parameters
+    ----------
+    view : the whole stream; it must stay open as long as this object is used (see `close`).
+    page_size : the target's page size in bytes; None where the stream does not say: it is then inferred from the
+        first payload with pages, as the size under which its records make sense (`page_size_source` tells).
+    capabilities : names from `configuration/capabilities`; `mapped-ram` and `x-ignore-shared` change the block list.
+    postcopy : MIG_CMD_POSTCOPY_ADVISE came before: a block on huge pages has its page size in the list.
+    forget : called with (start, end) of ranges that were walked and are not needed for now.
+    """
+
+    def __init__(
+        self,
+        view: memoryview,
+        *,
+        page_size: int | None = None,
+        capabilities: frozenset[str] = frozenset(),
+        postcopy: bool = False,
+        forget: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if page_size is not None and page_size not in _PAGE_SIZES:
+            raise StreamError(f"page size {page_size}", expected="a power of two from 1024 to 65536")
+        self._view = view
+        self._size = len(view)
+        self._page_size = page_size
+        self.page_size_source: Literal["given", "mapped-ram header", "inferred", "assumed"] | None = (
+            "given" if page_size else None
+        )
+        self._capabilities = capabilities
+        self._postcopy = postcopy
+        self._forget = forget
+        self._forgotten = 0
+        self._blocks: list[Block] = []
+        self._numbers: dict[bytes, int] = {}
+        self._lists: dict[int, list[Block]] = {}
+        self._current = NO_BLOCK  # survives the end of a section, as in ram_block_from_stream
+        self._pending: list[tuple[int, int, int, int]] = []
+        self._chunks: list[np.ndarray] = []
+        self._table: np.ndarray | None = None
+        self.parsed_to = 0
+        """End of the last record that was read whole, in bytes from the start of the view."""
+
+    @property
+    def page_size(self) -> int | None:
+        """The target's page size in bytes; None as long as nothing told it."""
+        return self._page_size
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def parse(self, offset: int, *, part: str) -> int:
+        """Read the payload that starts at `offset`; its end.
+
+        `part` is "start", "part" or "end"; QEMU reads all three alike (`ram_load`). Payloads must be parsed in stream
+        order. After a `StreamError` what was read before it stays usable, up to `parsed_to`.
+        """
+        if part not in ("start", "part", "end"):
+            raise ValueError(f"part is {part!r}, not 'start', 'part' or 'end'")
+        self._table = None
+        self._forgotten = max(self._forgotten, offset)
+        self.parsed_to = offset
+        while True:
+            head = self._word(self.parsed_to)
+            kind = head & FLAGS & ~CONTINUE
+            if kind in KINDS:
+                self._pages(head, kind)
+            elif kind == MEM_SIZE:
+                self._block_list(head)
+            elif kind in (EOS, MULTIFD_FLUSH) and not head & CONTINUE:
+                self._add(self.parsed_to, head, NO_BLOCK, self.parsed_to + 8)
+                if kind == EOS:
+                    return self.parsed_to
+            elif kind == HOOK:
+                raise StreamError(
+                    "a hook record: RAM went by RDMA, past this stream", offset=self.parsed_to, expected="pages"
+                )
+            else:
+                raise StreamError(
+                    f"unknown RAM flags 0x{head & FLAGS:x}", offset=self.parsed_to, expected="a RAM page record"
+                )
+
+    def _word(self, offset: int) -> int:
+        if offset + 8 > self._size:
+            raise StreamError("the stream ends inside the RAM section", offset=self._size, expected="a RAM record")
+        return int(_be64(self._view, offset)[0])
+
+    def _add(self, file: int, head: int, block: int, end: int) -> None:
+        if end > self._size:
+            raise StreamError("the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}")
+        self._pending.append((file, head, 1, block))
+        if len(self._pending) >= 65536:
+            self._flush()
+        self._advance(end)
+
+    def _advance(self, end: int) -> None:
+        self.parsed_to = end
+        if self._forget and end - self._forgotten >= _STEP:
+            self._forget(self._forgotten, end)
+            self._forgotten = end
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._chunks.append(np.array(self._pending, RUN))
+            self._pending.clear()
+
+    def _pages(self, head: int, kind: int) -> None:
+        if self._page_size is None:
+            self._infer_page_size()
+        assert self._page_size is not None
+        if head & (self._page_size - 1) & ~FLAGS:
+            raise StreamError(
+                f"unknown RAM flags 0x{head & (self._page_size - 1):x}",
+                offset=self.parsed_to,
+                expected="a RAM page record",
+            )
+        if not head & CONTINUE:
+            self._single(head, kind, self._named_block(self.parsed_to + 8))
+        elif self._current == NO_BLOCK:
+            raise StreamError("a page of the same block as before, and none before", offset=self.parsed_to)
+        elif kind not in (ZERO, PAGE):
+            self._single(head, kind, self._current)
+        elif self._regular(head & FLAGS):
+            self._like(head & FLAGS)
+        else:
+            self._mixed()
+
+    def _named_block(self, offset: int) -> int:
+        name = self._name(offset)
+        number = self._numbers.get(name)
+        if number is None:
+            raise StreamError(
+                f"a page of RAM block {name.decode('utf-8', 'backslashreplace')!r}",
+                offset=offset,
+                expected="a block from the block list",
+            )
+        return number
+
+    def _name(self, offset: int) -> bytes:
+        if offset >= self._size or offset + 1 + self._view[offset] > self._size:
+            raise StreamError("the stream ends inside a RAM block name", offset=self._size, expected="a name")
+        return bytes(self._view[offset + 1 : offset + 1 + self._view[offset]])
+
+    def _single(self, head: int, kind: int, block: int) -> None:
+        """One page record, with its block's name or of its own size."""
+        assert self._page_size is not None
+        start = self.parsed_to
+        if (head & ~FLAGS) >= self._blocks[block].used_length:
+            raise self._beyond(start, head, block)
+        body = start + 8 + (0 if head & CONTINUE else 1 + len(self._blocks[block].raw_name))
+        self._add(start, head, block, body + self._body_size(body, kind))
+        self._current = block
+
+    def _body_size(self, body: int, kind: int) -> int:
+        """Bytes that follow a page record's header and name."""
+        assert self._page_size is not None
+        if kind == ZERO:
+            return 1
+        if kind == PAGE:
+            return self._page_size
+        if body + 4 > self._size:
+            raise StreamError("the stream ends inside a RAM record", offset=self._size, expected="a length")
+        if kind == XBZRLE:
+            encoding, length = self._view[body], _be16(self._view, body + 1)[0]
+            if encoding != 1 or length > self._page_size:
+                raise StreamError(
+                    f"XBZRLE encoding {encoding}, {length} bytes", offset=body, expected="encoding 1, at most a page"
+                )
+            return 3 + int(length)
+        length = _be32(self._view, body)[0]
+        # zlib's compressBound, which QEMU's loader holds the length against
+        limit = self._page_size + (self._page_size >> 12) + (self._page_size >> 14) + (self._page_size >> 25) + 13
+        if not 0 < length <= limit:
+            raise StreamError(f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes")
+        return 4 + int(length)
+
+    def _beyond(self, offset: int, head: int, block: int) -> StreamError:
+        return StreamError(
+            f"a page at 0x{head & ~FLAGS:x} of RAM block {self._blocks[block].name!r}",
+            offset=offset,
+            expected=f"an offset below its size 0x{self._blocks[block].used_length:x}",
+        )
+
+    def _regular(self, flags: int) -> bool:
+        """Whether there seem to be many records of one kind in a row: there is one where the 33rd would stand."""
+        assert self._page_size is not None
+        at = self.parsed_to + 32 * self._stride(flags)
+        return at + 8 <= self._size and _be64(self._view, at)[0] & (self._page_size - 1) == flags
+
+    def _like(self, flags: int) -> None:
+        """Take records from here on as long as their flags stay the same.
+
+        Looks only at the headers, which lie at a fixed distance, in windows that grow while they match.
+        """
+        assert self._page_size is not None
+        stride = self._stride(flags)
+        k = n = window = 64
+        while k == n:
+            start = self.parsed_to
+            n = min(window, (self._size - start) // stride)
+            if not n:
+                return
+            heads = np.ndarray((n,), ">u8", self._view, start, (stride,)).astype(np.uint64)
+            unlike = np.flatnonzero((heads & np.uint64(self._page_size - 1)) != flags)
+            k = int(unlike[0]) if len(unlike) else n
+            if k:
+                self._take(start, heads[:k], np.full(k, stride))
+            window = min(window * 8, max(64, _STEP // stride))
+
+    def _mixed(self) -> None:
+        """Walk full and zero pages in any order, record by record, for a while."""
+        assert self._page_size is not None
+        size = {ZERO | CONTINUE: 9, PAGE | CONTINUE: 8 + self._page_size}
+        view, mask, at = self._view, self._page_size - 1, self.parsed_to
+        heads = array("Q")
+        add = heads.append
+        try:
+            for _ in range(_MIXED):
+                (head,) = _be64(view, at)
+                at += size[head & mask]
+                add(head)
+        except (KeyError, struct.error):
+            pass
+        if len(heads) < 8:
+            for head in heads:
+                self._single(head, head & FLAGS & ~CONTINUE, self._current)
+            return
+        words = np.frombuffer(heads, np.uint64)
+        if at > self._size:
+            words = words[:-1]
+        self._take(self.parsed_to, words, np.where(words & np.uint64(PAGE), 8 + self._page_size, 9))
+
+    def _take(self, start: int, heads: np.ndarray, sizes: np.ndarray) -> None:
+        """Add consecutive records of the current block as runs."""
+        assert self._page_size is not None
+        wrong = np.flatnonzero(heads >= self._blocks[self._current].used_length)
+        if len(wrong):
+            bad = int(wrong[0])
+            if bad:
+                self._take(start, heads[:bad], sizes[:bad])
+            raise self._beyond(self.parsed_to, int(heads[bad]), self._current)
+        ends = start + np.cumsum(sizes)
+        first = np.flatnonzero(np.diff(heads) != self._page_size) + 1
+        first = np.concatenate(([0], first))
+        rows = np.empty(len(first), RUN)
+        rows["file"] = (ends - sizes)[first]
+        rows["head"] = heads[first]
+        rows["count"] = np.diff(first, append=len(heads))
+        rows["block"] = self._current
+        self._flush()
+        if self._chunks:
+            self._join(rows)
+        self._chunks.append(rows)
+        self._advance(int(ends[-1]))
+
+    def _join(self, rows: np.ndarray) -> None:
+        """If the first of `rows` goes on with the run before it, make them one."""
+        last, first = self._chunks[-1][-1], rows[0]
+        count = int(last["count"])
+        assert self._page_size is not None
+        if (
+            int(last["head"]) + count * self._page_size == int(first["head"])
+            and last["block"] == first["block"]
+            and int(last["file"]) + count * self._stride(int(last["head"])) == int(first["file"])
+            and count + int(first["count"]) < 1 << 32
+        ):
+            first["file"], first["head"] = last["file"], last["head"]
+            first["count"] += last["count"]
+            self._chunks[-1] = self._chunks[-1][:-1]
+            if not len(self._chunks[-1]):
+                self._chunks.pop()
+
+    def _stride(self, head: int) -> int:
+        """Bytes from one record of a run to the next."""
+        assert self._page_size is not None
+        return 9 if head & ZERO else 8 + self._page_size
+
+    # -- the block list --------------------------------------------------------------------------------------------
+
+    def _block_list(self, head: int) -> None:
+        """`ram_save_setup`: the sizes must add up to the total, nothing else tells where the list ends."""
+        start = self.parsed_to
+        if head & CONTINUE:
+            raise StreamError(f"unknown RAM flags 0x{head & FLAGS:x}", offset=start, expected="a block list")
+        left = total = head & ~FLAGS
+        blocks: list[Block] = []
+        names: set[bytes] = set()
+        at = start + 8
+        while left:
+            block = self._block(at, last=left)
+            if block.used_length > left or block.raw_name in names or len(blocks) == _MAX_BLOCKS:
+                raise StreamError(
+                    f"RAM block {block.name!r} of {block.used_length} bytes, the {len(blocks) + 1}th",
+                    offset=at,
+                    expected=f"blocks of different names that add up to {total} bytes, {left} of them still missing",
+                )
+            left -= block.used_length
+            names.add(block.raw_name)
+            blocks.append(block)
+            at = block.end
+        self._lists[start] = blocks
+        self._add(start, head, NO_BLOCK, at)
+        for block in blocks:
+            if block.raw_name in self._numbers:  # listed again: COLO sends the list with every checkpoint
+                self._blocks[self._numbers[block.raw_name]] = block
+            else:
+                self._numbers[block.raw_name] = len(self._blocks)
+                self._blocks.append(block)
+
+    def _block(self, offset: int, *, last: int) -> Block:
+        name = self._name(offset)
+        if not name:
+            raise StreamError("a RAM block without a name", offset=offset, expected="a name in the block list")
+        at = offset + 1 + len(name)
+        block = Block(name, self._word(at), offset, at + 8)
+        if "x-ignore-shared" in self._capabilities:
+            block.gpa = self._word(block.end)
+            block.end += 8
+        if "mapped-ram" in self._capabilities:
+            self._mapped(block)
+        elif self._postcopy and block.gpa is None and block.used_length <= last:
+            # Nothing announces the page size, but what could stand here instead (a name's length, a record with
+            # flags) is never a power of two from 4096 on.
+            word = self._word(block.end)
+            if word & (word - 1) == 0 and 4096 <= word < 1 << 48:
+                block.page_size = word
+                block.end += 8
+        return block
+
+    def _mapped(self, block: Block) -> None:
+        """`MappedRamHeader` (since 9.0), then the bitmap and the pages in the places it names."""
+        at = block.end
+        if at + _mapped_header.size > self._size:
+            raise StreamError("the stream ends inside a mapped-ram header", offset=self._size, expected="28 bytes")
+        block.mapped = _mapped_header.unpack_from(self._view, at)
+        version, page_size, bitmap, pages = block.mapped
+        block.end = at + _mapped_header.size
+        if version > 1:
+            raise StreamError(f"mapped-ram version {version}", offset=at, expected="version 1")
+        if page_size not in _PAGE_SIZES or self._page_size not in (None, page_size):
+            wanted = f"{self._page_size}" if self._page_size else "a power of two from 1024 to 65536"
+            raise StreamError(f"mapped-ram page size {page_size}", offset=at, expected=wanted)
+        if self._page_size is None:
+            self._page_size, self.page_size_source = page_size, "mapped-ram header"
+        if not bitmap and not pages and block.gpa is not None:
+            return  # shared memory, ignored: it has no place in the file
+        if block.used_length % page_size or pages % page_size:
+            raise StreamError(
+                f"mapped-ram pages of block {block.name!r}: {block.used_length} bytes at {pages}",
+                offset=at,
+                expected=f"multiples of the page size {page_size}",
+            )
+        if not block.end <= bitmap <= bitmap + block.bitmap_size <= pages <= pages + block.used_length <= self._size:
+            raise StreamError(
+                f"mapped-ram block {block.name!r} of {block.used_length} bytes, bitmap at {bitmap}, pages at {pages}",
+                offset=at,
+                expected=f"header, bitmap and pages one after another before the file's end at {self._size}",
+            )
+        block.end = pages + block.used_length
+
+    # -- the page size, where nothing tells it -----------------------------------------------------------------------
+
+    def _infer_page_size(self) -> None:
+        """Try every page size on the records from here on; take the one that fits them best."""
+        fits = {size: step for size in _PAGE_SIZES if (step := self._try(size)) is not None}
+        steps = set(fits.values())
+        exact = [size for size in fits if size in steps]
+        if exact:
+            # Pages are sent in order: the distance from one to the next is the page size, mostly.
+            self._page_size, self.page_size_source = min(exact), "inferred"
+        else:
+            self._page_size, self.page_size_source = 4096, "inferred" if list(fits) == [4096] else "assumed"
+
+    def _try(self, page_size: int) -> int | None:
+        """Smallest distance between consecutive pages if the records read well as pages of this size, else None."""
+        at, block, before, step = self.parsed_to, self._current, None, 1 << 63
+        for _ in range(4096):
+            if at + 8 > self._size:
+                return None
+            head = int(_be64(self._view, at)[0])
+            kind = head & (page_size - 1) & ~CONTINUE
+            if kind == EOS:
+                break
+            body = at + 8
+            if kind not in KINDS or (head & CONTINUE and block == NO_BLOCK):
+                return None
+            if not head & CONTINUE:
+                if body >= self._size or body + 1 + self._view[body] > self._size:
+                    return None
+                name = bytes(self._view[body + 1 : body + 1 + self._view[body]])
+                if name not in self._numbers:
+                    return None
+                block, before = self._numbers[name], None
+                body += 1 + len(name)
+            guest = head & ~(page_size - 1)
+            if guest >= self._blocks[block].used_length or self._blocks[block].used_length % page_size:
+                return None
+            if before is not None and guest != before:
+                step = min(step, abs(guest - before))
+            before = guest
+            if kind in (ZERO, PAGE):
+                at = body + (1 if kind == ZERO else page_size)
+            elif body + 4 > self._size:
+                return None
+            elif kind == XBZRLE:
+                at = body + 3 + _be16(self._view, body + 1)[0]
+            else:
+                at = body + 4 + _be32(self._view, body)[0]
+        return step
+
+    # -- what was read -----------------------------------------------------------------------------------------------
+
+    @property
+    def _runs(self) -> np.ndarray:
+        """All runs in stream order, as an array of `RUN`."""
+        if self._table is None:
+            self._flush()
+            self._table = np.concatenate(self._chunks) if self._chunks else np.empty(0, RUN)
+            self._chunks = [self._table] if len(self._table) else []
+        return self._table
+
+    def _between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """The runs of the payload [start, end), and where each ends."""
+        first, last = np.searchsorted(self._runs["file"], (start, end))
+        runs = self._runs[first:last]
+        return runs, np.append(runs["file"][1:], min(end, self.parsed_to))
+
+    def records(self, start: int, end: int) -> list[tuple[int, int, str, str]]:
+        """What the payload [start, end) consists of: (offset, size, what, detail), in order, no gap, no overlap.
+
+        Pages of one kind and block in a row are one entry, `detail` being their number and the block.
+        """
+        runs, ends = self._between(start, end)
+        if not len(runs):
+            return []
+        kinds = runs["head"] & np.uint64(FLAGS & ~CONTINUE)
+        change = (np.diff(kinds) != 0) | (np.diff(runs["block"]) != 0) | (kinds[1:] == MEM_SIZE)
+        first = np.append(0, np.flatnonzero(change) + 1)
+        counts = np.add.reduceat(runs["count"].astype(np.int64), first)
+        last_end = ends[np.append(first[1:], len(runs)) - 1]
+        out: list[tuple[int, int, str, str]] = []
+        for row, stop, count, kind in zip(
+            runs[first].tolist(), last_end.tolist(), counts.tolist(), kinds[first].tolist(), strict=True
+        ):
+            offset, _, _, block = row
+            if kind == MEM_SIZE:
+                out += self._list_records(offset)
+            else:
+                what = _WHAT[kind] + ("s" if kind in KINDS and count > 1 else "")
+                detail = f"{count} × {self._blocks[block].name}" if kind in KINDS else ""
+                out.append((offset, stop - offset, what, detail))
+        return out
+
+    def _list_records(self, offset: int) -> Iterator[tuple[int, int, str, str]]:
+        yield offset, 8, "ram total size", ""
+        for block in self._lists[offset]:
+            size = len(block.build())
+            at = block.offset + size
+            yield block.offset, size, "ram block", block.name
+            if block.pages_offset is None or block.bitmap_offset is None:
+                continue
+            for start, length, what in (
+                (block.bitmap_offset, block.bitmap_size, "mapped-ram bitmap"),
+                (block.pages_offset, block.used_length, "mapped-ram pages"),
+            ):
+                if start > at:
+                    yield at, start - at, "mapped-ram padding", block.name
+                yield start, length, what, block.name
+                at = start + length
+
+    def build(self, start: int, end: int) -> Iterator[bytes | memoryview]:
+        """The bytes of the payload [start, end) again, made from what was read.
+
+        Headers, names and lengths come from the runs and blocks; page contents, compressed data, fill bytes,
+        mapped-ram bitmaps and padding from the stream.
+        """
+        runs, ends = self._between(start, end)
+        parts: list[bytes | memoryview] = []
+        waiting = 0
+        for (file, head, count, number), stop in zip(runs.tolist(), ends.tolist(), strict=True):
+            if head & FLAGS == MEM_SIZE:
+                parts += self._build_list(file, head)
+            elif count > 1:
+                yield b"".join(parts)
+                parts, waiting = [], 0
+                yield from self._build_run(file, head, count)
+            else:
+                named = number != NO_BLOCK and not head & CONTINUE
+                name = self._blocks[number].raw_name if named else b""
+                parts.append(_put_be64(head) + (bytes([len(name)]) + name if named else b""))
+                parts.append(self._view[file + len(parts[-1]) : stop])
+            waiting += stop - file
+            if waiting > 1 << 20:
+                yield b"".join(parts)
+                parts, waiting = [], 0
+        yield b"".join(parts)
+
+    def _build_run(self, file: int, head: int, count: int) -> Iterator[memoryview]:
+        assert self._page_size is not None
+        stride = self._stride(head)
+        most = max(1, (4 << 20) // stride)
+        for done in range(0, count, most):
+            n = min(most, count - done)
+            out = np.empty((n, stride), np.uint8)
+            words = np.uint64(head) + np.uint64(self._page_size) * np.arange(done, done + n, dtype=np.uint64)
+            out[:, :8] = words.astype(">u8").view(np.uint8).reshape(n, 8)
+            out[:, 8:] = np.ndarray((n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1))
+            yield memoryview(out).cast("B")
+
+    def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
+        yield _put_be64(head)
+        for block in self._lists[file]:
+            entry = block.build()
+            yield entry
+            yield self._view[block.offset + len(entry) : block.end]
