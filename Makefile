@@ -45,10 +45,13 @@ clean:  ## remove what was built; the virtual environment stays
 	rm -rf reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find vmstate_tools tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
-reports/report.html reports/report.txt &: $(READY) $(SOURCES)
-	@mkdir -p reports
-	$(BIN)/vmstate report data/streams -o reports/report.html --format html
-	$(BIN)/vmstate report data/streams -o reports/report.txt --format text
+reports/report.html: $(READY) $(SOURCES)
+	@mkdir -p $(@D)
+	$(BIN)/vmstate report data/streams -o $@ --format html
+
+reports/report.txt: $(READY) $(SOURCES)
+	@mkdir -p $(@D)
+	$(BIN)/vmstate report data/streams -o $@ --format text
 
 # Executed beside the data, written elsewhere: the committed notebooks stay as they are.
 reports/notebooks/%.html: notebooks/%.ipynb $(READY) $(SOURCES)
