@@ -1,4 +1,4 @@
-"""Bytes in one piece: a mapped file, or unpacked bytes, in memory while few and in a sparse file when many."""
+"""Bytes in one piece: a mapped file, or unpacked ones, in memory while few and in a sparse file when many."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def collect(
 ) -> Content:
     """Gather unpacked pieces into one `Content`, watching that they are a stream and no bomb.
 
-    `pieces` yields (packed bytes read so far, next unpacked bytes); `total` is how many packed ones there are.
+    `pieces` yields (packed bytes read so far, next unpacked bytes); `total` is how many there are packed.
     What has come is looked at after 64 KiB, and again while all of it may be a lead-in: content of an unknown
     kind is refused before more is unpacked. An error that `pieces` raises becomes the content's `damage`.
 
@@ -202,16 +202,15 @@ class _Sink:
 
     def _write(self, data: bytes | bytearray) -> None:
         assert self._file is not None
-        with memoryview(data) as view:
-            for at in range(0, len(view), _BLOCK):
-                block = view[at : at + _BLOCK]
-                if block == _ZEROS[: len(block)]:
-                    self.zeros += len(block)
-                    self._file.seek(len(block), os.SEEK_CUR)
-                    continue
-                self.zeros = 0
-                self._room -= self._file.write(block)
-                if self._room < 0:
-                    raise StreamError(
-                        "unpacks to more than the disk can spare", expected="room for temporary files"
-                    )
+        for at in range(0, len(data), _BLOCK):
+            size = min(_BLOCK, len(data) - at)
+            if size == _BLOCK and data.startswith(_ZEROS, at):
+                self.zeros += size
+                self._file.seek(size, os.SEEK_CUR)
+                continue
+            self.zeros = 0
+            self._room -= self._file.write(data[at : at + size])
+            if self._room < 0:
+                raise StreamError(
+                    "unpacks to more than the disk can spare", expected="room for temporary files"
+                )

@@ -79,8 +79,8 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
     for magic, kind in CONTAINERS.items():
         if first.startswith(magic):
             return kind, start
-    if kind := _skippable(view, start):
-        return kind, start
+    if framed := _skippable(view, start):
+        return framed, start
     if _other(bytes(view[start : start + 512])) is None:
         found = _LATER.search(view, start, start + LEAD_LIMIT)
         return ("stream", found.start()) if found else None
