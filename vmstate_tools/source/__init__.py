@@ -44,6 +44,7 @@ class Source:
         self.container = "raw"
         self.start = 0
         self.base = 0
+        self.size = 0
         self.meta: dict[str, Any] = {}
         self.damage = content.damage
         self._content = content
@@ -51,10 +52,6 @@ class Source:
     @property
     def view(self) -> memoryview:
         return self._content.view
-
-    @property
-    def size(self) -> int:
-        return len(self.view) - self.start
 
     def forget(self, start: int, stop: int) -> None:
         """Drop the memory of `view[start:stop]`, walked and not needed for now; a touch reads it again."""
@@ -103,6 +100,7 @@ class Source:
             self.damage = self.damage or inner.damage
         self.container = "+".join(containers) or "raw"
         self.base = 0 if packed else self.start
+        self.size = len(self.view) - self.start
         if snapshot is not None and "qcow2" not in containers:
             raise StreamError(f"no snapshot {snapshot!r}: not a qcow2 image", file=name)
 

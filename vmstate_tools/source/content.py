@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source import libvirt
 from vmstate_tools.source.magic import LEAD_LIMIT, glance, identify
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ DISK_SHARE = 0.5
 _BLOCK = 64 << 10
 _ZEROS = bytes(_BLOCK)
 _HEAD = 64 << 10
+_CONFIGURATION = 4 << 10  # a stream's configuration section, with its capabilities, ends well before
 
 
 class Content:
@@ -148,10 +150,17 @@ class _Gate:
             if len(head) > LEAD_LIMIT:
                 identify(head, self.name)
             return
-        self.kind, at = found
-        mapped_ram = b"\x0amapped-ram" in bytes(head[at : at + _HEAD])
+        kind, at = found
+        if at + _CONFIGURATION > len(head):
+            return
+        self.kind = kind
+        mapped_ram = (
+            head[at + libvirt.FORMAT_AT :][:4] in libvirt.SPARSE
+            if kind == "libvirt"
+            else b"\x0amapped-ram" in bytes(head[at : at + _CONFIGURATION])
+        )
         self.ratio = self.ratio and not mapped_ram
-        self.zeros = self.zeros and not mapped_ram and self.kind != "qcow2"
+        self.zeros = self.zeros and not mapped_ram and kind != "qcow2"
 
     def _refusal(self, what: str, expected: str = "less, or max_size=") -> StreamError:
         return StreamError(what, expected=expected, file=self.name)
@@ -182,7 +191,7 @@ class _Sink:
 
     def content(self) -> Content:
         if self._file is None:
-            return Content(bytes(self._memory))
+            return Content(self._memory)
         self._file.truncate(self.size)
         return Content.of_file(self._file)
 
@@ -195,7 +204,7 @@ class _Sink:
         folder = os.environ.get("TMPDIR") or (
             "/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir()
         )
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._room = int(shutil.disk_usage(folder).free * DISK_SHARE)
         self._write(self._memory)
         self._memory = bytearray()
@@ -204,7 +213,7 @@ class _Sink:
         assert self._file is not None
         for at in range(0, len(data), _BLOCK):
             size = min(_BLOCK, len(data) - at)
-            if size == _BLOCK and data.startswith(_ZEROS, at):
+            if data.startswith(_ZEROS if size == _BLOCK else _ZEROS[:size], at):
                 self.zeros += size
                 self._file.seek(size, os.SEEK_CUR)
                 continue

@@ -29,6 +29,7 @@ _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18(....)", re.DOTALL)
 # Away from the file's start the magic alone is no evidence: also the version (2 until 2008, then 3) and the
 # first record's type (section, command, configuration or end of file).
 _LATER = re.compile(rb"QEVM\x00\x00\x00[\x02\x03][\x00\x01\x04\x07\x08]")
+_EVIDENCE = 9
 
 _OTHERS = {
     b"\x7fELF": "an ELF file, perhaps from dump-guest-memory",
@@ -57,7 +58,8 @@ def identify(view: memoryview, file: str, start: int = 0) -> tuple[str, int]:
     StreamError : empty, or nothing this package reads; the message says what it looks like.
     """
     if start == len(view):
-        raise StreamError("empty file", expected="a migration stream", file=file)
+        what = "nothing follows libvirt's header" if start else "empty file"
+        raise StreamError(what, offset=start, expected="a migration stream", file=file)
     if found := glance(view, start):
         return found
     head = bytes(view[start : start + (64 << 10)])
@@ -82,7 +84,7 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
     if framed := _skippable(view, start):
         return framed, start
     if _other(bytes(view[start : start + 512])) is None:
-        found = _LATER.search(view, start, start + LEAD_LIMIT)
+        found = _LATER.search(view, start, start + LEAD_LIMIT + _EVIDENCE)
         return ("stream", found.start()) if found else None
     return None
 
