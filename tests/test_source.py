@@ -97,6 +97,16 @@ def qcow2_image(snapshots: list[tuple[bytes, bytes]], extended: bool = False) ->
     return b"".join(blocks)
 
 
+def vmdesc(data: bytes) -> dict:
+    """The description that ends a stream. It fills it to the last byte: nothing was lost or displaced."""
+    at = next(
+        found.end()
+        for found in re.finditer(rb"\x06(?=....\{)", data, re.DOTALL)
+        if int.from_bytes(data[found.end() : found.end() + 4]) == len(data) - found.end() - 4
+    )
+    return json.loads(data[at + 4 :])
+
+
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
     path = tmp_path / "stream.mig"
@@ -324,6 +334,21 @@ def test_libvirt(order: str, number: int, name: str, kind: str | None) -> None:
     assert meta["byteorder"] == {"<": "little", ">": "big"}[order]
 
 
+@pytest.mark.parametrize("name", ["raw", "gzip", "bzip2", "xz", "lzop"])
+def test_libvirt_images_that_libvirt_wrote(name: str) -> None:
+    with open_source(Path(__file__).parent / "data" / "libvirt" / f"libvirt-9.0-{name}.save.zst") as source:
+        kind = {"raw": "", "bzip2": "+bz2"}.get(name, f"+{name}")
+        assert source.container == f"zstd+libvirt{kind}"
+        assert source.meta["libvirt"]["format"] == name
+        assert "<name>guest</name>" in source.meta["libvirt"]["xml"]
+        assert source.meta["libvirt"]["xml"].endswith("</domain>\n")
+        assert source.meta["libvirt"]["cookie"].endswith("</cookie>\n")
+        assert not source.meta["libvirt"]["was_running"]
+        data = bytes(source.view[source.start :])
+    assert data[:8] == b"QEVM\x00\x00\x00\x03"
+    assert vmdesc(data)["page_size"] == 4096
+
+
 def test_libvirt_sparse_keeps_the_whole_file_in_view() -> None:
     image = libvirt_image(MAPPED + bytes(100 << 20) + b"page", 6)
     with open_source(image) as source:
@@ -403,14 +428,7 @@ def test_qcow2_written_by_qemu(options: str, tmp_path: Path) -> None:
         with open_source(path, snapshot=snapshot["name"]) as source:
             assert source.size == snapshot["vm-state-size"]
             assert source.view[:8] == b"QEVM\x00\x00\x00\x03"
-            # The vmdesc is JSON and fills the file to its last byte: nothing was lost or displaced.
-            data = bytes(source.view)
-            at = next(
-                found.end()
-                for found in re.finditer(rb"\x06(?=....\{)", data, re.DOTALL)
-                if int.from_bytes(data[found.end() : found.end() + 4]) == len(data) - found.end() - 4
-            )
-            assert json.loads(data[at + 4 :])["page_size"] == 4096
+            assert vmdesc(bytes(source.view))["page_size"] == 4096
 
 
 def test_savevm_captures(shared: Path) -> None:
