@@ -156,7 +156,7 @@ class Channel:
                 else "packet"
             )
             detail = (
-                text if p.device else f"{p.normal} full, {p.zero} zero × {text}" if p.normal + p.zero else ""
+                text if p.device else f"{p.normal} full, {p.zero} zero x {text}" if p.normal + p.zero else ""
             )
             out.append((p.offset, p.size, f"multifd {what}", detail))
             if p.data_size:
@@ -183,8 +183,8 @@ class Channel:
     def page(self, start: int) -> bytes | memoryview:
         """The page that begins at byte `start` of all the channel's full pages in order.
 
-        Plain pages are where they are. zlib and zstd run through the whole channel: reading on is cheap, going back
-        begins anew. Raises `StreamError` where the data cannot be expanded.
+        Plain pages are where they are. zlib and zstd run through the whole channel: reading on is cheap,
+        going back begins anew. Raises `StreamError` where the data cannot be expanded.
         """
         number = int(np.searchsorted(self.starts, start, "right")) - 1
         packet = self.packets[number]
@@ -247,7 +247,9 @@ class _Zlib:
 
 
 class _Zstd:
-    """The same for zstd. (`stream_reader` loses what is still inside when the input ends, and the frame never ends.)"""
+    """The same for zstd. (`stream_reader` loses what is still inside when the input ends, and the frame never
+    ends.)
+    """
 
     def __init__(self, source: _Source) -> None:
         self._source = source
