@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQ")
 _DATA_FILE, _EXTENDED_L2 = 1 << 2, 1 << 4  # incompatible_features
 
-# l1_table_offset, l1_size, lengths of id and name, date (s, ns), vm_clock (ns), vm_state_size, length of extra
+# l1_table_offset, l1_size, length of id, of name, date (s, ns), vm_clock (ns), vm_state_size, length of extra
 _ENTRY = struct.Struct(">QIHHIIQII")
 _EXTRA = struct.Struct(">QQQ")  # vm_state_size_large, disk_size, icount
 _NO_ICOUNT = 2**64 - 1
