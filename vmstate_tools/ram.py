@@ -8,18 +8,25 @@ consecutive in the block, are one row of a numpy table.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
-from vmstate_tools.errors import StreamError
+from vmstate_tools.errors import StreamError, printable
+from vmstate_tools.multifd import Channel
+from vmstate_tools.pagemap import PAGES, GuestMemory, MappedMemory, RecordedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
+    from vmstate_tools.multifd import Packet
 
 # RAM_SAVE_FLAG_*: migration/ram.c (arch_init.c before 2.4)
 ZERO = 0x002  # RAM_SAVE_FLAG_COMPRESS until 2.7: one fill byte; always 0 since 1.5, any byte before
@@ -57,6 +64,13 @@ _be32 = struct.Struct(">I").unpack_from
 _be16 = struct.Struct(">H").unpack_from
 _put_be64 = struct.Struct(">Q").pack
 _mapped_header = struct.Struct(">IQQQ")
+
+
+def _sum(numbers: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
+    """Sum of `values` for each block number below `n`."""
+    out = np.zeros(n, np.int64)
+    np.add.at(out, numbers, values)
+    return out
 
 
 @dataclass
@@ -131,6 +145,9 @@ class Ram:
         self._blocks: list[Block] = []
         self._numbers: dict[bytes, int] = {}
         self._lists: dict[int, list[Block]] = {}
+        self._filled = False  # a zero page's byte was not 0
+        self._channels: list[Channel] = []
+        self._memory: dict[int, GuestMemory] = {}
         self._current = NO_BLOCK  # survives the end of a section, as in ram_block_from_stream
         self._pending: list[tuple[int, int, int, int]] = []
         self._chunks: list[np.ndarray] = []
@@ -154,6 +171,7 @@ class Ram:
         if part not in ("start", "part", "end"):
             raise ValueError(f"part is {part!r}, not 'start', 'part' or 'end'")
         self._table = None
+        self._memory.clear()
         self._forgotten = max(self._forgotten, offset)
         self.parsed_to = offset
         while True:
@@ -169,21 +187,29 @@ class Ram:
                     return self.parsed_to
             elif kind == HOOK:
                 raise StreamError(
-                    "a hook record: RAM went by RDMA, past this stream", offset=self.parsed_to, expected="pages"
+                    "a hook record: RAM went by RDMA, past this stream",
+                    offset=self.parsed_to,
+                    expected="pages",
                 )
             else:
                 raise StreamError(
-                    f"unknown RAM flags 0x{head & FLAGS:x}", offset=self.parsed_to, expected="a RAM page record"
+                    f"unknown RAM flags 0x{head & FLAGS:x}",
+                    offset=self.parsed_to,
+                    expected="a RAM page record",
                 )
 
     def _word(self, offset: int) -> int:
         if offset + 8 > self._size:
-            raise StreamError("the stream ends inside the RAM section", offset=self._size, expected="a RAM record")
+            raise StreamError(
+                "the stream ends inside the RAM section", offset=self._size, expected="a RAM record"
+            )
         return int(_be64(self._view, offset)[0])
 
     def _add(self, file: int, head: int, block: int, end: int) -> None:
         if end > self._size:
-            raise StreamError("the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}")
+            raise StreamError(
+                "the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}"
+            )
         self._pending.append((file, head, 1, block))
         if len(self._pending) >= 65536:
             self._flush()
@@ -245,6 +271,7 @@ class Ram:
             raise self._beyond(start, head, block)
         body = start + 8 + (0 if head & CONTINUE else 1 + len(self._blocks[block].raw_name))
         self._add(start, head, block, body + self._body_size(body, kind))
+        self._filled |= kind == ZERO and self._view[body] != 0
         self._current = block
 
     def _body_size(self, body: int, kind: int) -> int:
@@ -260,14 +287,20 @@ class Ram:
             encoding, length = self._view[body], _be16(self._view, body + 1)[0]
             if encoding != 1 or length > self._page_size:
                 raise StreamError(
-                    f"XBZRLE encoding {encoding}, {length} bytes", offset=body, expected="encoding 1, at most a page"
+                    f"XBZRLE encoding {encoding}, {length} bytes",
+                    offset=body,
+                    expected="encoding 1, at most a page",
                 )
             return 3 + int(length)
         length = _be32(self._view, body)[0]
         # zlib's compressBound, which QEMU's loader holds the length against
-        limit = self._page_size + (self._page_size >> 12) + (self._page_size >> 14) + (self._page_size >> 25) + 13
+        limit = (
+            self._page_size + (self._page_size >> 12) + (self._page_size >> 14) + (self._page_size >> 25) + 13
+        )
         if not 0 < length <= limit:
-            raise StreamError(f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes")
+            raise StreamError(
+                f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes"
+            )
         return 4 + int(length)
 
     def _beyond(self, offset: int, head: int, block: int) -> StreamError:
@@ -343,6 +376,9 @@ class Ram:
         rows["head"] = heads[first]
         rows["count"] = np.diff(first, append=len(heads))
         rows["block"] = self._current
+        if not self._filled:
+            zero = (ends - 1)[sizes == 9]
+            self._filled = bool(np.frombuffer(self._view, np.uint8)[zero].any())
         self._flush()
         if self._chunks:
             self._join(rows)
@@ -406,7 +442,9 @@ class Ram:
     def _block(self, offset: int, *, last: int) -> Block:
         name = self._name(offset)
         if not name:
-            raise StreamError("a RAM block without a name", offset=offset, expected="a name in the block list")
+            raise StreamError(
+                "a RAM block without a name", offset=offset, expected="a name in the block list"
+            )
         at = offset + 1 + len(name)
         block = Block(name, self._word(at), offset, at + 8)
         if "x-ignore-shared" in self._capabilities:
@@ -427,7 +465,9 @@ class Ram:
         """`MappedRamHeader` (since 9.0), then the bitmap and the pages in the places it names."""
         at = block.end
         if at + _mapped_header.size > self._size:
-            raise StreamError("the stream ends inside a mapped-ram header", offset=self._size, expected="28 bytes")
+            raise StreamError(
+                "the stream ends inside a mapped-ram header", offset=self._size, expected="28 bytes"
+            )
         block.mapped = _mapped_header.unpack_from(self._view, at)
         version, page_size, bitmap, pages = block.mapped
         block.end = at + _mapped_header.size
@@ -446,7 +486,14 @@ class Ram:
                 offset=at,
                 expected=f"multiples of the page size {page_size}",
             )
-        if not block.end <= bitmap <= bitmap + block.bitmap_size <= pages <= pages + block.used_length <= self._size:
+        if (
+            not block.end
+            <= bitmap
+            <= bitmap + block.bitmap_size
+            <= pages
+            <= pages + block.used_length
+            <= self._size
+        ):
             raise StreamError(
                 f"mapped-ram block {block.name!r} of {block.used_length} bytes, bitmap at {bitmap}, pages at {pages}",
                 offset=at,
@@ -514,6 +561,73 @@ class Ram:
             self._table = np.concatenate(self._chunks) if self._chunks else np.empty(0, RUN)
             self._chunks = [self._table] if len(self._table) else []
         return self._table
+
+    @property
+    def blocks(self) -> pd.DataFrame:
+        """One row per RAMBlock, in the stream's order.
+
+        block (str), used_length (UInt64, bytes), page_size (Int64, bytes: the pages it is migrated in), host_page_size
+        (Int64: of the memory behind it, where the stream says), gpa (UInt64, where sent: `x-ignore-shared`),
+        bitmap_offset and pages_offset (Int64, in the file: `mapped-ram`).
+        """
+        import pandas as pd
+
+        listed = self._blocks
+        return pd.DataFrame(
+            {
+                "block": pd.array([b.name for b in listed], "str"),
+                "used_length": pd.array([b.used_length for b in listed], "UInt64"),
+                "page_size": pd.array([self._page_size] * len(listed), "Int64"),
+                "host_page_size": pd.array([b.page_size for b in listed], "Int64"),
+                "gpa": pd.array([b.gpa for b in listed], "UInt64"),
+                "bitmap_offset": pd.array([b.bitmap_offset for b in listed], "Int64"),
+                "pages_offset": pd.array([b.pages_offset for b in listed], "Int64"),
+            }
+        )
+
+    @property
+    def pages(self) -> pd.DataFrame:
+        """Page records per RAMBlock, by kind: a page sent twice counts twice.
+
+        block (str), zero, normal, xbzrle, compressed, multifd_zero, multifd_normal (int64), bytes (int64: what they take
+        in the stream, headers included, and in the channels, as far as it can be told apart by block). With `mapped-ram`
+        normal are the pages present in the file, zero all others.
+        """
+        import pandas as pd
+
+        n = len(self._blocks)
+        runs = self._runs
+        numbers = runs["block"]
+        ends = np.append(runs["file"][1:], self.parsed_to)
+        zero = runs["head"] & np.uint64(ZERO) != 0
+        sizes = np.where(
+            runs["count"] > 1,
+            runs["count"] * np.where(zero, 9, 8 + (self._page_size or 0)),
+            ends - runs["file"],
+        )
+        own = numbers != NO_BLOCK
+        table: dict[str, Any] = {"block": pd.array([b.name for b in self._blocks], "str")}
+        for kind, name in KINDS.items():
+            which = own & (runs["head"] & np.uint64(kind) != 0)
+            table[name] = _sum(numbers[which], runs["count"][which], n)
+        bytes_ = _sum(numbers[own], sizes[own], n)
+        for number, block in enumerate(self._blocks):
+            memory = self._memory_of(number) if block.pages_offset is not None else None
+            if isinstance(memory, MappedMemory) and self._page_size:
+                table["normal"][number] = memory.present
+                table["zero"][number] = block.used_length // self._page_size - memory.present
+                bytes_[number] = memory.present * self._page_size
+        table["multifd_zero"], table["multifd_normal"] = np.zeros((2, n), np.int64)
+        for channel in range(len(self._channels)):
+            rows, _ = self._channel_runs(channel)
+            for kind, name in ((ZERO, "multifd_zero"), (PAGE, "multifd_normal")):
+                which = rows["head"] & np.uint64(kind) != 0
+                table[name] += _sum(rows["block"][which], rows["count"][which], n)
+            for packet in self._channels[channel].packets:
+                if packet.normal + packet.zero:
+                    bytes_[self._packet_block(packet)] += packet.size + packet.data_size
+        table["bytes"] = bytes_
+        return pd.DataFrame(table)
 
     def _between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The runs of the payload [start, end), and where each ends."""
@@ -600,7 +714,9 @@ class Ram:
             out = np.empty((n, stride), np.uint8)
             words = np.uint64(head) + np.uint64(self._page_size) * np.arange(done, done + n, dtype=np.uint64)
             out[:, :8] = words.astype(">u8").view(np.uint8).reshape(n, 8)
-            out[:, 8:] = np.ndarray((n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1))
+            out[:, 8:] = np.ndarray(
+                (n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1)
+            )
             yield memoryview(out).cast("B")
 
     def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
@@ -609,3 +725,159 @@ class Ram:
             entry = block.build()
             yield entry
             yield self._view[block.offset + len(entry) : block.end]
+
+    # -- channels ----------------------------------------------------------------------------------------------------
+
+    def add_channel(self, view: memoryview) -> Channel:
+        """Join the pages of a multifd connection; parse the main stream's RAM before reading memory."""
+        channel = Channel(view, page_size=self._page_size)
+        if self._page_size is None:
+            self._page_size, self.page_size_source = channel.page_size, "inferred"
+        self._channels.append(channel)
+        self._memory.clear()
+        return channel
+
+    def _packet_block(self, packet: Packet) -> int:
+        name = packet.ramblock.split(b"\0")[0]
+        if name not in self._numbers:
+            raise StreamError(
+                f"multifd pages of RAM block {name.decode('utf-8', 'backslashreplace')!r}",
+                offset=packet.offset,
+                expected="a block from the main stream's block list",
+            )
+        return self._numbers[name]
+
+    def _channel_runs(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """A channel's pages as runs (`file` counts in its full pages), and the number of syncs before each run."""
+        channel = self._channels[number]
+        size = channel.page_size
+        if size != self._page_size:
+            raise StreamError(
+                f"a channel of pages of {size} bytes", offset=0, expected=f"{self._page_size} bytes"
+            )
+        parts = []
+        for index, packet in enumerate(channel.packets):
+            offsets = channel.offsets(packet)
+            if not len(offsets):
+                continue
+            block = self._packet_block(packet)
+            limit = self._blocks[block].used_length
+            if int(offsets.max()) + size > limit or (offsets & np.uint64(size - 1)).any():
+                raise StreamError(
+                    f"a multifd page at 0x{int(offsets.max()):x} of RAM block {self._blocks[block].name!r}",
+                    offset=packet.offset,
+                    expected=f"page offsets below its size 0x{limit:x}",
+                )
+            rows = np.empty(len(offsets), [*RUN.descr, ("sync", "u4")])
+            full = np.arange(len(offsets)) < packet.normal
+            rows["file"] = (
+                int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
+            )
+            rows["head"] = offsets | np.where(full, PAGE, ZERO).astype(np.uint64)
+            rows["block"] = block
+            rows["sync"] = packet.sync
+            first = np.append(0, np.flatnonzero(np.diff(rows["head"]) != size) + 1)
+            count = np.diff(first, append=len(rows))
+            rows = rows[first]
+            rows["count"] = count
+            parts.append(rows)
+        rows = np.concatenate(parts) if parts else np.empty(0, [*RUN.descr, ("sync", "u4")])
+        return rows[list(RUN.names)], rows["sync"]
+
+    # -- guest memory ------------------------------------------------------------------------------------------------
+
+    def read(self, block: str, offset: int, size: int) -> bytes:
+        """`size` bytes of guest memory at `offset` in a RAMBlock, as the destination would have them.
+
+        The last write of a page wins; what was never sent is zero. Raises `KeyError` for an unknown block, `ValueError`
+        for a range outside it, `StreamError` where a page cannot be decoded.
+        """
+        number = self._numbers_by_name[block]
+        length = self._blocks[number].used_length
+        if not 0 <= offset <= offset + size <= length:
+            raise ValueError(f"bytes {offset} to {offset + size} of a RAM block of {length}")
+        out = bytearray(size)
+        page = self._page_size or 1
+        for at, data in self._memory_of(number).pieces(
+            offset // page * page, -(-(offset + size) // page) * page
+        ):
+            begin, end = max(at, offset), min(at + len(data), offset + size)
+            out[begin - offset : end - offset] = data[begin - at : end - at]
+        return bytes(out)
+
+    def extract(
+        self,
+        block: str,
+        out: BinaryIO | str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> int:
+        """Write one RAMBlock's content, with holes where it is zero; the number of bytes that are not holes.
+
+        `out` is a path (which must not exist unless `overwrite`) or an empty seekable binary file.
+        """
+        from tqdm.auto import tqdm
+
+        number = self._numbers_by_name[block]
+        length = self._blocks[number].used_length
+        written = 0
+        with contextlib.ExitStack() as stack:
+            if isinstance(out, (str, os.PathLike)):
+                out = stack.enter_context(Path(out).open("wb" if overwrite else "xb", buffering=0))
+            bar = stack.enter_context(
+                tqdm(total=length, unit="B", unit_scale=True, desc=printable(block), disable=not progress)
+            )
+            out.truncate(length)
+            for at, data in self._memory_of(number).pieces(0, length):
+                out.seek(at)
+                out.write(data)
+                written += len(data)
+                bar.update(len(data))
+        return written
+
+    @property
+    def _numbers_by_name(self) -> dict[str, int]:
+        return {b.name: number for number, b in enumerate(self._blocks)}
+
+    def _memory_of(self, number: int) -> GuestMemory:
+        if number not in self._memory:
+            self._memory[number] = self._make_memory(number)
+        return self._memory[number]
+
+    def _make_memory(self, number: int) -> GuestMemory:
+        block, size = self._blocks[number], self._page_size or 1
+        if block.bitmap_offset is not None and block.pages_offset is not None:
+            n = block.used_length // size
+            return MappedMemory(self._view, block.bitmap_offset, block.pages_offset, n, size)
+        # Pages of one sync round are in no order among the channels, and none is written twice in it.
+        tables = [(0, self._runs, self._syncs())]
+        tables += [(n + 1, *self._channel_runs(n)) for n in range(len(self._channels))]
+        parts, syncs = [], []
+        for source, runs, sync in tables:
+            which = runs["block"] == number
+            runs = runs[which]
+            part = np.empty(len(runs), PAGES)
+            for name in ("file", "head", "count"):
+                part[name] = runs[name]
+            part["source"] = source
+            part["body"] = np.where(runs["head"] & np.uint64(CONTINUE), 8, 9 + len(block.raw_name))
+            parts.append(part)
+            syncs.append(sync[which])
+        order = np.argsort(np.concatenate(syncs), kind="stable")
+        pages = np.concatenate(parts)[order]
+        return RecordedMemory(self._view, self._channels, pages, size, filled=self._filled)
+
+    def _syncs(self) -> np.ndarray:
+        """Number of multifd syncs before each run: at MULTIFD_FLUSH, or before 8.1 at each section's end."""
+        kinds = self._runs["head"] & np.uint64(FLAGS)
+        mark = kinds == MULTIFD_FLUSH
+        if not mark.any():
+            mark = kinds == EOS
+        return np.cumsum(mark) - mark
+
+    def close(self) -> None:
+        """Let go of the view, so that the memory map under it can be closed. What was read stays in place."""
+        self._memory.clear()
+        self._channels.clear()
+        self._view = memoryview(b"")

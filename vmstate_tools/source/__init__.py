@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source import compressed, libvirt, lzop, qcow2
 from vmstate_tools.source.content import Content, collect
 from vmstate_tools.source.magic import identify
 from vmstate_tools.source.url import is_url, read_file, read_url
@@ -38,26 +39,70 @@ class Source:
     damage : what ended the stream early, if it was opened with `partial` and something did.
     """
 
-    def __init__(
-        self, name: str, container: str, content: Content, start: int, base: int, meta: dict[str, Any]
-    ) -> None:
+    def __init__(self, name: str, content: Content) -> None:
         self.name = name
-        self.container = container
-        self.start = start
-        self.base = base
-        self.meta = meta
-        self.damage: StreamError | None = None
+        self.container = "raw"
+        self.start = 0
+        self.base = 0
+        self.size = 0
+        self.meta: dict[str, Any] = {}
+        self.damage = content.damage
         self._content = content
-        self.view = content.view
-        self.size = len(self.view) - start
+
+    @property
+    def view(self) -> memoryview:
+        return self._content.view
 
     def forget(self, start: int, stop: int) -> None:
-        """Drop the memory of `view[start:stop]`, walked and not needed for now; it is read again when touched."""
+        """Drop the memory of `view[start:stop]`, walked and not needed for now; a touch reads it again."""
         self._content.forget(start, stop)
 
     def close(self) -> None:
         """Let go of the bytes; arrays made over `view` keep what they need alive."""
         self._content.close()
+
+    def _unwrap(self, snapshot: str | None, max_size: int | None, partial: bool) -> None:
+        """Open container after container, until the stream is found."""
+        name = self.name
+        containers: list[str] = []
+        packed = False
+        while True:
+            if self.damage and not partial:
+                raise self.damage
+            try:
+                kind, self.start = identify(self.view, name, self.start)
+            except StreamError as error:
+                raise self.damage or error from None
+            if kind == "stream":
+                break
+            if len(containers) == MAX_DEPTH:
+                raise StreamError(f"{kind} in {' in '.join(containers[::-1])}: nested too deep", file=name)
+            containers.append(kind)
+            if kind == "libvirt":
+                self.start, self.meta[kind] = libvirt.read_header(self.view, self.start, name)
+                if not self.meta[kind]["finished"]:
+                    self.damage = StreamError(
+                        "libvirt did not finish this image (LibvirtQemudPart)", file=name
+                    )
+                continue
+            rest = self.view[self.start :]
+            if kind == "qcow2":
+                chosen = qcow2.pick(rest, snapshot, name)
+                self.meta[kind] = chosen.meta()
+                pieces = qcow2.read_vmstate(rest, chosen, name)
+            elif kind == "lzop":
+                pieces = lzop.unpack(rest, name)
+            else:
+                pieces = compressed.unpack(rest, kind, name)
+            inner = collect(pieces, name, max_size, len(rest))
+            self._content.close()
+            self._content, self.start, packed = inner, 0, True
+            self.damage = self.damage or inner.damage
+        self.container = "+".join(containers) or "raw"
+        self.base = 0 if packed else self.start
+        self.size = len(self.view) - self.start
+        if snapshot is not None and "qcow2" not in containers:
+            raise StreamError(f"no snapshot {snapshot!r}: not a qcow2 image", file=name)
 
     def __enter__(self) -> Self:
         return self
@@ -92,61 +137,33 @@ def open_source(
     StreamError : empty, damaged, not a migration stream, or unpacking to more than the limits.
     OSError : the file is not there or cannot be read.
     """
-    name, content, outer = _outermost(where, max_size)
-    containers: list[str] = []
-    meta: dict[str, Any] = {}
-    damage: StreamError | None = None
-    start = 0
+    name, content = _outermost(where, max_size)
+    source = Source(name, content)
     try:
-        while True:
-            found = identify(content.view, name, start=start)
-            assert found is not None  # only incomplete content may stay unclear
-            kind, start = found
-            if kind == "stream":
-                break
-            if len(containers) == MAX_DEPTH:
-                raise StreamError(f"{kind} in {'+'.join(containers)}: containers nested too deep", file=name)
-            containers.append(kind)
-            from vmstate_tools.source.compressed import unpack
-
-            packed = content.view[start:]
-            try:
-                inner = collect(unpack(packed, kind, name), name, max_size)
-            except StreamError as error:
-                inner = error.__dict__.pop("salvage")
-                if not partial:
-                    inner.close()
-                    raise
-                damage = error
-            finally:
-                packed.release()
-            content.close()
-            content, start, outer = inner, 0, False
+        source._unwrap(snapshot, max_size, partial)
     except BaseException:
-        content.close()
+        source.close()
         raise
-    source = Source(name, "+".join(containers) or "raw", content, start, start if outer else 0, meta)
-    source.damage = damage
     return source
 
 
-def _outermost(where: Any, max_size: int | None) -> tuple[str, Content, bool]:
-    """Name and content of what the user named, and whether the content is a file's, byte for byte."""
+def _outermost(where: Any, max_size: int | None) -> tuple[str, Content]:
+    """Name and content of what the user named."""
     if isinstance(where, (bytes, bytearray, memoryview)):
-        return "<bytes>", Content(bytes(where)), True
+        return "<bytes>", Content(bytes(where))
     if hasattr(where, "read"):
         name = str(getattr(where, "name", "<file>"))
-        return name, collect(read_file(where), name, max_size), True
+        return name, collect(read_file(where), name, max_size)
     name = os.fspath(where)
     if name == "-":
-        return name, collect(read_file(sys.stdin.buffer), name, max_size), True
+        return name, collect(read_file(sys.stdin.buffer), name, max_size)
     if name.startswith("file://"):
         from urllib.parse import unquote, urlsplit
 
-        return name, _local(Path(unquote(urlsplit(name).path)), max_size), True
+        return name, _local(Path(unquote(urlsplit(name).path)), max_size)
     if is_url(name):
-        return name, collect(read_url(name), name, max_size), True
-    return name, _local(Path(name), max_size), True
+        return name, collect(read_url(name), name, max_size)
+    return name, _local(Path(name), max_size)
 
 
 def _local(path: Path, max_size: int | None) -> Content:

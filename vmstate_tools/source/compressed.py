@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _FIRST = 4 << 10
 
+_MEMORY = 128 << 20
+"""The most memory an xz member may ask for: `xz -9` needs 65 MiB. zstd has the same limit for its window."""
+
 
 class _Decompressor(Protocol):
     """What bz2, lzma, compression.zstd and lz4.frame agree on."""
@@ -67,10 +70,6 @@ def _opener(kind: str) -> tuple[Any, tuple[type[Exception], ...]]:
     return zstd.ZstdDecompressor, (zstd.ZstdError,)
 
 
-_MEMORY = 256 << 20
-"""The most memory an xz member may ask for: `xz -9` needs 65 MiB. zstd's own limit, 128 MiB, is like it."""
-
-
 def unpack(view: memoryview, kind: str, file: str) -> Iterator[tuple[int, bytes]]:
     """Yield (compressed bytes read so far, next bytes) of all members of a compressed file.
 
@@ -96,7 +95,8 @@ def unpack(view: memoryview, kind: str, file: str) -> Iterator[tuple[int, bytes]
             try:
                 data = member.decompress(given, _CHUNK)
             except errors as error:
-                raise StreamError(f"the {kind} data is damaged: {error}", offset=position, file=file) from error
+                what = f"the {kind} data is damaged: {error}"
+                raise StreamError(what, offset=position, file=file) from error
             position += len(given)
             yield position, data
         position -= len(member.unused_data or b"")

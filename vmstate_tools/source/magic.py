@@ -23,12 +23,13 @@ CONTAINERS = {
     b"QFI\xfb": "qcow2",
 }
 
-# zstd and lz4 share the magic of frames that hold nothing to unpack (0x184d2a50 to 0x184d2a5f, little endian).
+# zstd and lz4 share the magic of frames that hold nothing to unpack: 0x184d2a50 to 0x184d2a5f, little endian.
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18(....)", re.DOTALL)
 
 # Away from the file's start the magic alone is no evidence: also the version (2 until 2008, then 3) and the
 # first record's type (section, command, configuration or end of file).
 _LATER = re.compile(rb"QEVM\x00\x00\x00[\x02\x03][\x00\x01\x04\x07\x08]")
+_EVIDENCE = 9
 
 _OTHERS = {
     b"\x7fELF": "an ELF file, perhaps from dump-guest-memory",
@@ -43,40 +44,49 @@ _OTHERS = {
     b"vhdxfile": "a VHDX image",
     b"\x11\x22\x33\x44": "a further channel of a multifd migration",
 }
-_LEADING = max(map(len, (*CONTAINERS, *_OTHERS)))
+_LONGEST = max(map(len, CONTAINERS))
 
 
-def identify(view: memoryview, file: str, *, complete: bool = True, start: int = 0) -> tuple[str, int] | None:
+def identify(view: memoryview, file: str, start: int = 0) -> tuple[str, int]:
     """What `view[start:]` holds: ("stream" or a container's name, its offset in view).
 
     A stream may stand behind a lead-in of zero or foreign bytes; containers must come first. A few bytes
-    that may be the start of a cut magic count as a stream. None: not yet clear (only if not `complete`).
+    that may be the start of a cut magic count as a stream.
 
     Raises
     ------
     StreamError : empty, or nothing this package reads; the message says what it looks like.
     """
-    first = bytes(view[start : start + _LEADING])
-    if not first and complete:
-        raise StreamError("empty file", expected="a migration stream", file=file)
-    if first.startswith(STREAM) or (complete and STREAM.startswith(first)):
+    if start == len(view):
+        what = "nothing follows libvirt's header" if start else "empty file"
+        raise StreamError(what, offset=start, expected="a migration stream", file=file)
+    if found := glance(view, start):
+        return found
+    head = bytes(view[start : start + (64 << 10)])
+    if STREAM.startswith(head):
+        return "stream", start
+    raise StreamError(
+        f"not a migration stream but {_looks_like(head)}",
+        offset=start,
+        expected="QEVM, or a container of it",
+        file=file,
+    )
+
+
+def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
+    """As `identify`, but None for what is not known, or not yet."""
+    first = bytes(view[start : start + _LONGEST])
+    if first.startswith(STREAM):
         return "stream", start
     for magic, kind in CONTAINERS.items():
         if first.startswith(magic):
             return kind, start
-    if frame := _skippable(view, start):
-        return frame, start
-    with view[start : start + LEAD_LIMIT] as lead:
-        if found := _LATER.search(lead):
-            return "stream", start + found.start()
-        if not complete and len(lead) < LEAD_LIMIT and not _hopeless(first):
-            return None
-        raise StreamError(
-            f"not a migration stream but {_looks_like(bytes(lead[: 1 << 16]))}",
-            offset=start,
-            expected="QEVM, or a container of it",
-            file=file,
-        )
+    if framed := _skippable(view, start):
+        return framed, start
+    if _other(bytes(view[start : start + 512])) is None:
+        found = _LATER.search(view, start, start + LEAD_LIMIT + _EVIDENCE)
+        return ("stream", found.start()) if found else None
+    return None
 
 
 def _skippable(view: memoryview, start: int) -> str | None:
@@ -89,16 +99,16 @@ def _skippable(view: memoryview, start: int) -> str | None:
     return None
 
 
-def _hopeless(first: bytes) -> bool:
-    return any(first.startswith(magic) for magic in _OTHERS)
+def _other(head: bytes) -> str | None:
+    """A format that may well contain a stream somewhere, and yet is not one behind a lead-in."""
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    return next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
 
 
 def _looks_like(head: bytes) -> str:
-    for magic, what in _OTHERS.items():
-        if head.startswith(magic):
-            return what
-    if head[257:262] == b"ustar":
-        return "a tar archive"
+    if other := _other(head):
+        return other
     if not head.strip(b"\x00"):
         return "zero bytes"
     if head.lstrip()[:1] in (b"{", b"["):
