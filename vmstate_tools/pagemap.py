@@ -114,9 +114,7 @@ class RecordedMemory:
         most = max(_PIECE // size, 1)
         buffer = np.empty((most, size), np.uint8)
         guest = used = 0
-        for row, at, until in zip(
-            owner[order].tolist(), begin[order].tolist(), stop[order].tolist(), strict=True
-        ):
+        for row, at, until in zip(owner[order].tolist(), begin[order].tolist(), stop[order].tolist(), strict=True):
             while at < until:
                 if used and (used == most or at != guest + used * size):
                     yield guest, memoryview(buffer).cast("B")[: used * size]
@@ -136,9 +134,7 @@ class RecordedMemory:
         n, size = out.shape
         if source:
             for i in range(n):
-                page = (
-                    self._channels[source - 1].page(file + (skip + i) * size) if head & PAGE else bytes(size)
-                )
+                page = self._channels[source - 1].page(file + (skip + i) * size) if head & PAGE else bytes(size)
                 out[i] = np.frombuffer(page, np.uint8)
         elif head & PAGE:
             at = file + body + skip * (8 + size)

@@ -25,7 +25,6 @@ from vmstate_tools.pagemap import PAGES, GuestMemory, MappedMemory, RecordedMemo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
     from vmstate_tools.multifd import Packet
 
 # RAM_SAVE_FLAG_*: migration/ram.c (arch_init.c before 2.4)
@@ -200,16 +199,12 @@ class Ram:
 
     def _word(self, offset: int) -> int:
         if offset + 8 > self._size:
-            raise StreamError(
-                "the stream ends inside the RAM section", offset=self._size, expected="a RAM record"
-            )
+            raise StreamError("the stream ends inside the RAM section", offset=self._size, expected="a RAM record")
         return int(_be64(self._view, offset)[0])
 
     def _add(self, file: int, head: int, block: int, end: int) -> None:
         if end > self._size:
-            raise StreamError(
-                "the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}"
-            )
+            raise StreamError("the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}")
         self._pending.append((file, head, 1, block))
         if len(self._pending) >= 65536:
             self._flush()
@@ -294,13 +289,9 @@ class Ram:
             return 3 + int(length)
         length = _be32(self._view, body)[0]
         # zlib's compressBound, which QEMU's loader holds the length against
-        limit = (
-            self._page_size + (self._page_size >> 12) + (self._page_size >> 14) + (self._page_size >> 25) + 13
-        )
+        limit = self._page_size + (self._page_size >> 12) + (self._page_size >> 14) + (self._page_size >> 25) + 13
         if not 0 < length <= limit:
-            raise StreamError(
-                f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes"
-            )
+            raise StreamError(f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes")
         return 4 + int(length)
 
     def _beyond(self, offset: int, head: int, block: int) -> StreamError:
@@ -442,9 +433,7 @@ class Ram:
     def _block(self, offset: int, *, last: int) -> Block:
         name = self._name(offset)
         if not name:
-            raise StreamError(
-                "a RAM block without a name", offset=offset, expected="a name in the block list"
-            )
+            raise StreamError("a RAM block without a name", offset=offset, expected="a name in the block list")
         at = offset + 1 + len(name)
         block = Block(name, self._word(at), offset, at + 8)
         if "x-ignore-shared" in self._capabilities:
@@ -465,9 +454,7 @@ class Ram:
         """`MappedRamHeader` (since 9.0), then the bitmap and the pages in the places it names."""
         at = block.end
         if at + _mapped_header.size > self._size:
-            raise StreamError(
-                "the stream ends inside a mapped-ram header", offset=self._size, expected="28 bytes"
-            )
+            raise StreamError("the stream ends inside a mapped-ram header", offset=self._size, expected="28 bytes")
         block.mapped = _mapped_header.unpack_from(self._view, at)
         version, page_size, bitmap, pages = block.mapped
         block.end = at + _mapped_header.size
@@ -486,14 +473,7 @@ class Ram:
                 offset=at,
                 expected=f"multiples of the page size {page_size}",
             )
-        if (
-            not block.end
-            <= bitmap
-            <= bitmap + block.bitmap_size
-            <= pages
-            <= pages + block.used_length
-            <= self._size
-        ):
+        if not block.end <= bitmap <= bitmap + block.bitmap_size <= pages <= pages + block.used_length <= self._size:
             raise StreamError(
                 f"mapped-ram block {block.name!r} of {block.used_length} bytes, bitmap at {bitmap}, pages at {pages}",
                 offset=at,
@@ -714,9 +694,7 @@ class Ram:
             out = np.empty((n, stride), np.uint8)
             words = np.uint64(head) + np.uint64(self._page_size) * np.arange(done, done + n, dtype=np.uint64)
             out[:, :8] = words.astype(">u8").view(np.uint8).reshape(n, 8)
-            out[:, 8:] = np.ndarray(
-                (n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1)
-            )
+            out[:, 8:] = np.ndarray((n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1))
             yield memoryview(out).cast("B")
 
     def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
@@ -752,9 +730,7 @@ class Ram:
         channel = self._channels[number]
         size = channel.page_size
         if size != self._page_size:
-            raise StreamError(
-                f"a channel of pages of {size} bytes", offset=0, expected=f"{self._page_size} bytes"
-            )
+            raise StreamError(f"a channel of pages of {size} bytes", offset=0, expected=f"{self._page_size} bytes")
         parts = []
         for index, packet in enumerate(channel.packets):
             offsets = channel.offsets(packet)
@@ -770,9 +746,7 @@ class Ram:
                 )
             rows = np.empty(len(offsets), [*RUN.descr, ("sync", "u4")])
             full = np.arange(len(offsets)) < packet.normal
-            rows["file"] = (
-                int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
-            )
+            rows["file"] = int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
             rows["head"] = offsets | np.where(full, PAGE, ZERO).astype(np.uint64)
             rows["block"] = block
             rows["sync"] = packet.sync
@@ -798,9 +772,7 @@ class Ram:
             raise ValueError(f"bytes {offset} to {offset + size} of a RAM block of {length}")
         out = bytearray(size)
         page = self._page_size or 1
-        for at, data in self._memory_of(number).pieces(
-            offset // page * page, -(-(offset + size) // page) * page
-        ):
+        for at, data in self._memory_of(number).pieces(offset // page * page, -(-(offset + size) // page) * page):
             begin, end = max(at, offset), min(at + len(data), offset + size)
             out[begin - offset : end - offset] = data[begin - at : end - at]
         return bytes(out)

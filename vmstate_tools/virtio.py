@@ -69,7 +69,7 @@ def _capabilities(config: bytes) -> dict[int, int]:
     if len(config) < 256 or not config[6] & 0x10:
         return found
     at = config[0x34] & 0xFC
-    while 0x40 <= at and len(found) < 48:  # more would be a loop
+    while at >= 0x40 and len(found) < 48:  # more would be a loop
         found[config[at]] = int.from_bytes(config[at + 2 : at + 4], "little")
         if config[at + 1] & 0xFC == at:
             break
@@ -164,9 +164,7 @@ def _subsections(reader: Reader, parent: str) -> None:
         if not text.startswith(parent):
             return
         if text not in _SUBSECTIONS:
-            raise StreamError(
-                f"subsection {text!r}", offset=reader.offset, expected=f"one of {sorted(_SUBSECTIONS)}"
-            )
+            raise StreamError(f"subsection {text!r}", offset=reader.offset, expected=f"one of {sorted(_SUBSECTIONS)}")
         reader.number(f"{text}.subsection", "uint8")
         reader.string(f"{text}.name")
         reader.number(f"{text}.version_id", "uint32")

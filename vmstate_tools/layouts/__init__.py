@@ -4,8 +4,9 @@
 shapes that only other releases write, read from QEMU's source. A shape (variant) is one list of fields, as a vmdesc
 has them, but for three things: `struct` names another VMStateDescription; `array_len`, `elements` (of an array
 described element by element) or `size` may name the earlier field that holds the number (`field/4096`: a part of
-it); `releases` are those it is from: seen in, or the first and last that have it. Which variant a section has, the wire does not say: `resolve` reads the bytes with one after
-another, oldest first, until the section ends where a section can end.
+it); `releases` are those it is from: seen in, or the first and last that have it. Which variant a section has, the
+wire does not say: `resolve` reads the bytes with one after another, oldest first, until the section ends where a
+section can end.
 """
 
 from __future__ import annotations
@@ -132,40 +133,50 @@ class _Reading:
             self.chosen[place] = variants[choice]
         return self.chosen[place]
 
-    def field(self, field: dict[str, Any], offset: int, numbers: dict[str, int], fields: list[dict]) -> int:
+    def field(self, field: dict[str, Any], offset: int, numbers: dict[str, int], fields: list[dict[str, Any]]) -> int:
         """Append what `field` is here to `fields`; returns where it ends."""
-        counted = "elements" if "elements" in field else "array_len"
-        count = _number(field.get(counted), numbers)
+        count = _number(field.get("elements", field.get("array_len")), numbers)
         size = _number(field.get("size"), numbers)
-        left = len(self.view) - offset
-        if count is not None and not 0 <= count <= left:
+        if count is not None and not 0 <= count <= len(self.view) - offset:
             self.misfit()
         if count == 0:  # a vmdesc has nothing for no elements
             return offset
         base = {"name": field["name"], "type": field["type"]}
-        if counted == "elements":
-            if count > _MAX_ELEMENTS:
-                self.misfit()
-            for index in range(count):
-                start = offset
-                element = base if count == 1 else base | {"index": index + field.get("index", 0)}
-                element = dict(element)
-                self.path.append(index if self.each else 0)
-                offset = self.element(field, element, size, offset)
-                self.path.pop()
-                fields.append(element | {"size": offset - start})
-            return offset
-        entry = base if count is None or (count == 1 and isinstance(field[counted], str)) else base | {counted: count}
-        end = self.element(field, entry, size, offset)
-        entry["size"] = end - offset
-        end = offset + entry["size"] * (1 if count is None else count)
+        if "elements" in field:
+            return self.elements(field, base, count or 1, size, offset, fields)
+        if count is not None and not (count == 1 and isinstance(field["array_len"], str)):
+            base["array_len"] = count
+        end = self.element(field, base, size, offset)
+        base["size"] = end - offset
+        end = offset + base["size"] * (1 if count is None else count)
         if end > len(self.view):
             self.misfit()
-        fields.append(entry)
-        self.check(entry, offset, end)
+        fields.append(base)
+        self.check(field["type"], offset, end)
         if count is None and _INTEGER.match(field["type"]):
             numbers[field["name"]] = int.from_bytes(self.view[offset:end], "big")
         return end
+
+    def elements(
+        self,
+        field: dict[str, Any],
+        base: dict[str, Any],
+        count: int,
+        size: int | None,
+        offset: int,
+        fields: list[dict[str, Any]],
+    ) -> int:
+        """An array that is described element by element; of length 1 it does not show that."""
+        if count > _MAX_ELEMENTS:
+            self.misfit()
+        for index in range(count):
+            entry = dict(base) if count == 1 else base | {"index": index + field.get("index", 0)}
+            self.path.append(index if self.each else 0)
+            end = self.element(field, entry, size, offset)
+            self.path.pop()
+            fields.append(entry | {"size": end - offset})
+            offset = end
+        return offset
 
     def element(self, field: dict[str, Any], entry: dict[str, Any], size: int | None, offset: int) -> int:
         if "struct" in field:
@@ -179,12 +190,10 @@ class _Reading:
             self.misfit()
         return end
 
-    def check(self, entry: dict[str, Any], offset: int, end: int) -> None:
+    def check(self, type_: str, offset: int, end: int) -> None:
         """Values that no writer writes tell variants of the same size apart."""
-        if entry["type"] == "unused_buffer":
-            if any(self.view[offset:end]):
-                self.misfit()
-        elif entry["type"] == "bool" and max(self.view[offset:end]) > 1:
+        greatest = {"unused_buffer": 0, "bool": 1}.get(type_)
+        if greatest is not None and max(self.view[offset:end], default=0) > greatest:
             self.misfit()
 
     def subsections(self, name: str, offset: int, entry: dict[str, Any]) -> int:
