@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # A section has a handful of variants at most, and few of them nest; noise must not be tried for ever.
 _MAX_TRIES = 512
 _MAX_DEPTH = 16
-# Elements that are described one by one are real structs, not bytes.
-_MAX_ELEMENTS = 1 << 14
+# piix4_pm with its 256 memory slots looks at 6,363 until it fits: the most of all sections in real streams.
+_MAX_FIELDS = 1 << 17
 
 _INTEGER = re.compile(r"u?int(8|16|32|64)\b")
 
@@ -60,16 +60,20 @@ def resolve(
     if name is None:
         return None
     # Elements of one array are alike in nearly every device: only when that fails is each looked at for itself.
+    left = _MAX_FIELDS
     for each in (False, True):
         plan: list[int] = []
         for _ in range(_MAX_TRIES):
-            reading = _Reading(view, plan, release, each)
+            if left <= 0:
+                return None
+            reading = _Reading(view, plan, release, each, left)
             try:
                 vmsd, end = reading.vmsd(name, version_id, offset)
                 if plausible_end(end):
                     return {"name": idstr, "instance_id": instance_id, **vmsd}
             except _MisfitError:
                 pass
+            left = reading.left
             del plan[len(reading.choices) :]
             while plan and plan[-1] + 1 == reading.choices[len(plan) - 1]:
                 plan.pop()
@@ -87,14 +91,15 @@ class _Reading:
     """One attempt: `plan` says which variant to take at each choice, in the order in which they come up.
 
     `choices` are the numbers of variants there were. The same place in the tree has the same variant; `each`:
-    the elements of an array are places of their own.
+    the elements of an array are places of their own. `left`: how many more fields may be looked at.
     """
 
-    def __init__(self, view: memoryview, plan: list[int], release: str | None, each: bool) -> None:
+    def __init__(self, view: memoryview, plan: list[int], release: str | None, each: bool, left: int) -> None:
         self.view = view
         self.plan = plan
         self.release = release
         self.each = each
+        self.left = left
         self.choices: list[int] = []
         self.chosen: dict[tuple[object, ...], dict[str, Any]] = {}
         self.likely: dict[str, int] = {}  # the last choice for a VMStateDescription is the best for its next
@@ -167,8 +172,6 @@ class _Reading:
         fields: list[dict[str, Any]],
     ) -> int:
         """An array that is described element by element; of length 1 it does not show that."""
-        if count > _MAX_ELEMENTS:
-            self.misfit()
         for index in range(count):
             entry = dict(base) if count == 1 else base | {"index": index + field.get("index", 0)}
             self.path.append(index if self.each else 0)
@@ -179,6 +182,9 @@ class _Reading:
         return offset
 
     def element(self, field: dict[str, Any], entry: dict[str, Any], size: int | None, offset: int) -> int:
+        self.left -= 1
+        if self.left <= 0:
+            self.misfit()
         if "struct" in field:
             self.path.append(field["name"])
             entry["struct"], end = self.vmsd(field["struct"], None, offset)
@@ -261,7 +267,8 @@ def _distance(wanted: tuple[int, ...], releases: list[str]) -> int:
 
 
 def _release(text: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in text.split("."))
+    numbers = [int(n) for n in re.findall(r"\d+", text)[:3]]
+    return (*numbers, *[0] * (3 - len(numbers)))
 
 
 @functools.lru_cache(maxsize=4096)
