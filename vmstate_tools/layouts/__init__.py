@@ -2,11 +2,11 @@
 
 `observed.json` holds every shape that a VMStateDescription had in streams that described themselves; `source.json`
 shapes that only other releases write, read from QEMU's source. A shape (variant) is one list of fields, as a vmdesc
-has them, but for three things: `struct` names another VMStateDescription; `array_len`, `elements` (of an array
-described element by element) or `size` may name the earlier field that holds the number (`field/4096`: a part of
-it); `releases` are those it is from: seen in, or the first and last that have it. Which variant a section has, the
-wire does not say: `resolve` reads the bytes with one after another, oldest first, until the section ends where a
-section can end.
+has them, but for this: `struct` names another VMStateDescription; `array_len`, `elements` (of an array described
+element by element) or `size` may name the earlier field that holds the number (`field/4096`: a part of it); `when`
+names the earlier field without which, when it is zero, this one is not sent; `releases` are those the variant was
+seen in, or the first and last that have it. Which variant a section has, the wire does not say: `resolve` reads the
+bytes with one after another, oldest first, until the section ends where a section can end.
 """
 
 from __future__ import annotations
@@ -140,6 +140,8 @@ class _Reading:
 
     def field(self, field: dict[str, Any], offset: int, numbers: dict[str, int], fields: list[dict[str, Any]]) -> int:
         """Append what `field` is here to `fields`; returns where it ends."""
+        if "when" in field and not numbers.get(field["when"]):
+            return offset
         count = _number(field.get("elements", field.get("array_len")), numbers)
         size = _number(field.get("size"), numbers)
         if count is not None and not 0 <= count <= len(self.view) - offset:
