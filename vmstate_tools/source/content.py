@@ -80,9 +80,7 @@ class Content:
             pass
 
 
-def collect(
-    pieces: Iterator[tuple[int, bytes]], name: str, max_size: int | None, total: int | None = None
-) -> Content:
+def collect(pieces: Iterator[tuple[int, bytes]], name: str, max_size: int | None, total: int | None = None) -> Content:
     """Gather unpacked pieces into one `Content`, watching that they are a stream and no bomb.
 
     `pieces` yields (packed bytes read so far, next unpacked bytes); `total` is how many there are packed.
@@ -203,9 +201,7 @@ class _Sink:
 
     def _spill(self) -> None:
         # /tmp is often memory; /var/tmp is where large temporary files belong.
-        folder = os.environ.get("TMPDIR") or (
-            "/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir()
-        )
+        folder = os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir())
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._room = int(shutil.disk_usage(folder).free * DISK_SHARE)
         self._write(self._memory)
@@ -225,6 +221,4 @@ class _Sink:
                 continue
             self._room -= self._file.write(block)
             if self._room < 0:
-                raise StreamError(
-                    "unpacks to more than the disk can spare", expected="room for temporary files"
-                )
+                raise StreamError("unpacks to more than the disk can spare", expected="room for temporary files")
