@@ -415,7 +415,7 @@ def load(
                     raise extract.error
                 extracts.append(extract)
             bar.update(len(batch))
-    return Collection(extracts, _manifests(files))
+    return Collection(extracts, manifest_rows(files))
 
 
 def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -431,7 +431,7 @@ def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     return files
 
 
-def _manifests(files: Sequence[str]) -> pd.DataFrame:
+def manifest_rows(files: Sequence[str]) -> pd.DataFrame:
     """The manifest rows of these files, indexed by file as given; from `manifest.csv` in a folder above."""
     found: dict[Path, pd.DataFrame | None] = {}
     rows: dict[str, pd.Series] = {}
