@@ -349,7 +349,8 @@ class Collection:
     @functools.cached_property
     def cpu(self) -> pd.DataFrame:
         rows = [{"file": e.file, **cpu} for e in self._good for cpu in e.cpus]
-        frame = pd.DataFrame(rows, columns=["file", "section_instance", *CPU_WORDS])
+        # As objects first: where a word is missing pandas would make the column float64 and round it.
+        frame = pd.DataFrame(rows, columns=["file", "section_instance", *CPU_WORDS], dtype=object)
         frame = frame.astype({"file": "str", "section_instance": "UInt32"} | dict.fromkeys(CPU_WORDS, "UInt64"))
         for word in ("insns_flags", "insns_flags2"):
             frame[word] = arrays.flag_words(word, frame[word])
