@@ -7,6 +7,7 @@ names.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class ValueDtype(ExtensionDtype):
     na_value = None
 
     @classmethod
-    def construct_array_type(cls) -> type[ValueArray]:
+    def construct_array_type(cls) -> builtins.type[ValueArray]:
         return ValueArray
 
     def __from_arrow__(self, array: Any) -> ValueArray:
@@ -55,7 +56,9 @@ class ValueArray(ExtensionArray):
 
     @classmethod
     def _from_sequence(cls, scalars: Iterable[Any], *, dtype: Any = None, copy: bool = False) -> ValueArray:
-        words, kinds, blobs = [], [], []
+        words: list[int] = []
+        kinds: list[int] = []
+        blobs: list[bytes] = []
         for value in scalars:
             word, kind = 0, MISSING
             if isinstance(value, (bool, np.bool_)):
@@ -76,7 +79,8 @@ class ValueArray(ExtensionArray):
 
     @classmethod
     def _concat_same_type(cls, to_concat: Sequence[ValueArray]) -> ValueArray:
-        words, blobs = [], []
+        words: list[Any] = []
+        blobs: list[bytes] = []
         for part in to_concat:
             shift = np.where(part.kinds == BYTES, len(blobs), 0).astype(np.uint64)
             words.append(part.words + shift)
@@ -136,8 +140,8 @@ class ValueArray(ExtensionArray):
         return self.kinds == MISSING
 
     def take(self, indices: Any, *, allow_fill: bool = False, fill_value: Any = None) -> ValueArray:
-        words = take(self.words, indices, allow_fill=allow_fill, fill_value=0)
-        kinds = take(self.kinds, indices, allow_fill=allow_fill, fill_value=MISSING)
+        words: Any = take(self.words, indices, allow_fill=allow_fill, fill_value=0)
+        kinds: Any = take(self.kinds, indices, allow_fill=allow_fill, fill_value=MISSING)
         return type(self)(words, kinds, self.blobs)
 
     def copy(self) -> ValueArray:
@@ -150,7 +154,7 @@ class ValueArray(ExtensionArray):
         out[:] = list(self)
         return out if dtype is None else out.astype(dtype)
 
-    def __arrow_array__(self, type: Any = None) -> Any:  # noqa: A002 - pandas names it
+    def __arrow_array__(self, type: object = None) -> Any:  # noqa: A002 - pandas names it
         import pyarrow as pa
 
         rows = [None if v is None else _to_struct(v) for v in self]
@@ -230,6 +234,6 @@ def format_flags(word: str, value: int) -> str:
 
 def flag_words(word: str, values: pd.Series) -> pd.Series:
     """A `UInt64` series as one that prints as flags of `word`; the values stay the same."""
-    array = values.astype("UInt64").array
+    array: Any = values.astype("UInt64").array
     cls = {"insns_flags": InsnsFlagsArray, "insns_flags2": InsnsFlags2Array}[word]
     return pd.Series(cls(array._data, array._mask), index=values.index, name=values.name)

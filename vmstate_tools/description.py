@@ -73,7 +73,7 @@ class Description:
     vmsd: Vmsd
     origin: str  # 'vmdesc', 'dump', 'built-in' or 'borrowed'
     old_style: bool = False  # registered by hand: its vmsd is one buffer
-    cache: dict[str, Any] = field(default_factory=dict, repr=False)  # what decode derives from it
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False)  # what decode derives from it
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class StreamDescription:
     page_size: int | None
     devices: tuple[Description, ...]
     size: int  # bytes of JSON
-    cache: dict[str, Any] = field(default_factory=dict, repr=False)
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def by_section(self) -> dict[tuple[str, int], list[Description]]:
         """The devices of each (idstr, instance_id), in order: sections may repeat."""

@@ -90,7 +90,7 @@ def _leaves(stream: Stream, section: Section) -> Iterator[tuple[str, int, int, s
 def _rows(stream: Stream, described: Sequence[Section], fold: int | None) -> Rows:
     """The rows of these sections: made once for all streams with the same descriptions."""
     layouts = [stream.layout(s) for s in described]
-    cache = stream.vmdesc.cache if stream.vmdesc is not None else {}
+    cache: dict[Any, Any] = stream.vmdesc.cache if stream.vmdesc is not None else {}
     key = ("rows", fold, tuple(id(layout) for layout in layouts))
     rows = cache.get(key)
     if rows is None:
@@ -124,7 +124,16 @@ def _fields_frame(tables: Sequence[_Table]) -> pd.DataFrame:
         path, type_, vmsd = coded[id(rows)]
         who = np.array([(i, v) for _, i, v in table.sections], np.uint32).reshape(-1, 2)[rows.section]
         section = idstrs.codes([s for s, _, _ in table.sections])[rows.section]
-        part = [section, who[:, 0], who[:, 1], vmsd, path, type_, rows.offset + table.base[rows.section], rows.size]
+        part: list[Any] = [
+            section,
+            who[:, 0],
+            who[:, 1],
+            vmsd,
+            path,
+            type_,
+            rows.offset + table.base[rows.section],
+            rows.size,
+        ]
         value = table.values()
         if table.extra:
             idstr, instance, version, name, kind, offset, size, what = zip(*table.extra, strict=True)
@@ -138,15 +147,15 @@ def _fields_frame(tables: Sequence[_Table]) -> pd.DataFrame:
                 np.array(offset, np.int64),
                 np.array(size, np.int64),
             ]
-            part = [np.concatenate(pair) for pair in zip(part, more, strict=True)]
+            part = [np.concatenate(list(pair)) for pair in zip(part, more, strict=True)]
             order = np.argsort(part[6], kind="stable")
-            part = [column[order] for column in part]
+            part = [each[order] for each in part]
             value = ValueArray._concat_same_type([value, ValueArray._from_sequence(what)])[order]
-        for name, column in zip(columns, part, strict=True):
-            columns[name].append(column)
+        for column, values_of in zip(columns.values(), part, strict=True):
+            column.append(values_of)
         values.append(value)
     empty = np.empty(0, np.int64)
-    whole = {name: np.concatenate(parts) if parts else empty for name, parts in columns.items()}
+    whole: dict[str, Any] = {name: np.concatenate(parts) if parts else empty for name, parts in columns.items()}
     return pd.DataFrame(
         {
             "section": idstrs.categorical(whole["section"]),
@@ -306,7 +315,7 @@ class Collection:
         integers = dict.fromkeys(("page_size", "stream_size", "sections", "opaque", "vmdesc_size"), "Int64")
         return _leading(frame.astype({"machine": "str", "container": "category", **integers}), _KEYS)
 
-    def _keys(self, counts: Sequence[int]) -> dict[str, pd.Categorical]:
+    def _keys(self, counts: Sequence[int]) -> dict[str, Any]:
         """file and the manifest's main columns as categories, each stream's repeated `counts` times."""
         streams = self.streams
         columns = {}
@@ -435,7 +444,7 @@ def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
 def manifest_rows(files: Sequence[str]) -> pd.DataFrame:
     """The manifest rows of these files, indexed by file as given; from `manifest.csv` in a folder above."""
     found: dict[Path, pd.DataFrame | None] = {}
-    rows: dict[str, pd.Series] = {}
+    rows: dict[str, Any] = {}
     for file in files:
         if "://" in file or file == "-":
             continue
