@@ -400,7 +400,7 @@ def _write_rows(frame: pd.DataFrame, out: Any) -> None:
 def cpu(files: tuple[str, ...], as_json: bool, opening: dict[str, Any]) -> None:
     """The CPU's sanity-check words (of ppc), with flag names.
 
-    Release and model are known where a manifest.csv lies beside the streams.
+    The release is known where a manifest.csv lies beside the streams; the model from there, or by its PVR.
     """
     rows = [row for rows in _over(files, opening, _cpu_rows) for row in rows]
     if as_json:
@@ -430,12 +430,20 @@ def _cpu_rows(stream: Stream) -> list[dict[str, Any]]:
                 "section_instance": instance,
                 "release": release,
                 "machine": stream.machine or told.get("machine") or None,
-                "model": told.get("cpu") or None,
+                "model": told.get("cpu") or _model(words["pvr"]),
                 **words,
                 "flags": names,
             }
         )
     return rows
+
+
+def _model(pvr: int | None) -> str | None:
+    """The CPU model with this PVR, if all releases that know one mean the same."""
+    from vmstate_tools.catalog import table
+
+    names = {row["model"].lower(): row["model"] for row in table("models") if int(row["pvr"], 16) == pvr}
+    return next(iter(names.values())) if len(names) == 1 else None
 
 
 def _print_cpu(row: dict[str, Any]) -> None:
@@ -449,7 +457,7 @@ def _print_cpu(row: dict[str, Any]) -> None:
         shown = "not sent" if value is None else str(value) if name == "nb_bats" else f"0x{value:0{digits}x}"
         _say(f"  {name:<14}{shown}")
     if row["flags"]:
-        _say(*_wrapped(" ".join(row["flags"])))
+        _say(*_wrapped(", ".join(row["flags"])))
     _say()
 
 
@@ -481,7 +489,7 @@ def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> N
         frame = compare(one, two, ram=ram)
     rows = [
         {
-            name: v.split() if name == "flags" else None if _missing(v) else v
+            name: (v.split(", ") if v else []) if name == "flags" else None if _missing(v) else v
             for name, v in zip(frame.columns, row, strict=True)
         }
         for row in zip(*(frame[name].tolist() for name in frame), strict=True)
@@ -524,7 +532,7 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
     )
     for row in rows:
         if row["flags"]:
-            _say("", f"{row['section']}/{row['instance_id']} {row['path']}", *_wrapped(" ".join(row["flags"])))
+            _say("", f"{row['section']}/{row['instance_id']} {row['path']}", *_wrapped(", ".join(row["flags"])))
 
 
 if __name__ == "__main__":

@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
 _STEP = 4 << 20  # bytes of guest memory compared at once
 
-# Fields that are flag words, by what they have been called (target/ppc/machine.c).
-FLAG_WORDS = {
-    "env.insns_flags": "insns_flags",
-    "mig_insns_flags": "insns_flags",
-    "env.insns_flags2": "insns_flags2",
-    "mig_insns_flags2": "insns_flags2",
-}
-
 
 class _Row(NamedTuple):
     section: str
@@ -48,8 +40,8 @@ def diff(
     """Every difference between two streams, or between two descriptions, a row each.
 
     Columns: section, instance_id (Int64; NA for the configuration), vmsd, path, kind, a and b (what either side has:
-    int, bool, bytes or text; None where it has nothing), flags (of a flag word: `-NAME` for a flag that only `a` has,
-    `+NAME` for one that only `b` has).
+    int, bool, bytes or text; None where it has nothing), flags (of msr_mask, insns_flags and insns_flags2: `-NAME` for a
+    flag that only `a` has, `+NAME` for one that only `b` has, separated by commas).
 
     Kinds: `value`; `type`, `size`, `name` and `version` of a field, section or vmsd; `only in a`, `only in b`;
     `subsection only in a`, `subsection only in b` (its fields are not listed one by one); `described in a only`,
@@ -82,13 +74,13 @@ def diff(
 
 
 def _flags(path: str, a: Any, b: Any) -> str:
-    word = FLAG_WORDS.get(path.split(" → ")[-1])
-    if word is None or not isinstance(a, int) or not isinstance(b, int):
-        return ""
     from vmstate_tools import flags
 
+    word = path.rsplit(".", 1)[-1].split(" → ")[-1].removeprefix("mig_")
+    if word not in flags.WORDS or not isinstance(a, int) or not isinstance(b, int):
+        return ""
     gone, come = flags.decode(word, a & ~b), flags.decode(word, b & ~a)
-    return " ".join([f"-{name}" for name in gone] + [f"+{name}" for name in come])
+    return ", ".join([f"-{name}" for name in gone] + [f"+{name}" for name in come])
 
 
 # -- streams --------------------------------------------------------------------------------------------------------
