@@ -79,9 +79,7 @@ def qcow2_image(snapshots: list[tuple[bytes, bytes]], extended: bool = False) ->
     table = b""
     for number, (name, state) in enumerate(snapshots, 1):
         data = [add(state[at : at + cluster]) | 1 << 63 for at in range(0, len(state), cluster)]
-        l2 = b"".join(
-            struct.pack(">Q", e) + (struct.pack(">Q", 0xFFFFFFFF) if extended else b"") for e in data
-        )
+        l2 = b"".join(struct.pack(">Q", e) + (struct.pack(">Q", 0xFFFFFFFF) if extended else b"") for e in data)
         l1 = [0] + [add(l2[at : at + cluster]) | 1 << 63 for at in range(0, len(l2), cluster)]
         identifier = str(number).encode()
         table += struct.pack(
@@ -507,9 +505,7 @@ def test_captures_are_what_the_manifest_says(shared: Path) -> None:
     import pandas as pd
 
     manifest = pd.read_csv(shared / "captures" / "manifest.csv", dtype={"config": str})
-    chosen = pd.concat(
-        [manifest.iloc[::40], manifest[manifest["config"].fillna("").str.contains("mapped|uri")]]
-    )
+    chosen = pd.concat([manifest.iloc[::40], manifest[manifest["config"].fillna("").str.contains("mapped|uri")]])
     assert len(chosen) > 30
     for row in chosen.itertuples():
         with open_source(shared / "captures" / row.file) as source:
@@ -531,9 +527,7 @@ def bomb(kind: str, head: bytes, fill: bytes = b"\x00", count: int = 160 << 20) 
 
 
 @pytest.mark.parametrize("kind", ["gzip", "bz2", "xz", "zstd"])
-@pytest.mark.parametrize(
-    "head", [b"", b"text", STREAM[:5000], b"QFI\xfb", b"LibvirtQemudSave\x02\x00\x00\x00"]
-)
+@pytest.mark.parametrize("head", [b"", b"text", STREAM[:5000], b"QFI\xfb", b"LibvirtQemudSave\x02\x00\x00\x00"])
 def test_bomb(kind: str, head: bytes) -> None:
     packed = bomb(kind, head, count=2000 << 20 if kind == "zstd" else 160 << 20)
     tracemalloc.start()
@@ -584,9 +578,7 @@ def test_endless_input_is_refused() -> None:
 
 def test_import_is_light() -> None:
     code = "import sys, vmstate_tools.source; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
     assert not {"fsspec", "dissect", "lz4", "numpy", "tqdm", "lzallright", "backports.zstd"} & set(loaded)
 
 
@@ -613,8 +605,7 @@ def test_damaged_containers_give_stream_errors(kind: str, data: st.DataObject) -
     places = st.one_of(st.integers(0, min(200, len(mutated) - 1)), st.integers(0, len(mutated) - 1))
     for at in data.draw(st.lists(places, max_size=6)):
         new = data.draw(
-            st.sampled_from([b"\xff", b"\x00", b"\x7f\xff\xff\xff", b"\xff" * 8, b"\x80"])
-            | st.binary(max_size=4)
+            st.sampled_from([b"\xff", b"\x00", b"\x7f\xff\xff\xff", b"\xff" * 8, b"\x80"]) | st.binary(max_size=4)
         )
         mutated[at : at + len(new)] = new
     cut = data.draw(st.integers(0, len(mutated)) | st.just(len(mutated)))

@@ -445,6 +445,11 @@ class Ram:
         return self._table
 
     @property
+    def block_list(self) -> list[Block]:
+        """The RAMBlocks in the stream's order."""
+        return list(self._blocks)
+
+    @property
     def blocks(self) -> pd.DataFrame:
         """One row per RAMBlock, in the stream's order.
 
@@ -477,6 +482,10 @@ class Ram:
         """
         import pandas as pd
 
+        return pd.DataFrame(self.page_counts()).astype({"block": "str"})
+
+    def page_counts(self) -> dict[str, Any]:
+        """The columns of `pages`, for where a frame is not needed."""
         n = len(self._blocks)
         runs = self._runs
         numbers = runs["block"]
@@ -488,7 +497,7 @@ class Ram:
             ends - runs["file"],
         )
         own = numbers != NO_BLOCK
-        table: dict[str, Any] = {"block": pd.array([b.name for b in self._blocks], "str")}
+        table: dict[str, Any] = {"block": [b.name for b in self._blocks]}
         for kind, name in KINDS.items():
             which = own & (runs["head"] & np.uint64(kind) != 0)
             table[name] = _sum(numbers[which], runs["count"][which], n)
@@ -509,7 +518,7 @@ class Ram:
                 if packet.normal + packet.zero:
                     bytes_[self._packet_block(packet)] += packet.size + packet.data_size
         table["bytes"] = bytes_
-        return pd.DataFrame(table)
+        return table
 
     def _between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The runs of the payload [start, end), and where each ends."""
