@@ -1,3 +1,38 @@
 """Decode, compare and explain QEMU migration streams."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Public name -> (module, name there). Loaded when first used, so that a command line starts quickly.
+_PUBLIC = {
+    "open": ("stream", "open_stream"),
+    "Stream": ("stream", "Stream"),
+    "Section": ("stream", "Section"),
+    "load": ("frames", "load"),
+    "Collection": ("frames", "Collection"),
+    "diff": ("differences", "diff"),
+    "StreamError": ("errors", "StreamError"),
+    "VmstateError": ("errors", "VmstateError"),
+    "flags": ("flags", None),
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    found = importlib.import_module(f"{__name__}.{module}")
+    if attribute is not None:
+        found = getattr(found, attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,239 @@
+"""The pandas column types of this package: field values, and flag words.
+
+A column of field values holds what fields hold: unsigned and signed 64-bit integers, booleans and bytes,
+each exact, in 9 bytes a row. A column of flag words is a nullable `UInt64` that prints as hex with the flags'
+names.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype, take
+
+from vmstate_tools.decode import BOOL, BYTES, SIGNED, UNSIGNED
+
+MISSING = 4  # a row without a value
+
+
+@register_extension_dtype
+class ValueDtype(ExtensionDtype):
+    """dtype of a column of field values; `vmstate` as a string."""
+
+    name = "vmstate"
+    type = object
+    kind = "O"
+    na_value = None
+
+    @classmethod
+    def construct_array_type(cls) -> builtins.type[ValueArray]:
+        return ValueArray
+
+    def __from_arrow__(self, array: Any) -> ValueArray:
+        return ValueArray._from_sequence([_from_struct(v) for v in array.to_pylist()])
+
+
+class ValueArray(ExtensionArray):
+    """Field values: `words` uint64, `kinds` uint8 (of `decode`), and `blobs`, the bytes that `words` index."""
+
+    def __init__(
+        self, words: npt.NDArray[np.uint64], kinds: npt.NDArray[np.uint8], blobs: Sequence[bytes] = ()
+    ) -> None:
+        self.words, self.kinds, self.blobs = words, kinds, blobs
+
+    @property
+    def dtype(self) -> ValueDtype:
+        return ValueDtype()
+
+    @property
+    def nbytes(self) -> int:
+        return self.words.nbytes + self.kinds.nbytes + sum(map(len, self.blobs))
+
+    @classmethod
+    def _from_sequence(cls, scalars: Iterable[Any], *, dtype: Any = None, copy: bool = False) -> ValueArray:
+        words: list[int] = []
+        kinds: list[int] = []
+        blobs: list[bytes] = []
+        for value in scalars:
+            word, kind = 0, MISSING
+            if isinstance(value, (bool, np.bool_)):
+                word, kind = int(value), BOOL
+            elif isinstance(value, (bytes, bytearray, memoryview)):
+                word, kind = len(blobs), BYTES
+                blobs.append(bytes(value))
+            elif value is not None and value is not pd.NA and value == value:
+                number = int(value)
+                word, kind = number & 0xFFFF_FFFF_FFFF_FFFF, SIGNED if number < 0 else UNSIGNED
+            words.append(word)
+            kinds.append(kind)
+        return cls(np.array(words, np.uint64), np.array(kinds, np.uint8), blobs)
+
+    @classmethod
+    def _from_factorized(cls, values: Any, original: ValueArray) -> ValueArray:
+        return cls._from_sequence(values)
+
+    @classmethod
+    def _concat_same_type(cls, to_concat: Sequence[ValueArray]) -> ValueArray:
+        words: list[Any] = []
+        blobs: list[bytes] = []
+        for part in to_concat:
+            shift = np.where(part.kinds == BYTES, len(blobs), 0).astype(np.uint64)
+            words.append(part.words + shift)
+            blobs.extend(part.blobs)
+        return cls(np.concatenate(words), np.concatenate([p.kinds for p in to_concat]), blobs)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def _scalar(self, word: int, kind: int) -> Any:
+        if kind == UNSIGNED or (kind == BOOL and word > 1):
+            return word
+        if kind == SIGNED:
+            return word - (1 << 64) if word >> 63 else word
+        if kind == BOOL:
+            return bool(word)
+        return self.blobs[word] if kind == BYTES else None
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, (int, np.integer)):
+            return self._scalar(int(self.words[item]), int(self.kinds[item]))
+        item = pd.api.indexers.check_array_indexer(self, item)
+        return type(self)(self.words[item], self.kinds[item], self.blobs)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, (bytes, str)) or not isinstance(value, Iterable):
+            value = [value]
+        new = value if isinstance(value, ValueArray) else type(self)._from_sequence(value)
+        shift = np.where(new.kinds == BYTES, len(self.blobs), 0).astype(np.uint64)
+        self.words[key], self.kinds[key] = new.words + shift, new.kinds
+        self.blobs = [*self.blobs, *new.blobs]
+
+    def __iter__(self) -> Any:
+        return map(self._scalar, self.words.tolist(), self.kinds.tolist())
+
+    def __eq__(self, other: Any) -> Any:
+        if isinstance(other, (pd.Series, pd.Index, pd.DataFrame)):
+            return NotImplemented
+        if isinstance(other, (list, np.ndarray, ExtensionArray)):
+            theirs = other if isinstance(other, ValueArray) else type(self)._from_sequence(other)
+        else:
+            theirs = type(self)._from_sequence([other])
+        numbers = (self.kinds < BYTES) & (theirs.kinds < BYTES) & (self.words == theirs.words)
+        negative = (self.kinds == SIGNED) & (self.words >> np.uint64(63) == 1)
+        theirs_negative = (theirs.kinds == SIGNED) & (theirs.words >> np.uint64(63) == 1)
+        equal = numbers & (negative == theirs_negative)
+        both = np.broadcast_to((self.kinds == BYTES) & (theirs.kinds == BYTES), equal.shape)
+        for i in np.flatnonzero(both):
+            equal[i] = self.blobs[int(self.words[i])] == theirs[int(i) if len(theirs) > 1 else 0]
+        return equal
+
+    def __ne__(self, other: Any) -> Any:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else ~equal
+
+    def isna(self) -> npt.NDArray[np.bool_]:
+        return self.kinds == MISSING
+
+    def take(self, indices: Any, *, allow_fill: bool = False, fill_value: Any = None) -> ValueArray:
+        words: Any = take(self.words, indices, allow_fill=allow_fill, fill_value=0)
+        kinds: Any = take(self.kinds, indices, allow_fill=allow_fill, fill_value=MISSING)
+        return type(self)(words, kinds, self.blobs)
+
+    def copy(self) -> ValueArray:
+        return type(self)(self.words.copy(), self.kinds.copy(), self.blobs)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if dtype is not None and np.dtype(dtype).kind == "u" and (self.kinds == UNSIGNED).all():
+            return self.words.astype(dtype)
+        out = np.empty(len(self), object)
+        out[:] = list(self)
+        return out if dtype is None else out.astype(dtype)
+
+    def __arrow_array__(self, type: object = None) -> Any:  # noqa: A002 - pandas names it
+        import pyarrow as pa
+
+        rows = [None if v is None else _to_struct(v) for v in self]
+        return pa.array(rows, type=pa.struct({"unsigned": pa.uint64(), "signed": pa.int64(), "bytes": pa.binary()}))
+
+    def _values_for_argsort(self) -> npt.NDArray[Any]:
+        return np.array([str(v) if isinstance(v, bytes) else f"{v if v is not None else -1:+025d}" for v in self])
+
+    def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:
+        return format_value
+
+
+def format_value(value: object) -> str:
+    """A field's value as a table shows it: large unsigned numbers and bytes in hex, long bytes cut."""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes> {value[:12].hex()}{'…' if len(value) > 12 else ''}"
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0xFF:
+        return f"0x{value:x}"
+    return "" if value is None else str(value)
+
+
+def _to_struct(value: Any) -> dict[str, Any]:
+    if isinstance(value, bytes):
+        return {"bytes": value}
+    return {"signed" if value < 0 else "unsigned": int(value)}
+
+
+def _from_struct(value: dict[str, Any] | None) -> Any:
+    return None if value is None else next((v for v in value.values() if v is not None), None)
+
+
+class _FlagWordArray(pd.arrays.IntegerArray):
+    def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:
+        word = self.dtype.name
+        return lambda value: "" if value is pd.NA else format_flags(word, int(value))
+
+
+class InsnsFlagsArray(_FlagWordArray):
+    @property
+    def dtype(self) -> InsnsFlagsDtype:
+        return InsnsFlagsDtype()
+
+
+class InsnsFlags2Array(_FlagWordArray):
+    @property
+    def dtype(self) -> InsnsFlags2Dtype:
+        return InsnsFlags2Dtype()
+
+
+class InsnsFlagsDtype(pd.UInt64Dtype):
+    """A nullable UInt64 that prints the names of `insns_flags` (`PPC_*`)."""
+
+    name = "insns_flags"
+
+    @classmethod
+    def construct_array_type(cls) -> type[InsnsFlagsArray]:
+        return InsnsFlagsArray
+
+
+class InsnsFlags2Dtype(pd.UInt64Dtype):
+    """A nullable UInt64 that prints the names of `insns_flags2` (`PPC2_*`)."""
+
+    name = "insns_flags2"
+
+    @classmethod
+    def construct_array_type(cls) -> type[InsnsFlags2Array]:
+        return InsnsFlags2Array
+
+
+def format_flags(word: str, value: int) -> str:
+    """A flag word as hex and the names of its flags, without their common prefix."""
+    from vmstate_tools import flags
+
+    names = (name.removeprefix("PPC_").removeprefix("PPC2_") for name in flags.decode(word, value))
+    return f"0x{value:016x} {'|'.join(names)}".rstrip()
+
+
+def flag_words(word: str, values: pd.Series) -> pd.Series:
+    """A `UInt64` series as one that prints as flags of `word`; the values stay the same."""
+    array: Any = values.astype("UInt64").array
+    cls = {"insns_flags": InsnsFlagsArray, "insns_flags2": InsnsFlags2Array}[word]
+    return pd.Series(cls(array._data, array._mask), index=values.index, name=values.name)

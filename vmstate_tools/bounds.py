@@ -1,0 +1,48 @@
+"""Where a section ends that nothing describes: at its footer, before the next plausible header, or at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from vmstate_tools.wire import NEXT_RECORDS, Record
+
+# START or FULL, section id, idstr, instance_id, version_id. No idstr of a device is shorter than two characters.
+_HEADER = re.compile(rb"[\x01\x04](?s:(....))([\x02-\xff])", re.DOTALL)
+_MAX_SECTION_ID = 1 << 16
+_MAX_VERSION_ID = 1 << 10
+
+
+def end_of_opaque(
+    view: memoryview, start: int, section_id: int, *, footers: bool, seen: Collection[int]
+) -> tuple[int, str]:
+    """End of the payload that starts at `start`, and what tells: 'footer', 'next header' or 'end of file mark'.
+
+    `footers`: do this stream's sections have footers. `seen`: section ids that were started before.
+    """
+    if footers:
+        mark = bytes([Record.SECTION_FOOTER]) + section_id.to_bytes(4, "big")
+        for match in re.finditer(re.escape(mark), view[start:]):
+            end = start + match.start()
+            if end + 5 == len(view) or view[end + 5] in NEXT_RECORDS:
+                return end, "footer"
+    for match in _HEADER.finditer(view[start:]):
+        at = start + match.start()
+        if int.from_bytes(match[1], "big") not in seen and is_header(view, at):
+            return at, "next header"
+    from vmstate_tools.description import find_vmdesc
+
+    place = find_vmdesc(view)
+    end = place[0] if place is not None else len(view)
+    return max(start, end - 1 if view[end - 1] == Record.EOF else end), "end of file mark"
+
+
+def is_header(view: memoryview, offset: int) -> bool:
+    """Does a section header stand here that a device could have written?"""
+    length = view[offset + 5]
+    tail = offset + 6 + length
+    if tail + 8 > len(view) or int.from_bytes(view[offset + 1 : offset + 5], "big") >= _MAX_SECTION_ID:
+        return False
+    idstr = bytes(view[offset + 6 : tail])
+    version = int.from_bytes(view[tail + 4 : tail + 8], "big")
+    return idstr.isascii() and idstr.decode().isprintable() and version < _MAX_VERSION_ID

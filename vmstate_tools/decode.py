@@ -1,0 +1,336 @@
+"""Description + bytes → fields; every byte belongs to exactly one record or field.
+
+A description is compiled once into a `Layout`: the place, size and wire type of each leaf relative to the
+section's payload. Values are then gathered by numpy, all sections of a stream (or of many) together.
+
+Wire types are the `VMStateInfo` names of `migration/vmstate-types.c` (before 3.1 `migration/vmstate.c`)
+and of the targets' `machine.c`; integers are big-endian whatever the target.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vmstate_tools import wire
+from vmstate_tools.description import Description, FieldDescription, Vmsd, size_of
+from vmstate_tools.errors import StreamError
+
+# How a leaf's bytes become a value.
+UNSIGNED, SIGNED, BOOL, BYTES = 0, 1, 2, 3
+
+# Wire type -> kind, for the sizes 1, 2, 4 and 8. What is not here is a buffer.
+_KINDS = {
+    "bool": BOOL,
+    "powered_off": BOOL,
+    "int8": SIGNED,
+    "int16": SIGNED,
+    "int32": SIGNED,
+    "int64": SIGNED,
+    "int32 equal": SIGNED,
+    "int32 le": SIGNED,  # less or equal to the destination's, not little-endian
+    "timer": SIGNED,  # expiry in ns; -1 where not armed
+    "fd": SIGNED,
+    "uint8": UNSIGNED,
+    "uint16": UNSIGNED,
+    "uint32": UNSIGNED,
+    "uint64": UNSIGNED,
+    "uint8 equal": UNSIGNED,
+    "uint16 equal": UNSIGNED,
+    "uint32 equal": UNSIGNED,
+    "int64 equal": UNSIGNED,  # the name QEMU prints for VMSTATE_UINT64_EQUAL
+    "uint64 equal": UNSIGNED,
+    "float64": UNSIGNED,  # softfloat keeps the bit pattern; `fpr` since 4.0
+    "CPU_Double_U": UNSIGNED,
+    "fpr": UNSIGNED,
+    "vsr": UNSIGNED,
+    "cpu/altivec/vscr": UNSIGNED,
+    "nullptr": UNSIGNED,  # '0' for a NULL in an array of pointers; 2.9 to 11.0
+    "ptr-marker": UNSIGNED,  # its name since 11.1
+    "cpsr": UNSIGNED,
+    "fpscr": UNSIGNED,
+}
+
+# Wire types that hold several numbers: (path suffix, wire type) in order.
+_PARTS = {
+    "slbe": ((".esid", "uint64"), (".vsid", "uint64")),  # target/ppc/machine.c: get_slbe
+    "pci irq state": tuple((f"[{i}]", "uint32") for i in range(4)),  # hw/pci/pci.c: get_pci_irq_state
+}
+_SIZES = {"uint32": 4, "uint64": 8}
+
+# No description of a real section has been seen to unroll to more; arrays of scalars count once.
+MAX_LEAVES = 500_000
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The leaves of one section, in payload order. All columns have one entry per leaf.
+
+    A leaf is one value, or `count` equal-sized values of an array (`count` 0 for a single value).
+    """
+
+    paths: list[str]
+    types: list[str]
+    vmsds: list[str]
+    offset: npt.NDArray[np.int64]  # bytes from the start of the payload
+    width: npt.NDArray[np.int64]  # bytes of one value
+    count: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.uint8]
+    version_id: npt.NDArray[np.uint32]  # of the vmsd the leaf belongs to
+    subsections: list[tuple[int, bytes]]  # offset and expected bytes of each subsection header
+    size: int  # bytes of the whole payload
+
+    @property
+    def length(self) -> npt.NDArray[np.int64]:
+        """Bytes of each leaf."""
+        return self.width * np.maximum(self.count, 1)
+
+    @functools.cached_property
+    def index(self) -> dict[str, list[int]]:
+        """Path to leaf numbers: subsections may use a path of the section again."""
+        found: dict[str, list[int]] = {}
+        for i, path in enumerate(self.paths):
+            found.setdefault(path, []).append(i)
+        return found
+
+    def find(self, path: str) -> list[tuple[int, int]]:
+        """(leaf, element) of each value that `path` names; element 0 where the leaf is no array."""
+        found = [(i, 0) for i in self.index.get(path, ()) if not self.count[i]]
+        if not found and (match := re.fullmatch(r"(.*)\[(\d+)\]", path)):
+            element = int(match[2])
+            found = [(i, element) for i in self.index.get(match[1], ()) if element < self.count[i]]
+        return found
+
+
+def layout_of(description: Description, limit: int) -> Layout:
+    """Compile a description, once.
+
+    `limit` is how many bytes the stream has left: a description that claims more is refused before
+    anything is unrolled. Raises StreamError.
+    """
+    layout: Layout | None = description.cache.get("layout")
+    if layout is None:
+        compiler = _Compiler(limit)
+        size = compiler.vmsd(description.vmsd, 0, "")
+        layout = description.cache["layout"] = compiler.finish(size)
+    return layout
+
+
+class _Compiler:
+    """Unrolls a tree into leaves; every struct array is bounded by the bytes it would have to occupy."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.paths: list[str] = []
+        self.types: list[str] = []
+        self.vmsds: list[str] = []
+        self.numbers: list[tuple[int, int, int, int, int]] = []  # offset, width, count, kind, version_id
+        self.subsections: list[tuple[int, bytes]] = []
+
+    def finish(self, size: int) -> Layout:
+        table = np.array(self.numbers, dtype=np.int64).reshape(-1, 5)
+        offset, width, count, kind, version = np.ascontiguousarray(table.T)
+        return Layout(
+            self.paths,
+            self.types,
+            self.vmsds,
+            offset,
+            width,
+            count,
+            kind.astype(np.uint8),
+            version.astype(np.uint32),
+            self.subsections,
+            size,
+        )
+
+    def vmsd(self, vmsd: Vmsd, offset: int, prefix: str) -> int:
+        """Append the leaves of `vmsd` standing at `offset`; returns the offset behind it."""
+        for field in vmsd.fields:
+            offset = self.field(field, vmsd, offset, prefix)
+        for sub in vmsd.subsections:
+            header = wire.SUBSECTION_HEADER.build(
+                {"name": sub.name.encode("utf-8", "surrogateescape")[:255], "version_id": sub.version_id}
+            )
+            if offset + len(header) > self.limit:
+                raise StreamError(f"subsection {sub.name!r} does not fit", expected=f"at most {self.limit} bytes")
+            self.subsections.append((offset, header))
+            offset = self.vmsd(sub, offset + len(header), prefix)
+        return offset
+
+    def field(self, field: FieldDescription, vmsd: Vmsd, offset: int, prefix: str) -> int:
+        elements = 1 if field.count is None else field.count
+        end = offset + field.size * elements
+        if end > self.limit or len(self.paths) > MAX_LEAVES:
+            raise StreamError(
+                f"field {prefix}{field.label} claims {elements} times {field.size} bytes",
+                expected=f"a section of at most {self.limit} bytes",
+            )
+        path = prefix + field.label
+        if end == offset:
+            return end
+        if field.struct is not None:
+            # WITH_TMP, VSTRUCT and QTAILQ may describe less than they wrote: then they are a buffer.
+            if field.type == "struct" or size_of(field.struct) == field.size:
+                for i in range(elements):
+                    name = path if field.count is None else f"{path}[{i}]"
+                    at = offset + i * field.size
+                    if self.vmsd(field.struct, at, name + ".") != at + field.size:
+                        raise StreamError(
+                            f"struct {name} is said to have {field.size} bytes, its fields have others",
+                            expected="a description that adds up",
+                        )
+                return end
+            kind = BYTES
+        else:
+            parts = _PARTS.get(field.type)
+            if parts and sum(_SIZES[t] for _, t in parts) == field.size:
+                for i in range(elements):
+                    name = path if field.count is None else f"{path}[{i}]"
+                    for suffix, type_ in parts:
+                        self.leaf(name + suffix, field.type, vmsd, offset, _SIZES[type_], 0, UNSIGNED)
+                        offset += _SIZES[type_]
+                return end
+            kind = _KINDS.get(field.type, BYTES) if field.size in (1, 2, 4, 8) else BYTES
+        self.leaf(path, field.type, vmsd, offset, field.size, field.count or 0, kind)
+        return end
+
+    def leaf(self, path: str, type_: str, vmsd: Vmsd, offset: int, width: int, count: int, kind: int) -> None:
+        self.paths.append(path)
+        self.types.append(type_)
+        self.vmsds.append(vmsd.name)
+        self.numbers.append((offset, width, count, kind, vmsd.version_id))
+
+
+def check_subsections(layout: Layout, view: memoryview, base: int) -> None:
+    """Do the subsection headers stand where the description puts them? Raises StreamError if one does not."""
+    for offset, header in layout.subsections:
+        at = base + offset
+        if view[at : at + len(header)] != header:
+            raise StreamError(
+                f"found bytes {bytes(view[at : at + 8]).hex(' ')}",
+                offset=at,
+                expected=f"subsection {wire.name(header[2:-4])!r} version {int.from_bytes(header[-4:], 'big')}",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One row per value of several sections, in stream order: what is the same for all streams of a shape.
+
+    `section` numbers the sections as given, `offset` is relative to that section's payload. With `fold`,
+    an array of more values than that is one row of bytes, `path[0:count]`.
+    """
+
+    paths: npt.NDArray[np.object_]
+    types: tuple[list[str], npt.NDArray[np.int32]]  # distinct names, code per row
+    vmsds: tuple[list[str], npt.NDArray[np.int32]]
+    section: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+def rows_of(layouts: Sequence[Layout], fold: int | None) -> Rows:
+    """The rows of the sections with these layouts."""
+    nothing = np.empty(0, np.int64)
+    counts = np.concatenate([nothing, *(la.count for la in layouts)])
+    width = np.concatenate([nothing, *(la.width for la in layouts)])
+    kind = np.concatenate([nothing.astype(np.uint8), *(la.kind for la in layouts)])
+    offset = np.concatenate([nothing, *(la.offset for la in layouts)])
+    section = np.repeat(np.arange(len(layouts), dtype=np.int32), [len(la.paths) for la in layouts])
+    paths = [p for la in layouts for p in la.paths]
+    if fold is not None:
+        long = counts > fold
+        for i in np.flatnonzero(long):
+            paths[i] = f"{paths[i]}[0:{counts[i]}]"
+        width = np.where(long, width * counts, width)
+        kind = np.where(long, BYTES, kind).astype(np.uint8)
+        counts = np.where(long, 0, counts)
+    repeat = np.maximum(counts, np.where(counts == 0, 1, 0))
+    leaf = np.repeat(np.arange(len(paths)), repeat)
+    within = np.arange(len(leaf)) - np.repeat(np.cumsum(repeat) - repeat, repeat)
+    names = np.empty(len(leaf), object)
+    names[:] = [
+        name
+        for path, count in zip(paths, counts.tolist(), strict=True)
+        for name in ([f"{path}[{i}]" for i in range(count)] if count else (path,))
+    ]
+    return Rows(
+        names,
+        _codes([t for la in layouts for t in la.types], leaf),
+        _codes([v for la in layouts for v in la.vmsds], leaf),
+        section[leaf],
+        offset[leaf] + within * width[leaf],
+        width[leaf],
+        kind[leaf],
+    )
+
+
+def _codes(names: list[str], leaf: npt.NDArray[np.int64]) -> tuple[list[str], npt.NDArray[np.int32]]:
+    numbers: dict[str, int] = {}
+    codes = np.fromiter((numbers.setdefault(n, len(numbers)) for n in names), np.int32, len(names))
+    return list(numbers), codes[leaf]
+
+
+def gather(
+    data: npt.NDArray[np.uint8],
+    offset: npt.NDArray[np.int64],
+    width: npt.NDArray[np.int64],
+    kind: npt.NDArray[np.uint8],
+) -> npt.NDArray[np.uint64]:
+    """Numbers at `offset` as 64-bit words, one per value: unsigned, or sign-extended; 0 for buffers."""
+    words = np.zeros(len(offset), np.uint64)
+    number = kind != BYTES
+    for size in (1, 2, 4, 8):
+        which = np.flatnonzero(number & (width == size))
+        if not len(which):
+            continue
+        at = offset[which]
+        raw = np.empty((len(at), size), np.uint8)
+        for i in range(size):
+            raw[:, i] = data[at + i]
+        value = raw.view(f">u{size}").ravel()
+        signed = kind[which] == SIGNED
+        words[which] = np.where(signed, value.astype(f"i{size}").astype(np.int64).view(np.uint64), value)
+    return words
+
+
+def scatter(
+    out: npt.NDArray[np.uint8],
+    offset: npt.NDArray[np.int64],
+    width: npt.NDArray[np.int64],
+    kind: npt.NDArray[np.uint8],
+    words: npt.NDArray[np.uint64],
+) -> None:
+    """Write numbers back, big-endian, at `offset`: the inverse of `gather`."""
+    big = words.astype(">u8").view(np.uint8).reshape(-1, 8)
+    number = kind != BYTES
+    for size in (1, 2, 4, 8):
+        which = np.flatnonzero(number & (width == size))
+        for i in range(size):
+            out[offset[which] + i] = big[which, 8 - size + i]
+
+
+def encode(layout: Layout, payload: memoryview) -> bytes:
+    """A section's payload, built again from the values decoded from it."""
+    data = np.frombuffer(payload, np.uint8)
+    out = np.zeros(layout.size, np.uint8)
+    repeat = np.maximum(layout.count, 1)
+    leaf = np.repeat(np.arange(len(repeat)), repeat)
+    within = np.arange(len(leaf)) - np.repeat(np.cumsum(repeat) - repeat, repeat)
+    width, kind = layout.width[leaf], layout.kind[leaf]
+    offset = layout.offset[leaf] + within * width
+    scatter(out, offset, width, kind, gather(data, offset, width, kind))
+    for at, size in zip(offset[kind == BYTES].tolist(), width[kind == BYTES].tolist(), strict=True):
+        out[at : at + size] = data[at : at + size]
+    for at, header in layout.subsections:
+        out[at : at + len(header)] = np.frombuffer(header, np.uint8)
+    return out.tobytes()

@@ -1,0 +1,66 @@
+"""libvirt's save images (`virsh save`, managed save): a header and XML in front of the stream.
+
+`virsh dump` writes the stream alone, perhaps compressed. The facts are of libvirt's
+`src/qemu/qemu_saveimage.h` (`virQEMUSaveHeader`) and `qemu_saveimage_format.h` (`virQEMUSaveFormat`).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from vmstate_tools.errors import StreamError
+
+FORMATS = ("raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse")
+"""`virQEMUSaveFormat`, by number. A sparse image holds a mapped-ram stream, not compressed."""
+
+FORMAT_AT = 28
+SPARSE = (b"\x06\x00\x00\x00", b"\x00\x00\x00\x06")
+"""The format number of a sparse image at `FORMAT_AT`, in either byte order."""
+
+UNFINISHED = b"LibvirtQemudPart"
+
+_SIZE = 92  # magic[16]; u32 version, data_len, was_running, format, cookieOffset, unused[14]
+
+
+def read_header(view: memoryview, start: int, file: str) -> tuple[int, dict[str, Any]]:
+    """Where the stream (perhaps compressed) begins behind the header at `start`, and what the header says.
+
+    The dict holds `version`, `was_running`, `format`, `byteorder` (of the host that wrote it), `finished`,
+    `xml` and `cookie` (None where there is none).
+
+    Raises
+    ------
+    StreamError : the header is cut short, of an unknown version, or at odds with the file's length.
+    """
+    if len(view) - start < _SIZE:
+        raise StreamError("libvirt's header is cut short", offset=len(view), file=file)
+    head = bytes(view[start : start + _SIZE])
+    # The numbers are in the byte order of the host that wrote them; the version is a small one in the right.
+    for mark in "<>":
+        version, length, running, kind, cookie = struct.unpack_from(f"{mark}5I", head, 16)
+        if version <= 0xFFFF:
+            break
+    if not 1 <= version <= 2:
+        raise StreamError(f"libvirt image version {version}", offset=start + 16, expected="1 or 2", file=file)
+    begin = start + _SIZE
+    if not 0 < length <= len(view) - begin:
+        raise StreamError(f"libvirt's header claims {length} bytes of XML", offset=start + 20, file=file)
+    if cookie > length:
+        raise StreamError(f"libvirt's cookie at {cookie} of {length} bytes", offset=start + 32, file=file)
+    stop = begin + length
+    xml = view[begin : begin + cookie if cookie else stop]
+    meta = {
+        "version": version,
+        "was_running": bool(running),
+        "format": FORMATS[kind] if kind < len(FORMATS) else str(kind),
+        "byteorder": "little" if mark == "<" else "big",
+        "finished": head[:16] != UNFINISHED,
+        "xml": _text(xml),
+        "cookie": _text(view[begin + cookie : stop]) if cookie else None,
+    }
+    return stop, meta
+
+
+def _text(view: memoryview) -> str:
+    return bytes(view).split(b"\x00", 1)[0].decode("utf-8", "replace")

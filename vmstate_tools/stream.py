@@ -1,0 +1,654 @@
+"""Stream: what a user opens; ties the rooms above together."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from vmstate_tools import handwritten, wire
+from vmstate_tools.bounds import end_of_opaque, is_header
+from vmstate_tools.description import Description, StreamDescription, find_vmdesc, read_vmdesc, size_of
+from vmstate_tools.errors import StreamError
+from vmstate_tools.nullarrays import with_holes
+from vmstate_tools.ram import Ram
+from vmstate_tools.source import Source, open_source
+from vmstate_tools.wire import Command, Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vmstate_tools.decode import Layout
+
+
+@dataclass(eq=False, slots=True)
+class Section:
+    """One SECTION_START, PART, END or FULL record, with its payload and footer. Offsets and sizes in bytes."""
+
+    idstr: str
+    instance_id: int
+    version_id: int
+    section_id: int
+    part: str  # 'start', 'part', 'end' or 'full'
+    header: wire.Parsed
+    payload_size: int = 0
+    footer: wire.Parsed | None = None
+    how: str = "opaque"  # what it was read by: 'ram', 'handwritten', 'vmdesc', 'borrowed', 'built-in' or nothing
+    bounded_by: str = "description"  # of an opaque one: 'footer', 'next header' or 'end of file mark'
+    description: Description | None = None
+    leaves: list[handwritten.Leaf] = field(default_factory=list)
+
+    @property
+    def offset(self) -> int:
+        return self.header.offset
+
+    @property
+    def payload_offset(self) -> int:
+        return self.header.end
+
+    @property
+    def payload_end(self) -> int:
+        return self.header.end + self.payload_size
+
+    @property
+    def size(self) -> int:
+        return self.header.size + self.payload_size + (self.footer.size if self.footer else 0)
+
+    @property
+    def label(self) -> str:
+        return f"{self.idstr}/{self.instance_id}"
+
+    def __repr__(self) -> str:
+        return (
+            f"<Section {self.label} version {self.version_id} {self.part} "
+            f"at {self.offset}, {self.size} bytes, {self.how}>"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """Bytes outside any record: before the stream starts, behind its end, or not read (`partial`)."""
+
+    offset: int
+    size: int
+    what: str
+
+
+class Stream:
+    """One opened migration stream; use as a context manager, or close it.
+
+    Parameters
+    ----------
+    source : where the bytes come from.
+    description : a stream's or vmdesc's description to use for sections this one does not describe.
+    partial : keep what came before an error; the error is then in `error`.
+    """
+
+    def __init__(self, source: Source, *, description: StreamDescription | None = None, partial: bool = False) -> None:
+        self.source = source
+        self.name = source.name
+        self._view = source.view
+        self._borrowed = description
+        self._partial = partial
+        self._error: StreamError | None = None
+        with self._located():
+            self.header = self._read_header()
+
+    # -- the walk ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _located(self, section: Section | None = None) -> Iterator[None]:
+        """Name the file and the section in every StreamError that passes."""
+        try:
+            yield
+        except StreamError as err:
+            err.file = err.file or self.name
+            if section is not None and err.section is None:
+                err.section = section.label
+            raise
+
+    def _read_header(self) -> wire.Parsed:
+        start = self.source.start
+        expected = "the magic 'QEVM' and version 3"
+        header = wire.parse(wire.FILE_HEADER, self._view, start, expected)
+        if header.value.magic != wire.MAGIC:
+            raise StreamError(f"found {bytes(header.value.magic)!r}", offset=start, expected=expected)
+        if header.value.version == wire.VERSION_OBSOLETE:
+            raise StreamError(
+                "file version 2, which QEMU wrote before 2008 and no release since 1.0 reads",
+                offset=start + 4,
+                expected="version 3",
+            )
+        if header.value.version != wire.VERSION:
+            raise StreamError(f"file version {header.value.version}", offset=start + 4, expected="version 3")
+        return header
+
+    @functools.cached_property
+    def _vmdesc_place(self) -> tuple[int, int] | None:
+        return find_vmdesc(self._view)
+
+    @functools.cached_property
+    def vmdesc(self) -> StreamDescription | None:
+        """The stream's own description of its sections, None where it carries none."""
+        if self._vmdesc_place is None:
+            return None
+        offset, size = self._vmdesc_place
+        with self._located():
+            try:
+                return read_vmdesc(bytes(self._view[offset + 5 : offset + size]))
+            except StreamError as err:
+                err.offset = offset + 5 + (err.offset or 0)
+                if self._partial:
+                    self._error = err
+                    return None
+                raise
+
+    @functools.cached_property
+    def _records(self) -> list[wire.Parsed | Section | _Gap]:
+        """All records in file order; with `ram`, `configuration` and `commands` filled on the way."""
+        records: list[wire.Parsed | Section | _Gap] = []
+        if self.source.start:
+            records.append(_Gap(0, self.source.start, "before the stream"))
+        records.append(self.header)
+        walk = _Walk(self, records)
+        try:
+            with self._located():
+                walk.run()
+        except StreamError as err:
+            if not self._partial:
+                raise
+            self._error = err
+        end = max((r.offset + r.size for r in records), default=0)
+        if end < len(self._view):
+            records.append(_Gap(end, len(self._view) - end, "not read" if self._error else "behind the stream"))
+        self._walked = walk
+        return records
+
+    @property
+    def error(self) -> StreamError | None:
+        """What stopped the reading of a stream opened with `partial=True`, None where nothing did."""
+        _ = self._records
+        return self._error
+
+    # -- what a stream says of itself ---------------------------------------------------------------------------
+
+    @functools.cached_property
+    def configuration(self) -> dict[str, Any]:
+        """The configuration section: `name`, and `page_bits`, `capabilities`, `uuid` where sent. Empty before 2.4."""
+        _ = self._records
+        return self._walked.configuration
+
+    @property
+    def machine(self) -> str | None:
+        """The machine type, e.g. 'pseries-2.6'; None where the stream does not say."""
+        name: str | None = self.configuration.get("name")
+        return name
+
+    @property
+    def page_size(self) -> int | None:
+        """Target page size in bytes: from the vmdesc, the configuration, or what makes the RAM section consistent."""
+        if self.vmdesc is not None and self.vmdesc.page_size is not None:
+            return self.vmdesc.page_size
+        bits = self.configuration.get("page_bits")
+        return 1 << bits if bits else self.ram.page_size
+
+    @property
+    def commands(self) -> list[wire.Parsed]:
+        return [r for r in self._records if isinstance(r, wire.Parsed) and r.format is wire.COMMAND]
+
+    @property
+    def sections(self) -> list[Section]:
+        """All sections in file order; those sent in several parts appear once for each part."""
+        return [r for r in self._records if isinstance(r, Section)]
+
+    def section(self, idstr: str, instance: int | None = None) -> Section:
+        """The first section of that idstr (and instance_id). Raises KeyError naming what there is."""
+        for section in self.sections:
+            if section.idstr == idstr and instance in (None, section.instance_id):
+                return section
+        have = sorted({s.label if s.idstr == idstr else s.idstr for s in self.sections})
+        raise KeyError(
+            f"no section {idstr!r}{'' if instance is None else f'/{instance}'} in {self.name}; it has {have}"
+        )
+
+    @property
+    def ram(self) -> Ram:
+        """RAM blocks, page counts, and the guest's memory."""
+        _ = self._records
+        return self._walked.ram
+
+    # -- fields -------------------------------------------------------------------------------------------------
+
+    def layout(self, section: Section) -> Layout:
+        """Where each field of a described section lies. Raises StreamError if it cannot be laid out."""
+        from vmstate_tools.decode import check_subsections, layout_of
+
+        assert section.description is not None
+        with self._located(section):
+            layout = layout_of(section.description, section.payload_size)
+            check_subsections(layout, self._view, section.payload_offset)
+            return layout
+
+    def value(self, section: str, path: str, *, instance: int | None = None, vmsd: str | None = None) -> Any:
+        """One field's value: int, bool or bytes.
+
+        `vmsd` tells fields apart whose path occurs in several subsections (`env.vsr[0]` of `cpu/fpu` and of
+        `cpu/vsx`). Raises KeyError where there is no such field, or more than one.
+        """
+        from vmstate_tools.arrays import ValueArray
+        from vmstate_tools.decode import BYTES, gather, np
+
+        which = self.section(section, instance)
+        for leaf in which.leaves:
+            if leaf.path == path:
+                return leaf.value
+        if which.description is None:
+            raise KeyError(f"section {which.label} of {self.name} has no field {path!r}: it is {which.how}")
+        layout = self.layout(which)
+        found = [(i, n) for i, n in layout.find(path) if vmsd in (None, layout.vmsds[i])]
+        if not found:
+            import difflib
+
+            near = difflib.get_close_matches(path, layout.index, n=3)
+            raise KeyError(
+                f"section {which.label} of {self.name} has no field {path!r}"
+                + (f"; it has {', '.join(near)}" if near else "")
+            )
+        if len(found) > 1:
+            vmsds = sorted({layout.vmsds[i] for i, _ in found})
+            raise KeyError(f"field {path!r} of section {which.label} is in several vmsds: say vmsd=, one of {vmsds}")
+        i, n = found[0]
+        width, kind = layout.width[i : i + 1], layout.kind[i : i + 1]
+        offset = which.payload_offset + layout.offset[i : i + 1] + n * width
+        if kind[0] == BYTES:
+            return bytes(self._view[int(offset[0]) : int(offset[0] + width[0])])
+        words = gather(np.frombuffer(self._view, np.uint8), offset, width, kind)
+        return ValueArray(words, kind)[0]
+
+    def fields(
+        self, section: str | None = None, *, instance: int | None = None, fold: int | None = None
+    ) -> pd.DataFrame:
+        """Every field of every section (or of one), a row each, in file order.
+
+        Columns: section, instance_id (uint32), version_id (uint32, of the section), vmsd, path, type (wire type),
+        offset (int64, bytes from the file's start), size (int64, bytes), value (`ValueDtype`: int, bool or bytes,
+        exact). With `fold`, an array of more values than that is one row of bytes, `path[0:count]`.
+        RAM pages are not fields: see `ram`.
+        """
+        from vmstate_tools.frames import fields_of
+
+        wanted = [
+            s
+            for s in self.sections
+            if section in (None, s.idstr) and instance in (None, s.instance_id) and s.how != "ram"
+        ]
+        if section is not None and not any(s.idstr == section for s in self.sections):
+            self.section(section, instance)
+        return fields_of(self, wanted, fold)
+
+    # -- bytes --------------------------------------------------------------------------------------------------
+
+    def coverage(self, fields: bool = True) -> pd.DataFrame:
+        """What each byte of the file is, in file order, from 0 to the end: no gap, no overlap.
+
+        Columns: offset, size (int64, bytes), what (category), section (idstr/instance_id, or ''), detail (a path,
+        a name). With `fields=False` a section's payload is one row.
+        """
+        import pandas as pd
+
+        rows: list[tuple[int, int, str, str, str]] = []
+        for record in self._records:
+            if isinstance(record, Section):
+                rows += self._section_coverage(record, fields)
+            elif isinstance(record, _Gap):
+                rows.append((record.offset, record.size, record.what, "", ""))
+            else:
+                rows.append((record.offset, record.size, _WHAT[id(record.format)], "", _detail(record)))
+        frame = pd.DataFrame(rows, columns=["offset", "size", "what", "section", "detail"])
+        return frame.astype({"offset": "int64", "size": "int64", "what": "category", "section": "category"})
+
+    def _section_coverage(self, section: Section, fields: bool) -> Iterator[tuple[int, int, str, str, str]]:
+        label = section.label
+        yield section.offset, section.header.size, "section header", label, section.part
+        start, end = section.payload_offset, section.payload_end
+        if start < end:
+            if not fields:
+                yield start, end - start, "ram" if section.how == "ram" else "payload", label, section.how
+            elif section.how == "ram":
+                for offset, size, what, *detail in self.ram.records(start, end):
+                    yield offset, size, what, label, detail[0] if detail else ""
+            elif section.description is not None:
+                layout = self.layout(section)
+                tiles = [
+                    (o, s, "field", p)
+                    for o, s, p in zip(layout.offset.tolist(), layout.length.tolist(), layout.paths, strict=True)
+                ]
+                tiles += [(o, len(h), "subsection header", wire.name(h[2:-4])) for o, h in layout.subsections]
+                for offset, size, what, detail_ in sorted(tiles):
+                    yield start + offset, size, what, label, detail_
+            elif section.leaves:
+                for leaf in section.leaves:
+                    yield leaf.offset, leaf.size, "field", label, leaf.path
+            else:
+                yield start, end - start, "opaque", label, ""
+        if section.footer:
+            yield section.footer.offset, section.footer.size, "section footer", label, ""
+
+    def write(self, out: BinaryIO) -> None:
+        """Build the stream again from what was parsed: framing from records, payloads from values."""
+        for chunk in self.chunks():
+            out.write(chunk)
+
+    def build(self) -> bytes:
+        """The bytes of `write`."""
+        out = io.BytesIO()
+        self.write(out)
+        return out.getvalue()
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The built stream piece by piece, in file order."""
+        for record in self._records:
+            if isinstance(record, Section):
+                yield record.header.build()
+                yield from self._build_payload(record)
+                if record.footer:
+                    yield record.footer.build()
+            elif isinstance(record, _Gap):
+                yield self._view[record.offset : record.offset + record.size]
+            else:
+                yield record.build()
+
+    def _build_payload(self, section: Section) -> Iterable[bytes | memoryview]:
+        start, end = section.payload_offset, section.payload_end
+        if section.how == "ram":
+            return self.ram.build(start, end)
+        if section.leaves:
+            return (handwritten.build(section.leaves),)
+        if section.description is not None:
+            from vmstate_tools.decode import encode
+
+            return (encode(self.layout(section), self._view[start:end]),)
+        return (self._view[start:end],)
+
+    # -- housekeeping -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self._view = memoryview(b"")
+        self.source.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.name}: {len(self.sections)} sections, machine {self.machine or 'not said'}>"
+
+
+_WHAT = {
+    id(wire.FILE_HEADER): "file header",
+    id(wire.CONFIGURATION): "configuration",
+    id(wire.COMMAND): "command",
+    id(wire.EOF): "end of file mark",
+    id(wire.VMDESCRIPTION): "vmdesc",
+} | {id(f): "configuration" for f in wire.CONFIGURATION_SUBSECTIONS.values()}
+
+
+def _detail(record: wire.Parsed) -> str:
+    if record.format is wire.CONFIGURATION:
+        return wire.name(record.value.name)
+    if record.format is wire.COMMAND:
+        return command_name(record.value.command)
+    return ""
+
+
+def command_name(number: int) -> str:
+    return Command(number).name if number in set(Command) else f"command {number}"
+
+
+class _Walk:
+    """One pass over the records, in file order."""
+
+    def __init__(self, stream: Stream, records: list[wire.Parsed | Section | _Gap]) -> None:
+        self.stream = stream
+        self.view = stream._view
+        self.records = records
+        self.configuration: dict[str, Any] = {}
+        self.open: dict[int, Section] = {}  # section_id -> its START
+        self.states: dict[tuple[str, int], dict[str, Any]] = {}  # of handwritten sections
+        self.postcopy = False
+        self.footers = False  # has a section had one
+        vmdesc = stream.vmdesc
+        self.devices = vmdesc.by_section() if vmdesc else {}
+        self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
+
+    @functools.cached_property
+    def ram(self) -> Ram:
+        bits = self.configuration.get("page_bits")
+        vmdesc = self.stream.vmdesc
+        return Ram(
+            self.view,
+            page_size=vmdesc.page_size if vmdesc else 1 << bits if bits else None,
+            capabilities=frozenset(self.configuration.get("capabilities", ())),
+            postcopy=self.postcopy,
+            forget=self.stream.source.forget,
+        )
+
+    def run(self) -> None:
+        offset = self.stream.header.end
+        expected = "a configuration, section, command or end of file record"
+        while True:
+            if offset >= len(self.view):
+                raise StreamError("the stream ends", offset=offset, expected=expected)
+            kind = self.view[offset]
+            if kind == Record.EOF:
+                break
+            if kind in wire.PART_NAMES:
+                offset = self.section(offset)
+            elif kind == Record.COMMAND:
+                offset = self.command(offset)
+            elif kind == Record.CONFIGURATION and len(self.records) and self.records[-1] is self.stream.header:
+                offset = self.read_configuration(offset)
+            else:
+                raise StreamError(f"found 0x{kind:02x}", offset=offset, expected=expected)
+        offset = self.add(wire.parse(wire.EOF, self.view, offset, expected))
+        if offset < len(self.view) and self.view[offset] == Record.VMDESCRIPTION:
+            self.add(wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc"))
+
+    def add(self, record: wire.Parsed) -> int:
+        self.records.append(record)
+        return record.end
+
+    def read_configuration(self, offset: int) -> int:
+        record = wire.parse(wire.CONFIGURATION, self.view, offset, "a configuration section")
+        self.configuration["name"] = wire.name(record.value.name)
+        offset = self.add(record)
+        while offset < len(self.view) and self.view[offset] == Record.SUBSECTION:
+            header = wire.parse(wire.SUBSECTION_HEADER, self.view, offset, "a subsection of the configuration")
+            fmt = wire.CONFIGURATION_SUBSECTIONS.get(header.value.name)
+            if fmt is None:
+                raise StreamError(
+                    f"unknown subsection {wire.name(header.value.name)!r}",
+                    offset=offset,
+                    section="configuration",
+                    expected=f"one of {[wire.name(n) for n in wire.CONFIGURATION_SUBSECTIONS]}",
+                )
+            body = wire.parse(fmt, self.view, offset, f"subsection {wire.name(header.value.name)}")
+            offset = self.add(body)
+            for key, value in body.value.items():
+                if key == "capabilities":
+                    self.configuration[key] = [wire.name(v) for v in value]
+                elif key in ("page_bits", "uuid"):
+                    self.configuration[key] = value
+        bits = self.configuration.get("page_bits")
+        if bits is not None and not 8 <= bits <= 30:
+            raise StreamError(f"{bits} target page bits", section="configuration", expected="between 8 and 30")
+        return offset
+
+    def command(self, offset: int) -> int:
+        record = wire.parse(wire.COMMAND, self.view, offset, "a command")
+        if record.value.command == Command.POSTCOPY_ADVISE:
+            self.postcopy = True
+        # PACKAGED is followed by records like any others: the walk goes on into them.
+        return self.add(record)
+
+    def section(self, offset: int) -> int:
+        section = self.section_header(offset)
+        with self.stream._located(section):
+            end = self.payload_end(section)
+            section.payload_size = end - section.payload_offset
+            if end < len(self.view) and self.view[end] == Record.SECTION_FOOTER:
+                section.footer = wire.parse(wire.SECTION_FOOTER, self.view, end, "a section footer")
+                found = section.footer.value.section_id
+                if found != section.section_id:
+                    raise StreamError(
+                        f"a footer of section id {found}",
+                        offset=end,
+                        expected=f"the footer of section id {section.section_id}",
+                    )
+                self.footers = True
+                end = section.footer.end
+            elif self.footers:
+                raise StreamError(
+                    f"{section.payload_size} bytes, then no footer",
+                    offset=end,
+                    expected=f"the footer of section id {section.section_id}",
+                )
+            self.records.append(section)
+        return end
+
+    def fits(self, section: Section, end: int) -> bool:
+        """May this section's payload end here: is its footer, or the next record, to be seen?"""
+        view = self.view
+        if end >= len(view):
+            return False
+        if self.footers:
+            return view[end : end + 5] == bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
+        kind = view[end]
+        if kind in (Record.SECTION_START, Record.SECTION_FULL):
+            return is_header(view, end)
+        if kind in (Record.SECTION_PART, Record.SECTION_END):
+            return int.from_bytes(view[end + 1 : end + 5], "big") in self.open
+        if kind == Record.EOF:
+            return end + 1 == len(view) or view[end + 1] == Record.VMDESCRIPTION
+        return kind in (Record.COMMAND, Record.SECTION_FOOTER)
+
+    def section_header(self, offset: int) -> Section:
+        part = wire.PART_NAMES[Record(self.view[offset])]
+        if part in ("start", "full"):
+            header = wire.parse(wire.SECTION_HEADER, self.view, offset, "a section header")
+            v = header.value
+            section = Section(wire.name(v.idstr), v.instance_id, v.version_id, v.section_id, part, header)
+            self.open[v.section_id] = section
+            return section
+        header = wire.parse(wire.SECTION_CONTINUED, self.view, offset, "a section header")
+        started = self.open.get(header.value.section_id)
+        if started is None:
+            raise StreamError(
+                f"section id {header.value.section_id} was never started",
+                offset=offset,
+                expected=f"one of {sorted(self.open)}" if self.open else "a section start",
+            )
+        return Section(started.idstr, started.instance_id, started.version_id, started.section_id, part, header)
+
+    def payload_end(self, section: Section) -> int:
+        """Find where the payload ends, and what it consists of."""
+        start, key = section.payload_offset, (section.idstr, section.instance_id)
+        if section.idstr == "ram":
+            section.how = "ram"
+            return self.ram.parse(start, part=section.part)
+        own = self.devices[key].pop(0) if section.part == "full" and self.devices.get(key) else None
+        if handwritten.known(section.idstr) and (own is None or own.old_style):
+            end, leaves = handwritten.parse(
+                section.idstr,
+                self.view,
+                start,
+                part=section.part,
+                version_id=section.version_id,
+                state=self.states.setdefault(key, {}),
+            )
+            if own is None or end == start + size_of(own.vmsd):
+                section.how, section.leaves = "handwritten", leaves
+                return end
+        if own is not None:
+            fitting = self.fitting(section, own)
+            if fitting is None:
+                size = size_of(own.vmsd)
+                raise StreamError(
+                    f"its description claims {size} bytes, {len(self.view) - start} are left"
+                    if size > len(self.view) - start
+                    else f"{size} bytes described, then no end of a section",
+                    offset=min(start + size, len(self.view)),
+                    expected="a description that fits the bytes",
+                )
+            section.how, section.description = "vmdesc", fitting
+        elif section.part == "full":
+            for device in self.borrowed.get(key, ()):
+                section.description = self.fitting(section, device)
+                if section.description is not None and self.has_subsections(section):
+                    section.how = "borrowed"
+                    break
+                section.description = None
+        if section.description is not None:
+            return start + size_of(section.description.vmsd)
+        section.how = "opaque"
+        end, section.bounded_by = end_of_opaque(
+            self.view, start, section.section_id, footers=self.footers, seen=self.open
+        )
+        return end
+
+    def fitting(self, section: Section, description: Description) -> Description | None:
+        """The description, if the section ends where it says; with NULLs put where the bytes have them."""
+        start = section.payload_offset
+        if self.fits(section, start + size_of(description.vmsd)):
+            return description
+        return with_holes(description, self.view, start, lambda end: self.fits(section, end))
+
+    def has_subsections(self, section: Section) -> bool:
+        """Do the subsections stand where a description that is not the stream's own puts them?"""
+        from vmstate_tools.decode import check_subsections, layout_of
+
+        assert section.description is not None
+        try:
+            layout = layout_of(section.description, len(self.view) - section.payload_offset)
+            check_subsections(layout, self.view, section.payload_offset)
+        except StreamError:
+            return False
+        return True
+
+
+def open_stream(
+    where: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    description: Stream | StreamDescription | str | os.PathLike[str] | None = None,
+    partial: bool = False,
+    snapshot: str | None = None,
+) -> Stream:
+    """Open a migration stream.
+
+    Parameters
+    ----------
+    where : a path, a URL, `-` for standard input, bytes, or a binary file; compressed or in a container
+        (libvirt save image, qcow2 with internal snapshots) as it comes.
+    description : another stream, or its path, whose vmdesc describes sections this stream does not describe.
+    partial : keep what came before an error instead of raising it; `Stream.error` has it.
+    snapshot : which internal snapshot of a qcow2 image, by name or id.
+
+    Raises StreamError, or OSError where the file cannot be read.
+    """
+    if isinstance(description, (str, os.PathLike)):
+        with open_stream(description) as other:
+            description = other.vmdesc
+    elif isinstance(description, Stream):
+        description = description.vmdesc
+    source = open_source(where, snapshot=snapshot, partial=partial)
+    try:
+        return Stream(source, description=description, partial=partial)
+    except BaseException:
+        source.close()
+        raise
