@@ -90,9 +90,7 @@ def resolve(release: str, nearest: bool = False) -> str:
     if nearest and older:
         return _releases()[max(older)]["release"]
     known = sorted(_releases())
-    ends = (
-        f"{_releases()[known[0]]['release']} to {_releases()[known[-1]]['release']}" if known else "nothing"
-    )
+    ends = f"{_releases()[known[0]]['release']} to {_releases()[known[-1]]['release']}" if known else "nothing"
     raise CatalogError(f"QEMU {release} is not in the catalog, which covers {ends}")
 
 
@@ -387,8 +385,8 @@ def history(
     Returns
     -------
     A row per release that has the family: release, date, family, msr_mask, insns_flags and insns_flags2
-    (uint64), nb_BATs, added and removed (lists of flag names over the three words, against the row before) and commits
-    (list of {commit, date, subject} that changed the family's class words in this step).
+    (uint64), nb_BATs, added and removed (lists of flag names over the three words, against the row before)
+    and commits (list of {commit, date, subject} that changed the family's class words in this step).
 
     Raises
     ------
@@ -430,7 +428,5 @@ def history(
         )
         before = now
     if not found:
-        raise CatalogError(
-            f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}"
-        )
+        raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}")
     return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "uint64"))

@@ -37,6 +37,16 @@ class Repo:
         self._batch: subprocess.Popen[bytes] | None = None
         self.git("rev-parse", "--git-dir")
 
+    def __enter__(self) -> Repo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        # The running git does not cross to another process; one is started there at need.
+        return {**self.__dict__, "_batch": None}
+
     def git(self, *args: str) -> str:
         done = subprocess.run(
             ["git", "-C", str(self.path), *args],
@@ -106,9 +116,7 @@ class Repo:
         For repositories without tags: a release is tagged on the commit that sets VERSION.
         """
         found: dict[str, str] = {}
-        for commit in self.git(
-            "log", "--first-parent", "--format=%H", *self.main_lines, "--", "VERSION"
-        ).split():
+        for commit in self.git("log", "--first-parent", "--format=%H", *self.main_lines, "--", "VERSION").split():
             version = (self.read(commit, "VERSION") or "").strip()
             if re.fullmatch(r"\d+\.\d+\.\d+", version) and int(version.split(".")[2]) < 50:
                 found.setdefault(version, commit)
@@ -116,9 +124,7 @@ class Repo:
 
     @cached_property
     def main_lines(self) -> list[str]:
-        names = self.git(
-            "for-each-ref", "--format=%(refname)", "refs/heads/master", "refs/heads/main"
-        ).split()
+        names = self.git("for-each-ref", "--format=%(refname)", "refs/heads/master", "refs/heads/main").split()
         return names or ["HEAD"]
 
     def close(self) -> None:

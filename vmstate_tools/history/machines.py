@@ -43,7 +43,7 @@ def gates(tree: Tree) -> list[Gate]:
     spapr = _spapr(tree)
     if spapr is None:
         return []
-    scopes = {n: text_of(f) for n, f in spapr.functions().items() if "GlobalProperty" in text_of(f)}
+    scopes = {n: text_of(f) for n, f in spapr.functions.items() if "GlobalProperty" in text_of(f)}
     scopes |= {m.name: m.body for m in spapr.macros.values() if m is not None and "COMPAT" in m.name}
     for scope, body in scopes.items():
         version = re.search(r"_(\d+)_(\d+)(?:_class_options|$)", scope)
@@ -55,13 +55,9 @@ def gates(tree: Tree) -> list[Gate]:
         ):
             if driver in ("TYPE_POWERPC_CPU", '"powerpc64-cpu"', '"powerpc-cpu"') and prop in members:
                 if version is None:
-                    raise CatalogError(
-                        f"{tree.revision}: {spapr.path}: {prop} set in {scope}: which machine?"
-                    )
+                    raise CatalogError(f"{tree.revision}: {spapr.path}: {prop} set in {scope}: which machine?")
                 value = re.sub(r"stringify\((\w+)\)", r"\1", value)
-                found.append(
-                    Gate(members[prop][0], prop, members[prop][1], f"{version[1]}.{version[2]}", value)
-                )
+                found.append(Gate(members[prop][0], prop, members[prop][1], f"{version[1]}.{version[2]}", value))
     return sorted(set(found))
 
 
@@ -85,7 +81,7 @@ def default_cpus(tree: Tree) -> dict[str, str]:
         if not path.endswith(".c"):
             continue
         unit = tree.at(path)
-        functions |= unit.functions()
+        functions |= unit.functions
         values = Evaluator({**macros, **unit.macros}, {})
         for node in walk(unit.root, "declaration"):
             kind = node.child_by_field_name("type")
@@ -98,9 +94,7 @@ def default_cpus(tree: Tree) -> dict[str, str]:
         match = _PSERIES.fullmatch(name)
         if match:
             suffix = "-sxxm" if match[3] else ""
-            found[f"pseries-{match[1]}.{match[2]}{suffix}"] = (
-                _pseries_cpu(name, functions) or found["pseries"]
-            )
+            found[f"pseries-{match[1]}.{match[2]}{suffix}"] = _pseries_cpu(name, functions) or found["pseries"]
     found.pop("spapr", None)  # the abstract type of all pseries
     return {m: c for m, c in found.items() if c}
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.history.csource import child, designated, text_of, walk
-from vmstate_tools.history.ppc import constants
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -46,7 +45,7 @@ class Field(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """What `cpu_pre_save` does to a word on its way out, if `gate` is set: keep bits (and) or set them (or)."""
+    """What `cpu_pre_save` does to a word if `gate` is set: keep bits (and) or set them (or)."""
 
     word: str
     op: str
@@ -63,7 +62,7 @@ def read(tree: Tree) -> tuple[list[Field], list[Mask]]:
     """
     try:
         unit = tree.unit("machine.c", expand=False)
-        values = constants(tree)
+        values = tree.constants
         reader = _Reader(unit, values)
         if ROOT not in reader.found:
             return [], []
@@ -77,13 +76,12 @@ class _Reader:
     def __init__(self, unit: Unit, values: Evaluator) -> None:
         self.unit = unit
         self.values = values
-        self.functions = unit.functions()
+        self.functions = unit.functions
         self.rows: list[Field] = []
         self.found: dict[str, Node] = {}
-        for node in walk(unit.root, "declaration"):
-            if text_of(child(node, "type")) == "VMStateDescription":
-                for item in walk(node, "init_declarator"):
-                    self.found[text_of(child(item, "declarator"))] = child(item, "value")
+        for item in unit.declarations():
+            if item.parent is not None and text_of(child(item.parent, "type")) == "VMStateDescription":
+                self.found[text_of(child(item, "declarator"))] = child(item, "value")
 
     def describe(self, symbol: str, path: str, needed: str) -> None:
         node = self.found[symbol]
@@ -149,11 +147,7 @@ class _Reader:
         return Field(path, 0, name, macro, "equal" if "EQUAL" in suffixes else "plain", elements=elements)
 
     def size(self, node: Node, where: str) -> int:
-        return (
-            8
-            if re.fullmatch(r"sizeof\s*\(\s*target_ulong\s*\)", text_of(node))
-            else self.values.node(node, where)
-        )
+        return 8 if re.fullmatch(r"sizeof\s*\(\s*target_ulong\s*\)", text_of(node)) else self.values.node(node, where)
 
 
 def _list(node: Node | None) -> list[Node]:
@@ -166,7 +160,7 @@ def _list(node: Node | None) -> list[Node]:
 
 def _masks(unit: Unit, values: Evaluator) -> list[Mask]:
     """Statements of cpu_pre_save that fill the `mig_` copies of the words."""
-    functions = unit.functions()
+    functions = unit.functions
     body = functions.get("cpu_pre_save")
     if body is None:
         raise CatalogError(f"{unit.path}: no cpu_pre_save")
