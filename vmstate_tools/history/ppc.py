@@ -337,9 +337,9 @@ def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, 
     for name, node in unit.functions.items():
         if name.endswith("_class_init"):
             fields = classes.setdefault(name, {})
-            for target, _, value, where in _assignments(unit, node):
+            for target, _, right, where in _assignments(unit, node):
                 if target in ("pcc->pvr", "pcc->svr"):
-                    fields[target.removeprefix("pcc->")] = values.node(value, where)
+                    fields[target.removeprefix("pcc->")] = values.node(right, where)
     models: dict[str, Model] = {}
     aliases: dict[str, str] = {}
     for node in unit.declarations():
