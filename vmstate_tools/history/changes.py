@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,11 @@ def rows(found: list[Release]) -> list[dict[str, Any]]:
 
     A fact that differs between two releases with no commit to show for it gets a row without commit.
     """
-    table: list[dict[str, Any]] = []
-    steps = _steps(found)
     with ProcessPoolExecutor() as pool:
-        found_rows = pool.map(_step, steps)
-        for rows_ in tqdm(found_rows, desc="changes", unit="step", total=len(steps)):
-            table += rows_
-    return table
+        steps = [pool.submit(_step, step) for step in _steps(found)]
+        for _ in tqdm(as_completed(steps), desc="changes", unit="step", total=len(steps)):
+            pass
+    return [row for step in steps for row in step.result()]
 
 
 def _steps(found: list[Release]) -> list[tuple[Release, Release]]:
