@@ -60,7 +60,7 @@ def test_models_are_those_the_installed_qemu_lists() -> None:
     [
         # The commits of 2016 that the thread on 2.6 to 2.7 named, and the fix.
         ("2.7.0", "4e0806110c", "POWER8"),
-        ("2.7.0", "dfdd3e4362", "POWER8"),
+        ("2.7.0", "dfdd3e4362", "POWER7"),
         ("2.7.0", "b781537560", "POWER8"),
         ("2.7.0", "7778a575c7", "POWER8"),
         ("2.8.0", "16a2497bd4", "cpu:mig_insns_flags"),
