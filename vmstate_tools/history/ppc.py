@@ -506,7 +506,8 @@ def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
         values = tree.constants
         found: list[Adjustment] = []
         for path in sorted({path for path, _ in altering(tree)}):
-            unit = tree.at(path, tree.blobs.get(path))
+            # Macros make functions of families only, which are read already, expanded.
+            unit = tree.at(path, tree.blobs.get(path), expand=path.endswith(INIT))
             for name, node in unit.functions.items():
                 if re.search(_ASSIGNED, text_of(node)):
                     found += _adjust(unit, name, node, values)
