@@ -210,7 +210,7 @@ def content(ram: Ram, block: str, page_size: int, path: Path) -> dict[int, bytes
 
 
 def find(data: bytes, start: int = 0) -> tuple[Ram, list[tuple[int, int]]]:
-    """The RAM of a whole stream and its payloads. Knows just enough of the framing to get from one to the next."""
+    """The RAM of a whole stream and its payloads, by just enough of the framing to get along."""
     assert data[start : start + 4] == b"QEVM"
     at = start + 8
     capabilities: set[str] = set()

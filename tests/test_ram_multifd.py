@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from tests import ram_streams
-from tests.ram_streams import DATA, EOS, FLUSH, PATTERN, be64, mem_size, pages_of, unzst
+from tests.ram_streams import CONTINUE, DATA, EOS, FLUSH, PATTERN, ZERO, be64, mem_size, pages_of, unzst
 from vmstate_tools.errors import StreamError
 from vmstate_tools.multifd import SYNC, ZLIB, ZSTD, Channel, is_channel
 
@@ -143,6 +143,17 @@ def test_pages_of_a_later_round_win(method: int) -> None:
         assert ram.read("pc.ram", 8192, 4096) == two
         assert ram.read("pc.ram", 0, 4096) == two  # back in a compressed channel
         assert ram.pages.loc[0, ["multifd_normal", "multifd_zero"]].tolist() == [4, 1]
+
+
+def test_zero_pages_of_the_main_stream_keep_their_round() -> None:
+    """Before 9.0 zero pages went the main way, and each section's end was a sync."""
+    stream = mem_size((RAM, 16 * 4096)) + be64(4096 | ZERO) + b"\x06" + RAM + b"\0" + be64(EOS)
+    stream += be64(ZERO | CONTINUE) + b"\0" + be64(EOS)
+    ram = ram_streams.parse(stream, page_size=4096)
+    sync = packet([], [], b"", flags=SYNC)
+    channel = GREETING + packet([0], [], pages_of(1)) + sync + packet([4096], [], pages_of(2)) + sync
+    ram.add_channel(memoryview(channel))
+    assert ram.read("pc.ram", 0, 8192) == bytes(4096) + pages_of(2)
 
 
 @pytest.mark.parametrize(
