@@ -108,9 +108,9 @@ def _manifest(stream: vt.Stream, row: dict[str, str]) -> Iterator[str]:
     if row["config"] == "no-footer" and any(s.footer for s in stream.sections):
         yield "has footers"
     if row["config"] == "no-globalstate" and any(s.idstr == "globalstate" for s in stream.sections):
+        sent = stream.value("globalstate", "runstate").rstrip(b"\0")
         # migration/global_state.c: global_state_needed: any other run state is sent all the same.
-        if stream.value("globalstate", "runstate").rstrip(b"\0") in (b"running", b"paused"):
-            yield "has a globalstate"
+        yield from ["has a globalstate"] if sent in (b"running", b"paused") else []
 
 
 def _coverage(stream: vt.Stream, row: dict[str, str]) -> Iterator[str]:
