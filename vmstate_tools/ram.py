@@ -1,9 +1,9 @@
 """The RAM section: RAM blocks and page records, by numpy where the stream is regular.
 
-A payload of the `ram` section is a row of records, each headed by a be64 that is a page's offset in its RAMBlock and,
-in the bits below the page size, flags (migration/ram.c: `save_page_header`, `ram_load`; arch_init.c before 2.4). A
-guest has millions of pages, so they are kept as *runs*: like records in a row, at a fixed distance in the stream and
-consecutive in the block, are one row of a numpy table.
+A payload of the `ram` section is a row of records, each headed by a be64 that is a page's offset in its
+RAMBlock and, in the bits below the page size, flags (migration/ram.c: `save_page_header`, `ram_load`;
+arch_init.c before 2.4). A guest has millions of pages, so they are kept as *runs*: like records in a row, at
+a fixed distance in the stream and consecutive in the block, are one row of a numpy table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import os
 import struct
 from array import array
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -21,9 +20,12 @@ import numpy as np
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.multifd import Channel
 from vmstate_tools.pagemap import PAGES, GuestMemory, MappedMemory, RecordedMemory
+from vmstate_tools.ramblocks import PAGE_SIZES, Block, be64, put_be64, read_block_list, short_string
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import pandas as pd
 
     from vmstate_tools.multifd import Packet
 
@@ -50,19 +52,20 @@ _WHAT = {
 }
 
 RUN = np.dtype([("file", "i8"), ("head", "u8"), ("count", "u4"), ("block", "u4")])
-"""Like records in a row: offset of the first in the stream, its header word, how many there are, the block's number."""
+"""Like records in a row: offset of the first in the stream, its header word, how many there are, the block's
+number.
+"""
+
+CHANNEL_RUN = np.dtype([*RUN.descr, ("sync", "u4")])
+"""The same in a multifd channel: `file` counts in its full pages, `sync` the syncs before."""
 
 NO_BLOCK = 0xFFFFFFFF
-_PAGE_SIZES = tuple(1 << bits for bits in range(16, 9, -1))
-_MAX_BLOCKS = 65536
 _STEP = 32 << 20  # bytes walked between two calls of `forget`
 _MIXED = 1024  # records walked one by one before a regular stretch is looked for again
 
 _be64 = struct.Struct(">Q").unpack_from
 _be32 = struct.Struct(">I").unpack_from
 _be16 = struct.Struct(">H").unpack_from
-_put_be64 = struct.Struct(">Q").pack
-_mapped_header = struct.Struct(">IQQQ")
 
 
 def _sum(numbers: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
@@ -72,52 +75,17 @@ def _sum(numbers: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-@dataclass
-class Block:
-    """One RAMBlock as the stream lists it. Sizes and offsets in bytes; None where the stream does not say."""
-
-    raw_name: bytes
-    used_length: int
-    offset: int  # of its entry in the block list
-    end: int
-    page_size: int | None = None  # of the backing memory, where it is huge pages and postcopy was advised
-    gpa: int | None = None
-    mapped: tuple[int, int, int, int] | None = None  # MappedRamHeader: version, page size, bitmap, pages
-
-    @property
-    def name(self) -> str:
-        return self.raw_name.decode("utf-8", "backslashreplace")
-
-    @property
-    def bitmap_offset(self) -> int | None:
-        return self.mapped[2] if self.mapped and self.mapped[3] else None
-
-    @property
-    def pages_offset(self) -> int | None:
-        return self.mapped[3] if self.mapped and self.mapped[3] else None
-
-    @property
-    def bitmap_size(self) -> int:
-        """Bytes of the mapped-ram bitmap: whole host `long`s of 64 bits."""
-        return -(-(self.used_length // self.mapped[1]) // 64) * 8 if self.mapped else 0
-
-    def build(self) -> bytes:
-        out = bytes([len(self.raw_name)]) + self.raw_name + _put_be64(self.used_length)
-        out += b"".join(_put_be64(word) for word in (self.page_size, self.gpa) if word is not None)
-        return out + (_mapped_header.pack(*self.mapped) if self.mapped else b"")
-
-
 class Ram:
-    """All RAM state of one stream: RAM blocks and page records, over every START, PART and END section of `ram`.
+    """All RAM state of one stream: RAM blocks and page records, over all sections of `ram`.
 
     Parameters
     ----------
     view : the whole stream; it must stay open as long as this object is used (see `close`).
-    page_size : the target's page size in bytes; None where the stream does not say: it is then inferred from the
-        first payload with pages, as the size under which its records make sense (`page_size_source` tells).
-    capabilities : names from `configuration/capabilities`; `mapped-ram` and `x-ignore-shared` change the block list.
+    page_size : the target's page size in bytes. Where None is given it is inferred from the first payload
+        with pages: the size under which its records make sense (`page_size_source` tells).
+    capabilities : names from `configuration/capabilities`; `mapped-ram` and `x-ignore-shared` count here.
     postcopy : MIG_CMD_POSTCOPY_ADVISE came before: a block on huge pages has its page size in the list.
-    forget : called with (start, end) of ranges that were walked and are not needed for now.
+    forget : called with (start, end) of ranges that were walked and are not needed now.
     """
 
     def __init__(
@@ -129,11 +97,11 @@ class Ram:
         postcopy: bool = False,
         forget: Callable[[int, int], None] | None = None,
     ) -> None:
-        if page_size is not None and page_size not in _PAGE_SIZES:
+        if page_size is not None and page_size not in PAGE_SIZES:
             raise StreamError(f"page size {page_size}", expected="a power of two from 1024 to 65536")
         self._view = view
         self._size = len(view)
-        self._page_size = page_size
+        self._page = page_size or 0
         self.page_size_source: Literal["given", "mapped-ram header", "inferred", "assumed"] | None = (
             "given" if page_size else None
         )
@@ -157,15 +125,15 @@ class Ram:
     @property
     def page_size(self) -> int | None:
         """The target's page size in bytes; None as long as nothing told it."""
-        return self._page_size
+        return self._page or None
 
-    # -- reading ---------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
     def parse(self, offset: int, *, part: str) -> int:
         """Read the payload that starts at `offset`; its end.
 
-        `part` is "start", "part" or "end"; QEMU reads all three alike (`ram_load`). Payloads must be parsed in stream
-        order. After a `StreamError` what was read before it stays usable, up to `parsed_to`.
+        `part` is "start", "part" or "end"; QEMU reads all three alike (`ram_load`). Payloads must be parsed
+        in stream order. After a `StreamError` what was read before it stays usable, up to `parsed_to`.
         """
         if part not in ("start", "part", "end"):
             raise ValueError(f"part is {part!r}, not 'start', 'part' or 'end'")
@@ -174,11 +142,11 @@ class Ram:
         self._forgotten = max(self._forgotten, offset)
         self.parsed_to = offset
         while True:
-            head = self._word(self.parsed_to)
+            head = be64(self._view, self.parsed_to)
             kind = head & FLAGS & ~CONTINUE
-            if kind in KINDS:
+            if kind in KINDS and "mapped-ram" not in self._capabilities:
                 self._pages(head, kind)
-            elif kind == MEM_SIZE:
+            elif head & FLAGS == MEM_SIZE:
                 self._block_list(head)
             elif kind in (EOS, MULTIFD_FLUSH) and not head & CONTINUE:
                 self._add(self.parsed_to, head, NO_BLOCK, self.parsed_to + 8)
@@ -197,10 +165,21 @@ class Ram:
                     expected="a RAM page record",
                 )
 
-    def _word(self, offset: int) -> int:
-        if offset + 8 > self._size:
-            raise StreamError("the stream ends inside the RAM section", offset=self._size, expected="a RAM record")
-        return int(_be64(self._view, offset)[0])
+    def _block_list(self, head: int) -> None:
+        start = self.parsed_to
+        blocks = read_block_list(
+            self._view, start, self._capabilities, postcopy=self._postcopy, page_size=self.page_size
+        )
+        self._lists[start] = blocks
+        self._add(start, head, NO_BLOCK, blocks[-1].end if blocks else start + 8)
+        for block in blocks:
+            if block.mapped and not self._page:
+                self._page, self.page_size_source = block.mapped[1], "mapped-ram header"
+            if block.raw_name in self._numbers:  # listed again: COLO sends the list with every checkpoint
+                self._blocks[self._numbers[block.raw_name]] = block
+            else:
+                self._numbers[block.raw_name] = len(self._blocks)
+                self._blocks.append(block)
 
     def _add(self, file: int, head: int, block: int, end: int) -> None:
         if end > self._size:
@@ -222,12 +201,11 @@ class Ram:
             self._pending.clear()
 
     def _pages(self, head: int, kind: int) -> None:
-        if self._page_size is None:
+        if not self._page:
             self._infer_page_size()
-        assert self._page_size is not None
-        if head & (self._page_size - 1) & ~FLAGS:
+        if head & (self._page - 1) & ~FLAGS:
             raise StreamError(
-                f"unknown RAM flags 0x{head & (self._page_size - 1):x}",
+                f"unknown RAM flags 0x{head & (self._page - 1):x}",
                 offset=self.parsed_to,
                 expected="a RAM page record",
             )
@@ -237,13 +215,11 @@ class Ram:
             raise StreamError("a page of the same block as before, and none before", offset=self.parsed_to)
         elif kind not in (ZERO, PAGE):
             self._single(head, kind, self._current)
-        elif self._regular(head & FLAGS):
-            self._like(head & FLAGS)
-        else:
+        elif not self._regular(head & FLAGS) or self._like(head & FLAGS) < 16:
             self._mixed()
 
     def _named_block(self, offset: int) -> int:
-        name = self._name(offset)
+        name = short_string(self._view, offset)
         number = self._numbers.get(name)
         if number is None:
             raise StreamError(
@@ -253,14 +229,8 @@ class Ram:
             )
         return number
 
-    def _name(self, offset: int) -> bytes:
-        if offset >= self._size or offset + 1 + self._view[offset] > self._size:
-            raise StreamError("the stream ends inside a RAM block name", offset=self._size, expected="a name")
-        return bytes(self._view[offset + 1 : offset + 1 + self._view[offset]])
-
     def _single(self, head: int, kind: int, block: int) -> None:
         """One page record, with its block's name or of its own size."""
-        assert self._page_size is not None
         start = self.parsed_to
         if (head & ~FLAGS) >= self._blocks[block].used_length:
             raise self._beyond(start, head, block)
@@ -271,16 +241,15 @@ class Ram:
 
     def _body_size(self, body: int, kind: int) -> int:
         """Bytes that follow a page record's header and name."""
-        assert self._page_size is not None
         if kind == ZERO:
             return 1
         if kind == PAGE:
-            return self._page_size
+            return self._page
         if body + 4 > self._size:
             raise StreamError("the stream ends inside a RAM record", offset=self._size, expected="a length")
         if kind == XBZRLE:
             encoding, length = self._view[body], _be16(self._view, body + 1)[0]
-            if encoding != 1 or length > self._page_size:
+            if encoding != 1 or length > self._page:
                 raise StreamError(
                     f"XBZRLE encoding {encoding}, {length} bytes",
                     offset=body,
@@ -289,7 +258,7 @@ class Ram:
             return 3 + int(length)
         length = _be32(self._view, body)[0]
         # zlib's compressBound, which QEMU's loader holds the length against
-        limit = self._page_size + (self._page_size >> 12) + (self._page_size >> 14) + (self._page_size >> 25) + 13
+        limit = self._page + (self._page >> 12) + (self._page >> 14) + (self._page >> 25) + 13
         if not 0 < length <= limit:
             raise StreamError(f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes")
         return 4 + int(length)
@@ -302,36 +271,35 @@ class Ram:
         )
 
     def _regular(self, flags: int) -> bool:
-        """Whether there seem to be many records of one kind in a row: there is one where the 33rd would stand."""
-        assert self._page_size is not None
+        """Whether many records of one kind seem to follow: there is one where the 33rd would stand."""
         at = self.parsed_to + 32 * self._stride(flags)
-        return at + 8 <= self._size and _be64(self._view, at)[0] & (self._page_size - 1) == flags
+        return at + 8 <= self._size and _be64(self._view, at)[0] & (self._page - 1) == flags
 
-    def _like(self, flags: int) -> None:
-        """Take records from here on as long as their flags stay the same.
+    def _like(self, flags: int) -> int:
+        """Take records from here on as long as their flags stay the same; how many there were.
 
         Looks only at the headers, which lie at a fixed distance, in windows that grow while they match.
         """
-        assert self._page_size is not None
         stride = self._stride(flags)
-        k = n = window = 64
+        taken, k, n, window = 0, 0, 0, 64
         while k == n:
             start = self.parsed_to
             n = min(window, (self._size - start) // stride)
             if not n:
-                return
+                break
             heads = np.ndarray((n,), ">u8", self._view, start, (stride,)).astype(np.uint64)
-            unlike = np.flatnonzero((heads & np.uint64(self._page_size - 1)) != flags)
+            unlike = np.flatnonzero((heads & np.uint64(self._page - 1)) != flags)
             k = int(unlike[0]) if len(unlike) else n
             if k:
                 self._take(start, heads[:k], np.full(k, stride))
+            taken += k
             window = min(window * 8, max(64, _STEP // stride))
+        return taken
 
     def _mixed(self) -> None:
         """Walk full and zero pages in any order, record by record, for a while."""
-        assert self._page_size is not None
-        size = {ZERO | CONTINUE: 9, PAGE | CONTINUE: 8 + self._page_size}
-        view, mask, at = self._view, self._page_size - 1, self.parsed_to
+        size = {ZERO | CONTINUE: 9, PAGE | CONTINUE: 8 + self._page}
+        view, mask, at = self._view, self._page - 1, self.parsed_to
         heads = array("Q")
         add = heads.append
         try:
@@ -348,11 +316,10 @@ class Ram:
         words = np.frombuffer(heads, np.uint64)
         if at > self._size:
             words = words[:-1]
-        self._take(self.parsed_to, words, np.where(words & np.uint64(PAGE), 8 + self._page_size, 9))
+        self._take(self.parsed_to, words, np.where(words & np.uint64(PAGE), 8 + self._page, 9))
 
     def _take(self, start: int, heads: np.ndarray, sizes: np.ndarray) -> None:
         """Add consecutive records of the current block as runs."""
-        assert self._page_size is not None
         wrong = np.flatnonzero(heads >= self._blocks[self._current].used_length)
         if len(wrong):
             bad = int(wrong[0])
@@ -360,7 +327,7 @@ class Ram:
                 self._take(start, heads[:bad], sizes[:bad])
             raise self._beyond(self.parsed_to, int(heads[bad]), self._current)
         ends = start + np.cumsum(sizes)
-        first = np.flatnonzero(np.diff(heads) != self._page_size) + 1
+        first = np.flatnonzero(np.diff(heads) != self._page) + 1
         first = np.concatenate(([0], first))
         rows = np.empty(len(first), RUN)
         rows["file"] = (ends - sizes)[first]
@@ -380,9 +347,8 @@ class Ram:
         """If the first of `rows` goes on with the run before it, make them one."""
         last, first = self._chunks[-1][-1], rows[0]
         count = int(last["count"])
-        assert self._page_size is not None
         if (
-            int(last["head"]) + count * self._page_size == int(first["head"])
+            int(last["head"]) + count * self._page == int(first["head"])
             and last["block"] == first["block"]
             and int(last["file"]) + count * self._stride(int(last["head"])) == int(first["file"])
             and count + int(first["count"]) < 1 << 32
@@ -395,107 +361,22 @@ class Ram:
 
     def _stride(self, head: int) -> int:
         """Bytes from one record of a run to the next."""
-        assert self._page_size is not None
-        return 9 if head & ZERO else 8 + self._page_size
+        return 9 if head & ZERO else 8 + self._page
 
-    # -- the block list --------------------------------------------------------------------------------------------
-
-    def _block_list(self, head: int) -> None:
-        """`ram_save_setup`: the sizes must add up to the total, nothing else tells where the list ends."""
-        start = self.parsed_to
-        if head & CONTINUE:
-            raise StreamError(f"unknown RAM flags 0x{head & FLAGS:x}", offset=start, expected="a block list")
-        left = total = head & ~FLAGS
-        blocks: list[Block] = []
-        names: set[bytes] = set()
-        at = start + 8
-        while left:
-            block = self._block(at, last=left)
-            if block.used_length > left or block.raw_name in names or len(blocks) == _MAX_BLOCKS:
-                raise StreamError(
-                    f"RAM block {block.name!r} of {block.used_length} bytes, the {len(blocks) + 1}th",
-                    offset=at,
-                    expected=f"blocks of different names that add up to {total} bytes, {left} of them still missing",
-                )
-            left -= block.used_length
-            names.add(block.raw_name)
-            blocks.append(block)
-            at = block.end
-        self._lists[start] = blocks
-        self._add(start, head, NO_BLOCK, at)
-        for block in blocks:
-            if block.raw_name in self._numbers:  # listed again: COLO sends the list with every checkpoint
-                self._blocks[self._numbers[block.raw_name]] = block
-            else:
-                self._numbers[block.raw_name] = len(self._blocks)
-                self._blocks.append(block)
-
-    def _block(self, offset: int, *, last: int) -> Block:
-        name = self._name(offset)
-        if not name:
-            raise StreamError("a RAM block without a name", offset=offset, expected="a name in the block list")
-        at = offset + 1 + len(name)
-        block = Block(name, self._word(at), offset, at + 8)
-        if "x-ignore-shared" in self._capabilities:
-            block.gpa = self._word(block.end)
-            block.end += 8
-        if "mapped-ram" in self._capabilities:
-            self._mapped(block)
-        elif self._postcopy and block.gpa is None and block.used_length <= last:
-            # Nothing announces the page size, but what could stand here instead (a name's length, a record with
-            # flags) is never a power of two from 4096 on.
-            word = self._word(block.end)
-            if word & (word - 1) == 0 and 4096 <= word < 1 << 48:
-                block.page_size = word
-                block.end += 8
-        return block
-
-    def _mapped(self, block: Block) -> None:
-        """`MappedRamHeader` (since 9.0), then the bitmap and the pages in the places it names."""
-        at = block.end
-        if at + _mapped_header.size > self._size:
-            raise StreamError("the stream ends inside a mapped-ram header", offset=self._size, expected="28 bytes")
-        block.mapped = _mapped_header.unpack_from(self._view, at)
-        version, page_size, bitmap, pages = block.mapped
-        block.end = at + _mapped_header.size
-        if version > 1:
-            raise StreamError(f"mapped-ram version {version}", offset=at, expected="version 1")
-        if page_size not in _PAGE_SIZES or self._page_size not in (None, page_size):
-            wanted = f"{self._page_size}" if self._page_size else "a power of two from 1024 to 65536"
-            raise StreamError(f"mapped-ram page size {page_size}", offset=at, expected=wanted)
-        if self._page_size is None:
-            self._page_size, self.page_size_source = page_size, "mapped-ram header"
-        if not bitmap and not pages and block.gpa is not None:
-            return  # shared memory, ignored: it has no place in the file
-        if block.used_length % page_size or pages % page_size:
-            raise StreamError(
-                f"mapped-ram pages of block {block.name!r}: {block.used_length} bytes at {pages}",
-                offset=at,
-                expected=f"multiples of the page size {page_size}",
-            )
-        if not block.end <= bitmap <= bitmap + block.bitmap_size <= pages <= pages + block.used_length <= self._size:
-            raise StreamError(
-                f"mapped-ram block {block.name!r} of {block.used_length} bytes, bitmap at {bitmap}, pages at {pages}",
-                offset=at,
-                expected=f"header, bitmap and pages one after another before the file's end at {self._size}",
-            )
-        block.end = pages + block.used_length
-
-    # -- the page size, where nothing tells it -----------------------------------------------------------------------
+    # -- the page size, where nothing tells it ---------------------------------------------------------------
 
     def _infer_page_size(self) -> None:
         """Try every page size on the records from here on; take the one that fits them best."""
-        fits = {size: step for size in _PAGE_SIZES if (step := self._try(size)) is not None}
-        steps = set(fits.values())
-        exact = [size for size in fits if size in steps]
-        if exact:
-            # Pages are sent in order: the distance from one to the next is the page size, mostly.
-            self._page_size, self.page_size_source = min(exact), "inferred"
+        fits = {size: step for size in PAGE_SIZES if (step := self._try(size)) is not None}
+        # Pages are sent in order: the distance from one to the next is the page size, mostly.
+        exact = [size for size, step in fits.items() if size == step] or list(fits)
+        if len(exact) == 1:
+            self._page, self.page_size_source = exact[0], "inferred"
         else:
-            self._page_size, self.page_size_source = 4096, "inferred" if list(fits) == [4096] else "assumed"
+            self._page, self.page_size_source = 4096, "assumed"
 
     def _try(self, page_size: int) -> int | None:
-        """Smallest distance between consecutive pages if the records read well as pages of this size, else None."""
+        """The least distance from page to page, if the records read well as pages of this size; else None."""
         at, block, before, step = self.parsed_to, self._current, None, 1 << 63
         for _ in range(4096):
             if at + 8 > self._size:
@@ -531,7 +412,7 @@ class Ram:
                 at = body + 4 + _be32(self._view, body)[0]
         return step
 
-    # -- what was read -----------------------------------------------------------------------------------------------
+    # -- what was read ---------------------------------------------------------------------------------------
 
     @property
     def _runs(self) -> np.ndarray:
@@ -543,12 +424,17 @@ class Ram:
         return self._table
 
     @property
+    def block_list(self) -> list[Block]:
+        """The RAMBlocks in the stream's order."""
+        return list(self._blocks)
+
+    @property
     def blocks(self) -> pd.DataFrame:
         """One row per RAMBlock, in the stream's order.
 
-        block (str), used_length (UInt64, bytes), page_size (Int64, bytes: the pages it is migrated in), host_page_size
-        (Int64: of the memory behind it, where the stream says), gpa (UInt64, where sent: `x-ignore-shared`),
-        bitmap_offset and pages_offset (Int64, in the file: `mapped-ram`).
+        block (str), used_length (UInt64, bytes), page_size (Int64, bytes: the pages it is migrated in),
+        host_page_size (Int64: of the memory behind it, where the stream says), gpa (UInt64, where sent:
+        `x-ignore-shared`), bitmap_offset and pages_offset (Int64, in the file: `mapped-ram`).
         """
         import pandas as pd
 
@@ -557,7 +443,7 @@ class Ram:
             {
                 "block": pd.array([b.name for b in listed], "str"),
                 "used_length": pd.array([b.used_length for b in listed], "UInt64"),
-                "page_size": pd.array([self._page_size] * len(listed), "Int64"),
+                "page_size": pd.array([self.page_size] * len(listed), "Int64"),
                 "host_page_size": pd.array([b.page_size for b in listed], "Int64"),
                 "gpa": pd.array([b.gpa for b in listed], "UInt64"),
                 "bitmap_offset": pd.array([b.bitmap_offset for b in listed], "Int64"),
@@ -569,12 +455,16 @@ class Ram:
     def pages(self) -> pd.DataFrame:
         """Page records per RAMBlock, by kind: a page sent twice counts twice.
 
-        block (str), zero, normal, xbzrle, compressed, multifd_zero, multifd_normal (int64), bytes (int64: what they take
-        in the stream, headers included, and in the channels, as far as it can be told apart by block). With `mapped-ram`
-        normal are the pages present in the file, zero all others.
+        block (str), zero, normal, xbzrle, compressed, multifd_zero, multifd_normal (int64), bytes (int64:
+        what they take in the stream, headers included, and in the channels, as far as it can be told apart by
+        block). With `mapped-ram` normal are the pages present in the file, zero all others.
         """
         import pandas as pd
 
+        return pd.DataFrame(self.page_counts()).astype({"block": "str"})
+
+    def page_counts(self) -> dict[str, Any]:
+        """The columns of `pages`, for where a frame is not needed."""
         n = len(self._blocks)
         runs = self._runs
         numbers = runs["block"]
@@ -582,24 +472,24 @@ class Ram:
         zero = runs["head"] & np.uint64(ZERO) != 0
         sizes = np.where(
             runs["count"] > 1,
-            runs["count"] * np.where(zero, 9, 8 + (self._page_size or 0)),
+            runs["count"] * np.where(zero, 9, 8 + self._page),
             ends - runs["file"],
         )
         own = numbers != NO_BLOCK
-        table: dict[str, Any] = {"block": pd.array([b.name for b in self._blocks], "str")}
+        table: dict[str, Any] = {"block": [b.name for b in self._blocks]}
         for kind, name in KINDS.items():
             which = own & (runs["head"] & np.uint64(kind) != 0)
             table[name] = _sum(numbers[which], runs["count"][which], n)
         bytes_ = _sum(numbers[own], sizes[own], n)
         for number, block in enumerate(self._blocks):
             memory = self._memory_of(number) if block.pages_offset is not None else None
-            if isinstance(memory, MappedMemory) and self._page_size:
+            if isinstance(memory, MappedMemory) and self._page:
                 table["normal"][number] = memory.present
-                table["zero"][number] = block.used_length // self._page_size - memory.present
-                bytes_[number] = memory.present * self._page_size
+                table["zero"][number] = block.used_length // self._page - memory.present
+                bytes_[number] = memory.present * self._page
         table["multifd_zero"], table["multifd_normal"] = np.zeros((2, n), np.int64)
         for channel in range(len(self._channels)):
-            rows, _ = self._channel_runs(channel)
+            rows = self._channel_runs(channel)
             for kind, name in ((ZERO, "multifd_zero"), (PAGE, "multifd_normal")):
                 which = rows["head"] & np.uint64(kind) != 0
                 table[name] += _sum(rows["block"][which], rows["count"][which], n)
@@ -607,16 +497,16 @@ class Ram:
                 if packet.normal + packet.zero:
                     bytes_[self._packet_block(packet)] += packet.size + packet.data_size
         table["bytes"] = bytes_
-        return pd.DataFrame(table)
+        return table
 
     def _between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The runs of the payload [start, end), and where each ends."""
         first, last = np.searchsorted(self._runs["file"], (start, end))
         runs = self._runs[first:last]
-        return runs, np.append(runs["file"][1:], min(end, self.parsed_to))
+        return runs, np.append(runs["file"], min(end, self.parsed_to))[1:]
 
     def records(self, start: int, end: int) -> list[tuple[int, int, str, str]]:
-        """What the payload [start, end) consists of: (offset, size, what, detail), in order, no gap, no overlap.
+        """What the payload [start, end) consists of: (offset, size, what, detail), no gap, no overlap.
 
         Pages of one kind and block in a row are one entry, `detail` being their number and the block.
         """
@@ -637,7 +527,7 @@ class Ram:
                 out += self._list_records(offset)
             else:
                 what = _WHAT[kind] + ("s" if kind in KINDS and count > 1 else "")
-                detail = f"{count} × {self._blocks[block].name}" if kind in KINDS else ""
+                detail = f"{count} x {self._blocks[block].name}" if kind in KINDS else ""
                 out.append((offset, stop - offset, what, detail))
         return out
 
@@ -677,7 +567,7 @@ class Ram:
             else:
                 named = number != NO_BLOCK and not head & CONTINUE
                 name = self._blocks[number].raw_name if named else b""
-                parts.append(_put_be64(head) + (bytes([len(name)]) + name if named else b""))
+                parts.append(put_be64(head) + (bytes([len(name)]) + name if named else b""))
                 parts.append(self._view[file + len(parts[-1]) : stop])
             waiting += stop - file
             if waiting > 1 << 20:
@@ -686,31 +576,30 @@ class Ram:
         yield b"".join(parts)
 
     def _build_run(self, file: int, head: int, count: int) -> Iterator[memoryview]:
-        assert self._page_size is not None
         stride = self._stride(head)
         most = max(1, (4 << 20) // stride)
         for done in range(0, count, most):
             n = min(most, count - done)
             out = np.empty((n, stride), np.uint8)
-            words = np.uint64(head) + np.uint64(self._page_size) * np.arange(done, done + n, dtype=np.uint64)
+            words = np.uint64(head) + np.uint64(self._page) * np.arange(done, done + n, dtype=np.uint64)
             out[:, :8] = words.astype(">u8").view(np.uint8).reshape(n, 8)
             out[:, 8:] = np.ndarray((n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1))
-            yield memoryview(out).cast("B")
+            yield out.reshape(-1).data
 
     def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
-        yield _put_be64(head)
+        yield put_be64(head)
         for block in self._lists[file]:
             entry = block.build()
             yield entry
             yield self._view[block.offset + len(entry) : block.end]
 
-    # -- channels ----------------------------------------------------------------------------------------------------
+    # -- channels --------------------------------------------------------------------------------------------
 
     def add_channel(self, view: memoryview) -> Channel:
         """Join the pages of a multifd connection; parse the main stream's RAM before reading memory."""
-        channel = Channel(view, page_size=self._page_size)
-        if self._page_size is None:
-            self._page_size, self.page_size_source = channel.page_size, "inferred"
+        channel = Channel(view, page_size=self.page_size)
+        if not self._page:
+            self._page, self.page_size_source = channel.page_size, "inferred"
         self._channels.append(channel)
         self._memory.clear()
         return channel
@@ -725,12 +614,12 @@ class Ram:
             )
         return self._numbers[name]
 
-    def _channel_runs(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """A channel's pages as runs (`file` counts in its full pages), and the number of syncs before each run."""
+    def _channel_runs(self, number: int) -> np.ndarray:
+        """A channel's pages as runs (`file` counts in its full pages)."""
         channel = self._channels[number]
         size = channel.page_size
-        if size != self._page_size:
-            raise StreamError(f"a channel of pages of {size} bytes", offset=0, expected=f"{self._page_size} bytes")
+        if size != self._page:
+            raise StreamError(f"a channel of pages of {size} bytes", offset=0, expected=f"{self._page} bytes")
         parts = []
         for index, packet in enumerate(channel.packets):
             offsets = channel.offsets(packet)
@@ -744,7 +633,7 @@ class Ram:
                     offset=packet.offset,
                     expected=f"page offsets below its size 0x{limit:x}",
                 )
-            rows = np.empty(len(offsets), [*RUN.descr, ("sync", "u4")])
+            rows = np.empty(len(offsets), CHANNEL_RUN)
             full = np.arange(len(offsets)) < packet.normal
             rows["file"] = int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
             rows["head"] = offsets | np.where(full, PAGE, ZERO).astype(np.uint64)
@@ -755,23 +644,22 @@ class Ram:
             rows = rows[first]
             rows["count"] = count
             parts.append(rows)
-        rows = np.concatenate(parts) if parts else np.empty(0, [*RUN.descr, ("sync", "u4")])
-        return rows[list(RUN.names)], rows["sync"]
+        return np.concatenate(parts) if parts else np.empty(0, CHANNEL_RUN)
 
-    # -- guest memory ------------------------------------------------------------------------------------------------
+    # -- guest memory ----------------------------------------------------------------------------------------
 
     def read(self, block: str, offset: int, size: int) -> bytes:
         """`size` bytes of guest memory at `offset` in a RAMBlock, as the destination would have them.
 
-        The last write of a page wins; what was never sent is zero. Raises `KeyError` for an unknown block, `ValueError`
-        for a range outside it, `StreamError` where a page cannot be decoded.
+        The last write of a page wins; what was never sent is zero. Raises `KeyError` for an unknown block,
+        `ValueError` for a range outside it, `StreamError` where a page cannot be decoded.
         """
         number = self._numbers_by_name[block]
         length = self._blocks[number].used_length
         if not 0 <= offset <= offset + size <= length:
             raise ValueError(f"bytes {offset} to {offset + size} of a RAM block of {length}")
         out = bytearray(size)
-        page = self._page_size or 1
+        page = self._page or 1
         for at, data in self._memory_of(number).pieces(offset // page * page, -(-(offset + size) // page) * page):
             begin, end = max(at, offset), min(at + len(data), offset + size)
             out[begin - offset : end - offset] = data[begin - at : end - at]
@@ -787,7 +675,8 @@ class Ram:
     ) -> int:
         """Write one RAMBlock's content, with holes where it is zero; the number of bytes that are not holes.
 
-        `out` is a path (which must not exist unless `overwrite`) or an empty seekable binary file.
+        `out` is a path (which must not exist unless `overwrite`) or an empty file opened for writing in
+        binary.
         """
         from tqdm.auto import tqdm
 
@@ -796,14 +685,17 @@ class Ram:
         written = 0
         with contextlib.ExitStack() as stack:
             if isinstance(out, (str, os.PathLike)):
-                out = stack.enter_context(Path(out).open("wb" if overwrite else "xb", buffering=0))
+                out = stack.enter_context(Path(out).open("wb" if overwrite else "xb"))
             bar = stack.enter_context(
                 tqdm(total=length, unit="B", unit_scale=True, desc=printable(block), disable=not progress)
             )
-            out.truncate(length)
+            try:
+                out.truncate(length)
+            except (OSError, OverflowError) as error:
+                raise StreamError(f"RAM block {block!r} of {length} bytes: {error}") from None
             for at, data in self._memory_of(number).pieces(0, length):
                 out.seek(at)
-                out.write(data)
+                out.write(data[: length - at])
                 written += len(data)
                 bar.update(len(data))
         return written
@@ -818,13 +710,15 @@ class Ram:
         return self._memory[number]
 
     def _make_memory(self, number: int) -> GuestMemory:
-        block, size = self._blocks[number], self._page_size or 1
+        block, size = self._blocks[number], self._page or 1
         if block.bitmap_offset is not None and block.pages_offset is not None:
             n = block.used_length // size
             return MappedMemory(self._view, block.bitmap_offset, block.pages_offset, n, size)
         # Pages of one sync round are in no order among the channels, and none is written twice in it.
         tables = [(0, self._runs, self._syncs())]
-        tables += [(n + 1, *self._channel_runs(n)) for n in range(len(self._channels))]
+        for n in range(len(self._channels)):
+            rows = self._channel_runs(n)
+            tables.append((n + 1, rows, rows["sync"]))
         parts, syncs = [], []
         for source, runs, sync in tables:
             which = runs["block"] == number
