@@ -175,7 +175,8 @@ class _Reading:
     ) -> int:
         """An array that is described element by element; of length 1 it does not show that."""
         for index in range(count):
-            entry = dict(base) if count == 1 else base | {"index": index + field.get("index", 0)}
+            alone = count == 1 and "index" not in field
+            entry = dict(base) if alone else base | {"index": index + field.get("index", 0)}
             self.path.append(index if self.each else 0)
             end = self.element(field, entry, size, offset)
             self.path.pop()
