@@ -239,6 +239,23 @@ def test_unknown_sections_and_versions() -> None:
     assert layouts.resolve("cpu", 4, view, 0, plausible_end=lambda end: True) is None
 
 
+def test_least_release() -> None:
+    machines = ["pseries-2.6", "pseries-2.12-sxxm", "pc-q35-10.2", "s390-ccw-virtio-5.2", "mac99", None]
+    assert [layouts.least_release(m) for m in machines] == ["2.6", "2.12", "10.2", "5.2", None, None]
+
+
+def test_the_least_release_chooses_among_names() -> None:
+    """Up to 2.12 the second field of `timer` was a dummy, since 3.0 it is unused: the bytes are the same."""
+
+    def second(release: str | None) -> str:
+        view = memoryview(bytes(24))
+        return layouts.resolve("timer", 2, view, 0, plausible_end=lambda e: e == 24, release=release)["fields"][1][
+            "name"
+        ]
+
+    assert [second(r) for r in (None, "2.6", "2.12.0", "4.0", "7.2")] == ["dummy", "dummy", "dummy", "unused", "unused"]
+
+
 def test_bus_paths_are_left_out_of_the_name() -> None:
     view = memoryview(bytes(8))
     for idstr in ("spapr/rtc", "a/b/spapr/rtc"):

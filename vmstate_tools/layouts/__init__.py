@@ -83,6 +83,12 @@ def resolve(
     return None
 
 
+def least_release(machine: str | None) -> str | None:
+    """The first release that had a versioned machine type (`pseries-2.6`): a stream of it is not older."""
+    match = re.search(r"-(\d+\.\d+)(-sxxm)?$", machine or "")
+    return match[1] if match else None
+
+
 class _MisfitError(Exception):
     """The bytes are not of the variants chosen."""
 
