@@ -16,21 +16,10 @@ if TYPE_CHECKING:
 
 Fact = tuple[str, str, str]
 
-#: Kinds of fact, with the files (below the ppc folder, or "/path") they are read from.
+#: Where the facts are read from: below the ppc folder, or "/path".
 _INIT = (*ppc.HEADERS, *ppc.INIT, *ppc.INIT_HELPERS)
-_PARTS = {
-    "cpu": (
-        *_INIT,
-        ppc.TRANSLATE,
-        ppc.MODELS,
-        "kvm.c",
-        "/hw/ppc/spapr.c",
-        "/hw/ppc/spapr_cpu_core.c",
-        "/hw/spapr.c",
-    ),
-    "section": ("machine.c", "cpu.h"),
-    "gates": (*ppc.INIT, "/hw/ppc/spapr.c"),
-}
+_SPAPR = ("/hw/ppc/spapr.c", "/hw/ppc/spapr_cpu_core.c", "/hw/spapr.c")
+_FILES = (*_INIT, ppc.TRANSLATE, ppc.MODELS, "kvm.c", "machine.c", *_SPAPR)
 #: A commit matters only if a line it changes speaks of one of these.
 _MATTERS = "|".join(
     (
@@ -111,7 +100,7 @@ def _holds(repo: Repo, commit: str) -> bool:
 
 
 def _commits(repo: Repo, old: str, new: str) -> list[str]:
-    paths = sorted({p for names in _PARTS.values() for n in names for p in _paths(n)})
+    paths = sorted({p for name in _FILES for p in _paths(name)})
     out = repo.git(
         "log", "--reverse", "--topo-order", "--no-merges", "--format=%H", "-G", _MATTERS, "--extended-regexp",
         f"{old}..{new}", "--", *paths,
@@ -127,58 +116,81 @@ _read: dict[tuple[Any, ...], dict[Fact, str]] = {}
 
 
 def _all(repo: Repo, revision: str) -> dict[Fact, str]:
+    """Every fact of a revision; a part whose sources are as they were is not read again."""
     tree = ppc.Tree(repo, revision)
-    others = repo.blobs(revision, [n[1:] for n in _PARTS["cpu"] if n.startswith("/")])
+
+    def of(*names: str) -> tuple[str | None, ...]:
+        return tuple(tree.blobs.get(f"{tree.folder}/{name}") for name in names)
+
+    spapr = repo.blobs(revision, [name[1:] for name in _SPAPR])
+    # Until 0.14 the flags stood in translate.c, which changes often.
+    constants = of(*_INIT, *(() if tree.has("machine.c") and _flags_in_header(tree) else (ppc.TRANSLATE,)))
+    keys: dict[str, tuple[Any, ...]] = {
+        "cpu": constants,
+        "models": constants if not tree.has(ppc.MODELS) else of(ppc.MODELS, *ppc.HEADERS),
+        "adjustments": (of(*ppc.HEADERS), tuple(ppc.altering(tree))),
+        "section": of("machine.c", *ppc.HEADERS),
+        "gates": (*of(*ppc.INIT), *spapr.values()),
+    }
     facts: dict[Fact, str] = {}
-    for part, names in _PARTS.items():
-        key = (
-            part,
-            *(
-                others.get(n[1:]) if n.startswith("/") else tree.blobs.get(f"{tree.folder}/{n}")
-                for n in names
-            ),
-        )
-        if key not in _read:
-            if len(_read) > 400:
+    for part, key in keys.items():
+        if (part, key) not in _read:
+            if len(_read) > 1000:
                 _read.clear()
-            _read[key] = _facts(tree, part)
-        facts |= _read[key]
+            _read[part, key] = _PARTS[part](tree)
+        facts |= _read[part, key]
     return facts
 
 
-def _facts(tree: ppc.Tree, part: str) -> dict[Fact, str]:
-    found: dict[Fact, str] = {}
-    if part == "cpu":
-        facts = ppc.read(tree)
-        found |= {("flag", name, word): f"{value:#x}" for (word, name), value in facts.flags.items()}
-        for family, words in facts.families.items():
-            found |= {("family", family, word): f"{value:#x}" for word, value in words._asdict().items()}
-        found |= {
-            ("model", name, ""): f"{model.family} {model.pvr:#010x} {model.svr:#010x}"
-            for name, model in facts.models.items()
-        }
-        found |= {("alias", alias, ""): model for alias, model in facts.aliases.items()}
-        for item in facts.adjustments:
-            key = ("adjustment", f"{item.role} {item.op}", item.word)
-            value = item.value | int(found.get(key, "0"), 16) if item.op == "host" else item.value
-            found[key] = f"{value:#x}"
-    elif part == "section":
-        fields, masks = vmsd.read(tree)
-        found |= {("mask", mask.op, mask.word): f"{mask.value:#x} {mask.gate}".strip() for mask in masks}
-        unused: dict[str, int] = {}
-        for row in fields:
-            name = row.name if row.position else row.vmsd
-            if row.treatment == "unused":
-                name = f"unused[{unused.setdefault(row.vmsd, 0)}]"
-                unused[row.vmsd] += 1
-            parts = (row.macro, row.treatment, row.test, row.elements, row.version, row.minimum)
-            found["field", f"{row.vmsd}:{name}" if row.position else row.vmsd, ""] = " ".join(
-                str(p) for p in parts if p not in ("", None)
-            )
-    else:
-        for gate in machines.gates(tree):
-            found["gate", gate.property, ""] = f"{gate.value} for pseries-{gate.machine} and older"
+def _flags_in_header(tree: ppc.Tree) -> bool:
+    return "PPC_INSNS_BASE" in (tree.repo.read(tree.revision, f"{tree.folder}/cpu.h") or "")
+
+
+def _cpu(tree: ppc.Tree) -> dict[Fact, str]:
+    found = {("flag", name, word): f"{value:#x}" for (word, name), value in ppc.flags(tree).items()}
+    for family, words in ppc.families(tree).items():
+        found |= {("family", family, word): f"{value:#x}" for word, value in words._asdict().items()}
     return found
+
+
+def _models(tree: ppc.Tree) -> dict[Fact, str]:
+    models, aliases = ppc.models(tree)
+    found = {("model", n, ""): f"{m.family} {m.pvr:#010x} {m.svr:#010x}" for n, m in models.items()}
+    return found | {("alias", alias, ""): model for alias, model in aliases.items()}
+
+
+def _adjustments(tree: ppc.Tree) -> dict[Fact, str]:
+    found: dict[Fact, str] = {}
+    for item in ppc.adjustments(tree):
+        key = ("adjustment", f"{item.role} {item.op}", item.word)
+        value = item.value | int(found.get(key, "0"), 16) if item.op == "host" else item.value
+        found[key] = f"{value:#x}"
+    return found
+
+
+def _section(tree: ppc.Tree) -> dict[Fact, str]:
+    fields, masks = vmsd.read(tree)
+    found: dict[Fact, str] = {("mask", m.op, m.word): f"{m.value:#x} {m.gate}".strip() for m in masks}
+    unused: dict[str, int] = {}
+    for row in fields:
+        name = row.name
+        if row.treatment == "unused":
+            name = f"unused[{unused.setdefault(row.vmsd, 0)}]"
+            unused[row.vmsd] += 1
+        parts = (row.macro, row.treatment, row.test, row.elements, row.version, row.minimum)
+        item = f"{row.vmsd}:{name}" if row.position else row.vmsd
+        found["field", item, ""] = " ".join(str(p) for p in parts if p not in ("", None))
+    return found
+
+
+def _gates(tree: ppc.Tree) -> dict[Fact, str]:
+    return {
+        ("gate", gate.property, ""): f"{gate.value} for pseries-{gate.machine} and older"
+        for gate in machines.gates(tree)
+    }
+
+
+_PARTS = {"cpu": _cpu, "models": _models, "adjustments": _adjustments, "section": _section, "gates": _gates}
 
 
 def _difference(before: dict[Fact, str], after: dict[Fact, str]) -> dict[Fact, tuple[str, str]]:

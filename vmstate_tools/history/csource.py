@@ -44,7 +44,7 @@ _COMMENT_OR_LITERAL = re.compile(r"/\*.*?\*/|//[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?
 _TOKEN = re.compile(
     r"\s+|[A-Za-z_]\w*|\.?\d(?:[eEpP][+-]|[\w.])*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|##|.", re.DOTALL
 )
-_NAME = re.compile(r"[A-Za-z_]\w*\Z")
+_CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 
 
 @dataclass(frozen=True)
@@ -250,13 +250,16 @@ def _condition(
 
 
 def _expand_functions(text: str, macros: Mapping[str, Macro | None], path: str) -> str:
-    functions = {m.name: m for m in macros.values() if m is not None and m.params is not None}
-    if not functions or not re.search(rf"\b(?:{'|'.join(functions)})\s*\(", text):
+    called = {name: macros[name] for name in set(_CALL.findall(text)) if name in macros}
+    if not any(m is not None and m.params is not None for m in called.values()):
         return text
+    functions = {m.name: m for m in macros.values() if m is not None and m.params is not None}
     return _expand(_TOKEN.findall(text), functions, frozenset(), path)
 
 
 def _expand(tokens: list[str], functions: Mapping[str, Macro], hidden: frozenset[str], path: str) -> str:
+    if not functions.keys() & set(tokens):
+        return "".join(tokens)
     out: list[str] = []
     at = 0
     while at < len(tokens):
@@ -307,31 +310,31 @@ def _substitute(
     if len(args) != len(params):
         raise CatalogError(f"{path}: {macro.name} takes {len(params)} arguments, {len(args)} given")
     raw = dict(zip(params, args, strict=True))
-    body = [t for t in _TOKEN.findall(macro.body)]
+    body = _body(macro.body)
     out: list[str] = []
     at = 0
     while at < len(body):
         token = body[at]
-        solid = [t for t in body[at + 1 :] if not t.isspace()]
-        if token == "#" and solid and solid[0] in raw:
-            out.append('"' + raw[solid[0]].replace("\\", "\\\\").replace('"', '\\"') + '"')
-            at = body.index(solid[0], at) + 1
+        following = body[at + 1] if at + 1 < len(body) else ""
+        if token == "#" and following in raw:
+            out.append('"' + raw[following].replace("\\", "\\\\").replace('"', '\\"') + '"')
+            at += 1
         elif token == "##":
-            while out and out[-1].isspace():
-                out.pop()
-            while body[at + 1].isspace():
-                at += 1
-            out.append(raw.get(body[at + 1], body[at + 1]))
-            at += 2
-        elif token in raw:
-            pasted = bool(solid) and solid[0] == "##"
-            out.append(raw[token] if pasted else _expand(_TOKEN.findall(raw[token]), functions, hidden, path))
+            out.append(raw.get(following, following))
             at += 1
+        elif token in raw and following != "##":
+            out.append(_expand(_TOKEN.findall(raw[token]), functions, hidden, path))
         else:
-            out.append(token)
-            at += 1
+            out.append(raw.get(token, token))
+        at += 1
     again = _TOKEN.findall("".join(out))
     return _expand(again, functions, hidden | {macro.name}, path).replace("\n", " ")
+
+
+@cache
+def _body(text: str) -> list[str]:
+    """Tokens of a macro's body, without the space around ##."""
+    return _TOKEN.findall(re.sub(r"\s*##\s*", "##", text))
 
 
 # Evaluation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,7 @@ from vmstate_tools.history.csource import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tree_sitter import Node
 
@@ -45,7 +46,6 @@ INIT = ("translate_init.c", "translate_init.inc.c", "translate_init.c.inc", "cpu
 INIT_HELPERS = ("helper_regs.c",)
 MODELS = "cpu-models.c"
 TRANSLATE = "translate.c"
-SOURCES = (*HEADERS, *INIT, *INIT_HELPERS, MODELS, TRANSLATE, "kvm.c", "machine.c")
 
 _ASSIGNED = r"(insns_flags2?|msr_mask|nb_BATs) *[-+|&^]?=[^=]|alter_insns\("
 #: Which code alters the words of a CPU after its family gave them, by function: everything else is an error.
@@ -116,10 +116,6 @@ class Tree:
     def has(self, name: str) -> bool:
         return f"{self.folder}/{name}" in self.blobs
 
-    def key(self, names: tuple[str, ...] = SOURCES) -> tuple[str | None, ...]:
-        """Equal for two revisions whose named files are the same."""
-        return tuple(self.blobs.get(f"{self.folder}/{n}") for n in names)
-
     def unit(self, name: str, expand: bool = True) -> Unit:
         path = f"{self.folder}/{name}"
         return self.at(path, self.blobs[path], expand)
@@ -170,32 +166,61 @@ def read(tree: Tree) -> Facts:
     ------
     CatalogError : a construct that is not understood, with revision, file and line.
     """
-    try:
+    return Facts(flags(tree), families(tree), *models(tree), adjustments(tree))
+
+
+def families(tree: Tree) -> dict[str, Words]:
+    """Family → the words its class and init function give a CPU. Raises CatalogError as `read`."""
+    with _at_revision(tree):
         values = constants(tree)
-        init = next(tree.unit(n) for n in INIT if tree.has(n))
+        init = _init(tree)
         functions = {name: (init, node) for name, node in init.functions().items()}
         for name in INIT_HELPERS:
             if tree.has(name):
                 unit = tree.unit(name)
                 functions |= {n: (unit, node) for n, node in unit.functions().items()}
         bats = _Bats(functions, values)
-        table = next((n for n in walk(init.root, "init_declarator") if _declares(n, "ppc_defs")), None)
-        if table is not None:
-            families, models = _from_table(init, table, values, bats)
-            aliases: dict[str, str] = {}
-        else:
-            families = _from_classes(init, values, bats)
-            models, aliases = _models(tree.unit(MODELS), values)
-        return Facts(_flags(values), families, models, aliases, _adjustments(tree, values))
+        table = _table(init)
+        return _from_classes(init, values, bats) if table is None else _from_table(init, table, values, bats)
+
+
+def models(tree: Tree) -> tuple[dict[str, Model], dict[str, str]]:
+    """Models by name, and alias → model. Raises CatalogError as `read`."""
+    with _at_revision(tree):
+        table = _table(_init(tree))
+        if table is None:
+            return _models(tree.unit(MODELS), constants(tree))
+        return _models_from_table(_init(tree), table, constants(tree)), {}
+
+
+@contextmanager
+def _at_revision(tree: Tree) -> Iterator[None]:
+    try:
+        yield
     except CatalogError as error:
         raise CatalogError(f"{tree.revision}: {error}") from None
 
 
+def _init(tree: Tree) -> Unit:
+    return next(tree.unit(n) for n in INIT if tree.has(n))
+
+
+def _table(init: Unit) -> Node | None:
+    """Until 1.4: the array of all CPU definitions."""
+    return next((n for n in walk(init.root, "init_declarator") if _declares(n, "ppc_defs")), None)
+
+
 def _declares(node: Node, name: str) -> bool:
-    declarator = node.child_by_field_name("declarator")
+    declarator: Node | None = node
     while declarator is not None and declarator.type != "identifier":
         declarator = declarator.child_by_field_name("declarator")
     return declarator is not None and text_of(declarator) == name
+
+
+def flags(tree: Tree) -> dict[tuple[str, str], int]:
+    """(word, name) → the bit. Raises CatalogError as `read`."""
+    with _at_revision(tree):
+        return _flags(constants(tree))
 
 
 def _flags(values: Evaluator) -> dict[tuple[str, str], int]:
@@ -217,31 +242,38 @@ def _flags(values: Evaluator) -> dict[tuple[str, str], int]:
     return found
 
 
-def _from_table(
-    unit: Unit, table: Node, values: Evaluator, bats: _Bats
-) -> tuple[dict[str, Words], dict[str, Model]]:
-    """Until 1.4: one array of definitions, whose macro puts the family's name into the names it pastes."""
-    families: dict[str, Words] = {}
-    models: dict[str, Model] = {}
-    entries = table.child_by_field_name("value")
-    assert entries is not None
-    for entry in entries.named_children:
-        where = unit.where(entry)
-        if entry.type != "initializer_list" or entry.has_error:
-            raise CatalogError(f"{where}: CPU definition {text_of(entry)[:60]!r} not understood")
-        fields = designated(entry)
-        family = text_of(fields["insns_flags"]).removeprefix("POWERPC_INSNS_")
-        if family not in families:
-            families[family] = Words(
+def _from_table(unit: Unit, table: Node, values: Evaluator, bats: _Bats) -> dict[str, Words]:
+    """The definitions' macro puts the family's name into the names it pastes."""
+    found: dict[str, Words] = {}
+    for where, family, fields in _definitions(unit, table):
+        if family not in found:
+            found[family] = Words(
                 values.node(fields["msr_mask"], where),
                 values.node(fields["insns_flags"], where),
                 values.node(fields["insns_flags2"], where) if "insns_flags2" in fields else 0,
                 bats.of(_target(fields["init_proc"], values), where),
             )
-        models[values.text(fields["name"], where)] = Model(
+    return found
+
+
+def _models_from_table(unit: Unit, table: Node, values: Evaluator) -> dict[str, Model]:
+    return {
+        values.text(fields["name"], where): Model(
             family, values.node(fields["pvr"], where), values.node(fields["svr"], where)
         )
-    return families, models
+        for where, family, fields in _definitions(unit, table)
+    }
+
+
+def _definitions(unit: Unit, table: Node) -> Iterator[tuple[str, str, dict[str, Node]]]:
+    for entry in child(table, "value").named_children:
+        if entry.type == "comment":
+            continue
+        where = unit.where(entry)
+        if entry.type != "initializer_list" or entry.has_error:
+            raise CatalogError(f"{where}: CPU definition {text_of(entry)[:60]!r} not understood")
+        fields = designated(entry)
+        yield where, text_of(fields["insns_flags"]).removeprefix("POWERPC_INSNS_"), fields
 
 
 def _target(node: Node, values: Evaluator) -> str:
@@ -461,21 +493,26 @@ def _integer(values: Evaluator, node: Node, where: str) -> int | None:
         return None
 
 
-def _adjustments(tree: Tree, values: Evaluator) -> tuple[Adjustment, ...]:
-    """What TCG, KVM and the pseries machine do to the words after the family gave them."""
-    found: list[Adjustment] = []
-    for path in tree.repo.grep(tree.revision, _ASSIGNED, tree.folder, "hw/ppc", *_spapr(tree)):
-        if not path.endswith((".c", ".inc")) or path.endswith("/machine.c"):
-            continue
-        unit = tree.at(path, tree.blobs.get(path))
-        for name, node in unit.functions().items():
-            if re.search(_ASSIGNED, text_of(node)):
-                found += _adjust(unit, name, node, values)
-    return tuple(sorted(set(found)))
+def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
+    """What TCG, KVM and the pseries machine do to the words after the family gave them.
+
+    Raises CatalogError as `read`, also where code not known to the reader alters a word.
+    """
+    with _at_revision(tree):
+        values = constants(tree)
+        found: list[Adjustment] = []
+        for path in sorted({path for path, _ in altering(tree)}):
+            unit = tree.at(path, tree.blobs.get(path))
+            for name, node in unit.functions().items():
+                if re.search(_ASSIGNED, text_of(node)):
+                    found += _adjust(unit, name, node, values)
+        return tuple(sorted(set(found)))
 
 
-def _spapr(tree: Tree) -> list[str]:
-    return list(tree.repo.blobs(tree.revision, ["hw/spapr.c"]))
+def altering(tree: Tree) -> list[tuple[str, str]]:
+    """(path, line) of the code that alters one of the words."""
+    lines = tree.repo.grep(tree.revision, _ASSIGNED, tree.folder, "hw/ppc", "hw/spapr.c")
+    return [(p, line) for p, line in lines if p.endswith((".c", ".inc")) and not p.endswith("/machine.c")]
 
 
 def _adjust(unit: Unit, function: str, node: Node, values: Evaluator) -> list[Adjustment]:
@@ -500,6 +537,3 @@ def _adjust(unit: Unit, function: str, node: Node, values: Evaluator) -> list[Ad
             word = re.split(r"->|\.", text_of(pointer))[-1]
             found.append(Adjustment("kvm", word, "host", values.node(flag, where)))
     return found
-
-
-__all__ = ["PPC64", "SOURCES", "WORDS", "Adjustment", "Facts", "Model", "Tree", "Words", "constants", "read"]

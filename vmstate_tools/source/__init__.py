@@ -81,9 +81,7 @@ class Source:
             if kind == "libvirt":
                 self.start, self.meta[kind] = libvirt.read_header(self.view, self.start, name)
                 if not self.meta[kind]["finished"]:
-                    self.damage = StreamError(
-                        "libvirt did not finish this image (LibvirtQemudPart)", file=name
-                    )
+                    self.damage = StreamError("libvirt did not finish this image (LibvirtQemudPart)", file=name)
                 continue
             rest = self.view[self.start :]
             if kind == "qcow2":
