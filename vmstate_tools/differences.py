@@ -40,7 +40,7 @@ def diff(
     """Every difference between two streams, or between two descriptions, a row each.
 
     Columns: section, instance_id (Int64; NA for the configuration), vmsd, path, kind, a and b (what either side has:
-    int, bool, bytes or text; None where it has nothing), flags (of msr_mask, insns_flags and insns_flags2: `-NAME` for a
+    int, bool, bytes or text; None where it has nothing), flags (of msr_mask, insns_flags, insns_flags2: `-NAME` for a
     flag that only `a` has, `+NAME` for one that only `b` has, separated by commas).
 
     Kinds: `value`; `type`, `size`, `name` and `version` of a field, section or vmsd; `only in a`, `only in b`;

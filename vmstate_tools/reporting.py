@@ -297,8 +297,8 @@ def error_line(error: dict[str, Any]) -> str:
 def method(found: Findings) -> str:
     return (
         f"Read by vmstate_tools {__version__} from the streams alone: each section by the description that its stream "
-        "carries, or by a built-in one. The words are fields of the section 'cpu'. Release and CPU model are those of the "
-        "manifest.csv beside the streams; the machine type is the stream's own where it says one, else the manifest's. A "
+        "carries, or by a built-in one. The words are fields of the section 'cpu'. Release and CPU model are what the "
+        "manifest.csv beside the streams says; the machine type is what the stream says, or else the manifest. A "
         "change is told against the release before, of those for which there is a stream."
     )
 
