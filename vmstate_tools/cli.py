@@ -514,7 +514,7 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
     from vmstate_tools.arrays import format_value
 
     def cell(value: Any) -> str:
-        text = value if isinstance(value, str) else format_value(value)
+        text = format_value(value)
         return text if len(text) <= 20 else text[:19] + "…"
 
     _print_table(
