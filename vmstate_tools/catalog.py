@@ -90,9 +90,7 @@ def resolve(release: str, nearest: bool = False) -> str:
     if nearest and older:
         return _releases()[max(older)]["release"]
     known = sorted(_releases())
-    ends = (
-        f"{_releases()[known[0]]['release']} to {_releases()[known[-1]]['release']}" if known else "nothing"
-    )
+    ends = f"{_releases()[known[0]]['release']} to {_releases()[known[-1]]['release']}" if known else "nothing"
     raise CatalogError(f"QEMU {release} is not in the catalog, which covers {ends}")
 
 
@@ -425,7 +423,5 @@ def history(
         )
         before = now
     if not found:
-        raise CatalogError(
-            f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}"
-        )
+        raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}")
     return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "uint64"))

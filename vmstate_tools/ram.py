@@ -464,7 +464,7 @@ class Ram:
         return pd.DataFrame(self.page_counts()).astype({"block": "str"})
 
     def page_counts(self) -> dict[str, Any]:
-        """The columns of `pages`, for where pandas would cost more time than reading the stream."""
+        """The columns of `pages`, for where a frame is not needed."""
         n = len(self._blocks)
         runs = self._runs
         numbers = runs["block"]

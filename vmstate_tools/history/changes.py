@@ -53,9 +53,7 @@ def _step(old: Release, new: Release) -> list[dict[str, Any]]:
     before, after = _all(old.repo, old.revision), _all(new.repo, new.revision)
     if before == after:
         return []
-    repo = next(
-        (r for r in (new.repo, old.repo) if _holds(r, old.commit.hash) and _holds(r, new.commit.hash)), None
-    )
+    repo = next((r for r in (new.repo, old.repo) if _holds(r, old.commit.hash) and _holds(r, new.commit.hash)), None)
     found: list[dict[str, Any]] = []
     explained: dict[Fact, str] = {}
     if repo is not None:
@@ -75,9 +73,7 @@ def _step(old: Release, new: Release) -> list[dict[str, Any]]:
     return found
 
 
-def _row(
-    release: str, commit: str, date: str, subject: str, fact: Fact, was: str, now: str
-) -> dict[str, Any]:
+def _row(release: str, commit: str, date: str, subject: str, fact: Fact, was: str, now: str) -> dict[str, Any]:
     return {
         "release": release,
         "commit": commit,

@@ -223,9 +223,7 @@ def _definition(rest: str, path: str, line: int) -> Macro:
     return Macro(match[1], params, match[4].strip(), path, line)
 
 
-def _condition(
-    word: str, rest: str, config: Mapping[str, str], macros: Mapping[str, Macro | None], where: str
-) -> bool:
+def _condition(word: str, rest: str, config: Mapping[str, str], macros: Mapping[str, Macro | None], where: str) -> bool:
     def is_defined(name: str) -> bool:
         return name in config or name in macros
 

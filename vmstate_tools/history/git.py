@@ -106,9 +106,7 @@ class Repo:
         For repositories without tags: a release is tagged on the commit that sets VERSION.
         """
         found: dict[str, str] = {}
-        for commit in self.git(
-            "log", "--first-parent", "--format=%H", *self.main_lines, "--", "VERSION"
-        ).split():
+        for commit in self.git("log", "--first-parent", "--format=%H", *self.main_lines, "--", "VERSION").split():
             version = (self.read(commit, "VERSION") or "").strip()
             if re.fullmatch(r"\d+\.\d+\.\d+", version) and int(version.split(".")[2]) < 50:
                 found.setdefault(version, commit)
@@ -116,9 +114,7 @@ class Repo:
 
     @cached_property
     def main_lines(self) -> list[str]:
-        names = self.git(
-            "for-each-ref", "--format=%(refname)", "refs/heads/master", "refs/heads/main"
-        ).split()
+        names = self.git("for-each-ref", "--format=%(refname)", "refs/heads/master", "refs/heads/main").split()
         return names or ["HEAD"]
 
     def close(self) -> None:

@@ -55,13 +55,9 @@ def gates(tree: Tree) -> list[Gate]:
         ):
             if driver in ("TYPE_POWERPC_CPU", '"powerpc64-cpu"', '"powerpc-cpu"') and prop in members:
                 if version is None:
-                    raise CatalogError(
-                        f"{tree.revision}: {spapr.path}: {prop} set in {scope}: which machine?"
-                    )
+                    raise CatalogError(f"{tree.revision}: {spapr.path}: {prop} set in {scope}: which machine?")
                 value = re.sub(r"stringify\((\w+)\)", r"\1", value)
-                found.append(
-                    Gate(members[prop][0], prop, members[prop][1], f"{version[1]}.{version[2]}", value)
-                )
+                found.append(Gate(members[prop][0], prop, members[prop][1], f"{version[1]}.{version[2]}", value))
     return sorted(set(found))
 
 
@@ -96,9 +92,7 @@ def default_cpus(tree: Tree) -> dict[str, str]:
         cpu = _first_cpu(start, functions, set())
         if cpu:
             found[machine] = cpu
-    base = _first_cpu("spapr_machine_class_init", functions, set()) or _first_cpu(
-        "ppc_spapr_init", functions, set()
-    )
+    base = _first_cpu("spapr_machine_class_init", functions, set()) or _first_cpu("ppc_spapr_init", functions, set())
     for name in functions:
         match = _PSERIES.fullmatch(name)
         if match:

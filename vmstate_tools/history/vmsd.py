@@ -149,11 +149,7 @@ class _Reader:
         return Field(path, 0, name, macro, "equal" if "EQUAL" in suffixes else "plain", elements=elements)
 
     def size(self, node: Node, where: str) -> int:
-        return (
-            8
-            if re.fullmatch(r"sizeof\s*\(\s*target_ulong\s*\)", text_of(node))
-            else self.values.node(node, where)
-        )
+        return 8 if re.fullmatch(r"sizeof\s*\(\s*target_ulong\s*\)", text_of(node)) else self.values.node(node, where)
 
 
 def _list(node: Node | None) -> list[Node]:
