@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
