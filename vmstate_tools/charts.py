@@ -451,8 +451,8 @@ def release_pairs(cpu: pd.DataFrame, ax: Axes | None = None, *, by: str = "relea
             ax.add_patch(Rectangle((x, y), 1, 1, facecolor=shade, edgecolor=INK, linewidth=0.5))
             if cells[y, x]:
                 ax.text(x + 0.5, y + 0.52, str(cells[y, x]), ha="center", va="center")
-    ax.set_xlim(0, n)
-    ax.set_ylim(n, 0)
+    ax.set_xlim(-0.02, n + 0.02)
+    ax.set_ylim(n + 0.02, -0.02)
     ax.set_xticks(np.arange(n) + 0.5, list(table.columns))
     ax.set_yticks(np.arange(n) + 0.5, list(table.index))
     ax.tick_params(length=0)
