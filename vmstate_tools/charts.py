@@ -323,7 +323,7 @@ def _listed(names: Sequence[str], length: int) -> str:
 
 def _groups(stream: Stream, section: Section) -> list[tuple[str, int, int]]:
     """(name, offset in the payload, size) of fields, subsection headers included, arrays and structs taken together."""
-    if section.description is None:
+    if not section.described:
         leaves = [(leaf.path, leaf.offset - section.payload_offset, leaf.size) for leaf in section.leaves]
         return _joined(leaves or [("opaque", 0, section.payload_size)])
     layout = stream.layout(section)

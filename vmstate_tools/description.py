@@ -72,8 +72,15 @@ class Description:
     instance_id: int
     vmsd: Vmsd
     origin: str  # 'vmdesc', 'dump', 'built-in' or 'borrowed'
-    old_style: bool = False  # registered by hand: its vmsd is one buffer
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)  # what decode derives from it
+
+    @property
+    def opaque(self) -> bool:
+        """Is all it tells a size? Of sections registered by hand, and of `virtio` since 2.7."""
+        fields = self.vmsd.fields
+        return len(fields) == 1 and (
+            fields[0].type == "virtio" or (fields[0].type, fields[0].name) == ("buffer", "data")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +169,7 @@ def _built_in(text: bytes) -> Description:
 def _device(entry: dict[str, Any], origin: str = "vmdesc") -> Description:
     # QEMU up to 5.2 prints instance_id signed.
     instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
-    old_style = "vmsd_name" not in entry
-    return Description(_text(entry["name"]), instance_id, _vmsd(entry, _text(entry["name"])), origin, old_style)
+    return Description(_text(entry["name"]), instance_id, _vmsd(entry, _text(entry["name"])), origin)
 
 
 def _vmsd(entry: dict[str, Any], default_name: str = "") -> Vmsd:
