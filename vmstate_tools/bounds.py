@@ -40,6 +40,8 @@ def end_of_opaque(
 
 def is_header(view: memoryview, offset: int) -> bool:
     """Does a section header stand here that a device could have written?"""
+    if offset + 6 > len(view):
+        return False
     length = view[offset + 5]
     tail = offset + 6 + length
     if tail + 8 > len(view) or int.from_bytes(view[offset + 1 : offset + 5], "big") >= _MAX_SECTION_ID:

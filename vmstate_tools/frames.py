@@ -91,7 +91,7 @@ def _rows(stream: Stream, described: Sequence[Section], fold: int | None) -> Row
     """The rows of these sections: made once for all streams with the same descriptions."""
     layouts = [stream.layout(s) for s in described]
     cache: dict[Any, Any] = stream.vmdesc.cache if stream.vmdesc is not None else {}
-    key = ("rows", fold, tuple(id(layout) for layout in layouts))
+    key = ("rows", fold, tuple(layouts))  # by identity; as a key they stay alive, and no other takes their id
     rows = cache.get(key)
     if rows is None:
         rows = rows_of(layouts, fold)
