@@ -425,7 +425,7 @@ def cpu_words(
 
 def _of(cpu: pd.DataFrame) -> str:
     """For a title: the model, where all rows are of one."""
-    models = cpu["model"].dropna().str.lower().unique() if "model" in cpu else []
+    models = cpu["model"].dropna().str.lower().unique().tolist() if "model" in cpu else []
     return f" of {_cut(models[0], 30)}" if len(models) == 1 and models[0] else ""
 
 
