@@ -183,9 +183,7 @@ class Ram:
 
     def _add(self, file: int, head: int, block: int, end: int) -> None:
         if end > self._size:
-            raise StreamError(
-                "the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}"
-            )
+            raise StreamError("the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}")
         self._pending.append((file, head, 1, block))
         if len(self._pending) >= 65536:
             self._flush()
@@ -262,9 +260,7 @@ class Ram:
         # zlib's compressBound, which QEMU's loader holds the length against
         limit = self._page + (self._page >> 12) + (self._page >> 14) + (self._page >> 25) + 13
         if not 0 < length <= limit:
-            raise StreamError(
-                f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes"
-            )
+            raise StreamError(f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes")
         return 4 + int(length)
 
     def _beyond(self, offset: int, head: int, block: int) -> StreamError:
@@ -428,6 +424,11 @@ class Ram:
         return self._table
 
     @property
+    def block_list(self) -> list[Block]:
+        """The RAMBlocks in the stream's order."""
+        return list(self._blocks)
+
+    @property
     def blocks(self) -> pd.DataFrame:
         """One row per RAMBlock, in the stream's order.
 
@@ -460,6 +461,10 @@ class Ram:
         """
         import pandas as pd
 
+        return pd.DataFrame(self.page_counts()).astype({"block": "str"})
+
+    def page_counts(self) -> dict[str, Any]:
+        """The columns of `pages`, for where a frame is not needed."""
         n = len(self._blocks)
         runs = self._runs
         numbers = runs["block"]
@@ -471,7 +476,7 @@ class Ram:
             ends - runs["file"],
         )
         own = numbers != NO_BLOCK
-        table: dict[str, Any] = {"block": pd.array([b.name for b in self._blocks], "str")}
+        table: dict[str, Any] = {"block": [b.name for b in self._blocks]}
         for kind, name in KINDS.items():
             which = own & (runs["head"] & np.uint64(kind) != 0)
             table[name] = _sum(numbers[which], runs["count"][which], n)
@@ -492,7 +497,7 @@ class Ram:
                 if packet.normal + packet.zero:
                     bytes_[self._packet_block(packet)] += packet.size + packet.data_size
         table["bytes"] = bytes_
-        return pd.DataFrame(table)
+        return table
 
     def _between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The runs of the payload [start, end), and where each ends."""
@@ -578,9 +583,7 @@ class Ram:
             out = np.empty((n, stride), np.uint8)
             words = np.uint64(head) + np.uint64(self._page) * np.arange(done, done + n, dtype=np.uint64)
             out[:, :8] = words.astype(">u8").view(np.uint8).reshape(n, 8)
-            out[:, 8:] = np.ndarray(
-                (n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1)
-            )
+            out[:, 8:] = np.ndarray((n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1))
             yield out.reshape(-1).data
 
     def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
@@ -632,9 +635,7 @@ class Ram:
                 )
             rows = np.empty(len(offsets), CHANNEL_RUN)
             full = np.arange(len(offsets)) < packet.normal
-            rows["file"] = (
-                int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
-            )
+            rows["file"] = int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
             rows["head"] = offsets | np.where(full, PAGE, ZERO).astype(np.uint64)
             rows["block"] = block
             rows["sync"] = packet.sync
@@ -659,9 +660,7 @@ class Ram:
             raise ValueError(f"bytes {offset} to {offset + size} of a RAM block of {length}")
         out = bytearray(size)
         page = self._page or 1
-        for at, data in self._memory_of(number).pieces(
-            offset // page * page, -(-(offset + size) // page) * page
-        ):
+        for at, data in self._memory_of(number).pieces(offset // page * page, -(-(offset + size) // page) * page):
             begin, end = max(at, offset), min(at + len(data), offset + size)
             out[begin - offset : end - offset] = data[begin - at : end - at]
         return bytes(out)

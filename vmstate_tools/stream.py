@@ -6,13 +6,13 @@ import contextlib
 import functools
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from vmstate_tools import handwritten, wire
+from vmstate_tools import handwritten, layouts, wire
 from vmstate_tools.bounds import end_of_opaque, is_header
-from vmstate_tools.description import Description, StreamDescription, find_vmdesc, read_vmdesc, size_of
+from vmstate_tools.description import Description, StreamDescription, built_in, find_vmdesc, read_vmdesc, size_of
 from vmstate_tools.errors import StreamError
 from vmstate_tools.nullarrays import with_holes
 from vmstate_tools.ram import Ram
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vmstate_tools.decode import Layout
+    from vmstate_tools.multifd import Channel
 
 
 @dataclass(eq=False, slots=True)
@@ -59,6 +60,11 @@ class Section:
         return self.header.size + self.payload_size + (self.footer.size if self.footer else 0)
 
     @property
+    def described(self) -> bool:
+        """Are its fields what `description` says? Otherwise `leaves` has them, or nothing has."""
+        return self.description is not None and not self.leaves
+
+    @property
     def label(self) -> str:
         return f"{self.idstr}/{self.instance_id}"
 
@@ -67,6 +73,11 @@ class Section:
             f"<Section {self.label} version {self.version_id} {self.part} "
             f"at {self.offset}, {self.size} bytes, {self.how}>"
         )
+
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import section_html
+
+        return section_html(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +95,27 @@ class Stream:
     Parameters
     ----------
     source : where the bytes come from.
+    channels : the further connections of a multifd migration; their pages join `ram`.
     description : a stream's or vmdesc's description to use for sections this one does not describe.
     partial : keep what came before an error; the error is then in `error`.
     """
 
-    def __init__(self, source: Source, *, description: StreamDescription | None = None, partial: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        channels: Sequence[Source] = (),
+        description: StreamDescription | None = None,
+        partial: bool = False,
+    ) -> None:
         self.source = source
+        self._channel_sources = channels
         self.name = source.name
         self._view = source.view
         self._borrowed = description
         self._partial = partial
         self._error: StreamError | None = None
+        self.channels: list[Channel] = []  # filled by the walk
         with self._located():
             self.header = self._read_header()
 
@@ -109,6 +130,8 @@ class Stream:
             err.file = err.file or self.name
             if section is not None and err.section is None:
                 err.section = section.label
+            if section is not None and err.offset is None:
+                err.offset = section.payload_offset
             raise
 
     def _read_header(self) -> wire.Parsed:
@@ -137,14 +160,20 @@ class Stream:
         if self._vmdesc_place is None:
             return None
         offset, size = self._vmdesc_place
+        try:
+            return self._read_vmdesc(offset, size)
+        except StreamError as err:
+            if not self._partial:
+                raise
+            self._error = err
+            return None
+
+    def _read_vmdesc(self, offset: int, size: int) -> StreamDescription:
         with self._located():
             try:
                 return read_vmdesc(bytes(self._view[offset + 5 : offset + size]))
             except StreamError as err:
                 err.offset = offset + 5 + (err.offset or 0)
-                if self._partial:
-                    self._error = err
-                    return None
                 raise
 
     @functools.cached_property
@@ -163,6 +192,12 @@ class Stream:
                 raise
             self._error = err
         end = max((r.offset + r.size for r in records), default=0)
+        for channel in self._channel_sources:
+            try:
+                self.channels.append(walk.ram.add_channel(channel.view))
+            except StreamError as err:
+                err.file = channel.name
+                raise
         if end < len(self._view):
             records.append(_Gap(end, len(self._view) - end, "not read" if self._error else "behind the stream"))
         self._walked = walk
@@ -246,7 +281,7 @@ class Stream:
         for leaf in which.leaves:
             if leaf.path == path:
                 return leaf.value
-        if which.description is None:
+        if not which.described:
             raise KeyError(f"section {which.label} of {self.name} has no field {path!r}: it is {which.how}")
         layout = self.layout(which)
         found = [(i, n) for i, n in layout.find(path) if vmsd in (None, layout.vmsds[i])]
@@ -321,7 +356,7 @@ class Stream:
             elif section.how == "ram":
                 for offset, size, what, *detail in self.ram.records(start, end):
                     yield offset, size, what, label, detail[0] if detail else ""
-            elif section.description is not None:
+            elif section.described:
                 layout = self.layout(section)
                 tiles = [
                     (o, s, "field", p)
@@ -368,7 +403,7 @@ class Stream:
             return self.ram.build(start, end)
         if section.leaves:
             return (handwritten.build(section.leaves),)
-        if section.description is not None:
+        if section.described:
             from vmstate_tools.decode import encode
 
             return (encode(self.layout(section), self._view[start:end]),)
@@ -377,8 +412,12 @@ class Stream:
     # -- housekeeping -------------------------------------------------------------------------------------------
 
     def close(self) -> None:
+        if "_records" in self.__dict__:
+            self._walked.close()
         self._view = memoryview(b"")
-        self.source.close()
+        self.channels.clear()
+        for source in (self.source, *self._channel_sources):
+            source.close()
 
     def __enter__(self) -> Stream:
         return self
@@ -388,6 +427,11 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {self.name}: {len(self.sections)} sections, machine {self.machine or 'not said'}>"
+
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import stream_html
+
+        return stream_html(self)
 
 
 _WHAT = {
@@ -428,6 +472,18 @@ class _Walk:
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
 
     @functools.cached_property
+    def least_release(self) -> str | None:
+        """The first release that had this machine type, where it says."""
+        name = self.configuration.get("name")
+        return layouts.least_release(name) if name else None
+
+    def close(self) -> None:
+        """Let go of the view."""
+        self.view = memoryview(b"")
+        if "ram" in self.__dict__:
+            self.ram.close()
+
+    @functools.cached_property
     def ram(self) -> Ram:
         bits = self.configuration.get("page_bits")
         vmdesc = self.stream.vmdesc
@@ -458,7 +514,10 @@ class _Walk:
                 raise StreamError(f"found 0x{kind:02x}", offset=offset, expected=expected)
         offset = self.add(wire.parse(wire.EOF, self.view, offset, expected))
         if offset < len(self.view) and self.view[offset] == Record.VMDESCRIPTION:
-            self.add(wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc"))
+            record = wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc")
+            self.add(record)
+            if self.stream._vmdesc_place is None:  # it does not even look like one: say what is wrong with it
+                self.stream._read_vmdesc(record.offset, record.size)
 
     def add(self, record: wire.Parsed) -> int:
         self.records.append(record)
@@ -479,15 +538,16 @@ class _Walk:
                     expected=f"one of {[wire.name(n) for n in wire.CONFIGURATION_SUBSECTIONS]}",
                 )
             body = wire.parse(fmt, self.view, offset, f"subsection {wire.name(header.value.name)}")
+            if (bits := body.value.get("page_bits")) is not None and not 8 <= bits <= 30:
+                raise StreamError(
+                    f"{bits} target page bits", offset=offset, section="configuration", expected="between 8 and 30"
+                )
             offset = self.add(body)
             for key, value in body.value.items():
                 if key == "capabilities":
                     self.configuration[key] = [wire.name(v) for v in value]
                 elif key in ("page_bits", "uuid"):
                     self.configuration[key] = value
-        bits = self.configuration.get("page_bits")
-        if bits is not None and not 8 <= bits <= 30:
-            raise StreamError(f"{bits} target page bits", section="configuration", expected="between 8 and 30")
         return offset
 
     def command(self, offset: int) -> int:
@@ -519,6 +579,8 @@ class _Walk:
                     offset=end,
                     expected=f"the footer of section id {section.section_id}",
                 )
+            if self.stream._partial and section.description is not None:
+                self.stream.layout(section)  # what is kept can be decoded
             self.records.append(section)
         return end
 
@@ -526,7 +588,7 @@ class _Walk:
         """May this section's payload end here: is its footer, or the next record, to be seen?"""
         view = self.view
         if end >= len(view):
-            return False
+            return end == len(view) and self.stream._partial and not self.footers
         if self.footers:
             return view[end : end + 5] == bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
         kind = view[end]
@@ -561,20 +623,28 @@ class _Walk:
         start, key = section.payload_offset, (section.idstr, section.instance_id)
         if section.idstr == "ram":
             section.how = "ram"
+            if section.part == "full":
+                raise StreamError("a ram section in one piece", offset=section.offset, expected="a start, part or end")
             return self.ram.parse(start, part=section.part)
         own = self.devices[key].pop(0) if section.part == "full" and self.devices.get(key) else None
-        if handwritten.known(section.idstr) and (own is None or own.old_style):
-            end, leaves = handwritten.parse(
-                section.idstr,
-                self.view,
-                start,
-                part=section.part,
-                version_id=section.version_id,
-                state=self.states.setdefault(key, {}),
-            )
-            if own is None or end == start + size_of(own.vmsd):
-                section.how, section.leaves = "handwritten", leaves
-                return end
+        if handwritten.known(section.idstr) and (own is None or own.opaque):
+            try:
+                end, leaves = handwritten.parse(
+                    section.idstr,
+                    self.view,
+                    start,
+                    part=section.part,
+                    version_id=section.version_id,
+                    state=self.states.setdefault(key, {}),
+                )
+            except StreamError:
+                # A version this reader does not know: what describes or bounds the section serves.
+                if section.part != "full":
+                    raise
+            else:
+                if self.fits(section, end) and (own is None or end == start + size_of(own.vmsd)):
+                    section.how, section.leaves, section.description = "handwritten", leaves, own
+                    return end
         if own is not None:
             fitting = self.fitting(section, own)
             if fitting is None:
@@ -596,6 +666,19 @@ class _Walk:
                 section.description = None
         if section.description is not None:
             return start + size_of(section.description.vmsd)
+        if section.part == "full":
+            found = layouts.resolve(
+                section.idstr,
+                section.version_id,
+                self.view,
+                start,
+                plausible_end=lambda end: self.fits(section, end),
+                release=self.least_release,
+                instance_id=section.instance_id,
+            )
+            if found is not None:
+                section.how, section.description = "built-in", built_in(found)
+                return start + size_of(section.description.vmsd)
         section.how = "opaque"
         end, section.bounded_by = end_of_opaque(
             self.view, start, section.section_id, footers=self.footers, seen=self.open
@@ -622,33 +705,52 @@ class _Walk:
         return True
 
 
+Where = str | os.PathLike[str] | bytes | BinaryIO
+
+
 def open_stream(
-    where: str | os.PathLike[str] | bytes | BinaryIO,
+    where: Where | Sequence[Where],
     *,
     description: Stream | StreamDescription | str | os.PathLike[str] | None = None,
     partial: bool = False,
     snapshot: str | None = None,
+    max_size: int | None = None,
 ) -> Stream:
     """Open a migration stream.
 
     Parameters
     ----------
     where : a path, a URL, `-` for standard input, bytes, or a binary file; compressed or in a container
-        (libvirt save image, qcow2 with internal snapshots) as it comes.
+        (libvirt save image, qcow2 with internal snapshots) as it comes. A list of these is one migration
+        captured connection by connection: its main stream and its multifd channels, in any order.
     description : another stream, or its path, whose vmdesc describes sections this stream does not describe.
     partial : keep what came before an error instead of raising it; `Stream.error` has it.
     snapshot : which internal snapshot of a qcow2 image, by name or id.
+    max_size : most bytes to unpack from a compressed file.
 
-    Raises StreamError, or OSError where the file cannot be read.
+    Raises StreamError, or OSError where a file cannot be read.
     """
     if isinstance(description, (str, os.PathLike)):
         with open_stream(description) as other:
             description = other.vmdesc
     elif isinstance(description, Stream):
         description = description.vmdesc
-    source = open_source(where, snapshot=snapshot, partial=partial)
-    try:
-        return Stream(source, description=description, partial=partial)
-    except BaseException:
-        source.close()
-        raise
+    parts: Sequence[Any] = where if isinstance(where, (list, tuple)) else (where,)
+    with contextlib.ExitStack() as stack:
+        sources = [
+            stack.enter_context(
+                open_source(each, snapshot=snapshot, partial=partial, max_size=max_size, channel=len(parts) > 1)
+            )
+            for each in parts
+        ]
+        main = [source for source in sources if not source.is_channel]
+        if len(main) != 1:
+            raise StreamError(
+                f"{len(main)} of these {len(sources)} connections are main streams",
+                file=", ".join(source.name for source in main or sources),
+                expected="one main stream and its multifd channels",
+            )
+        channels = [source for source in sources if source.is_channel]
+        stream = Stream(main[0], channels=channels, description=description, partial=partial)
+        stack.pop_all()
+    return stream

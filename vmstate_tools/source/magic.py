@@ -44,13 +44,13 @@ _OTHERS = {
     b"Rar!": "a rar archive",
     b"KDMV": "a VMDK image",
     b"vhdxfile": "a VHDX image",
-    b"\x11\x22\x33\x44": "a further channel of a multifd migration",
 }
-_LONGEST = max(map(len, CONTAINERS))
+CHANNEL = b"\x11\x22\x33\x44\x00\x00\x00\x01"  # MULTIFD_MAGIC and MULTIFD_VERSION: migration/multifd.c
+_LONGEST = max(len(CHANNEL), *map(len, CONTAINERS))
 
 
 def identify(view: memoryview, file: str, start: int = 0) -> tuple[str, int]:
-    """What `view[start:]` holds: ("stream" or a container's name, its offset in view).
+    """What `view[start:]` holds: ("stream", "channel" or a container's name, its offset in view).
 
     A stream may stand behind a lead-in of zero or foreign bytes; containers must come first. A few bytes
     that may be the start of a cut magic count as a stream.
@@ -80,6 +80,8 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
     first = bytes(view[start : start + _LONGEST])
     if first.startswith(STREAM):
         return "stream", start
+    if first.startswith(CHANNEL):
+        return "channel", start
     for magic, kind in CONTAINERS.items():
         if first.startswith(magic):
             return kind, start

@@ -103,9 +103,7 @@ def _snapshots(view: memoryview, file: str) -> Iterator[Snapshot]:
         if stop > len(view):
             raise bad("a snapshot outside the file", at)
         # Older images have less of the extra data, or none.
-        large, disk, icount = _EXTRA.unpack(
-            bytes(view[extra_at:id_at][: _EXTRA.size]).ljust(_EXTRA.size, b"\x00")
-        )
+        large, disk, icount = _EXTRA.unpack(bytes(view[extra_at:id_at][: _EXTRA.size]).ljust(_EXTRA.size, b"\x00"))
         yield Snapshot(
             id=bytes(view[id_at:name_at]).decode("utf-8", "replace"),
             name=bytes(view[name_at:stop]).decode("utf-8", "replace"),
