@@ -178,6 +178,21 @@ def family(cpu: str, release: str, nearest: bool = False) -> str:
         raise CatalogError(f"QEMU {release} has no ppc64 CPU model or family {cpu!r}") from None
 
 
+def models(release: str, nearest: bool = False) -> list[Model]:
+    """Every model of a release."""
+    return list(_models(resolve(release, nearest)).values())
+
+
+def families(release: str, nearest: bool = False) -> list[str]:
+    """The names of a release's families."""
+    return list(_families(resolve(release, nearest)))
+
+
+def has_machine(machine: str, release: str, nearest: bool = False) -> bool:
+    """Whether a release has a machine type (of those whose default CPU is known; since 1.5)."""
+    return any(row["machine"] == machine for row in _at("machines", resolve(release, nearest)))
+
+
 def default_cpu(machine: str, release: str, nearest: bool = False) -> str:
     """The CPU a machine type takes under TCG where `-cpu` is not given.
 
@@ -369,6 +384,53 @@ def changes(item: str | None = None, kind: str | None = None) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=columns)
     frame["date"] = pd.to_datetime(frame["date"])
     return frame
+
+
+def causes(
+    release: str,
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    families: Container[str],
+    models: Iterable[str] = (),
+    accel: str | None = None,
+    machine: str | None = None,
+) -> list[dict[str, str]]:
+    """The commits behind a difference between a release and the one before it: those that changed a bit of it.
+
+    Parameters
+    ----------
+    before, after : the words, by name.
+    families, models : whose changes count; a model's is that it moved to another family.
+    accel, machine : as for `words`: whose masks count.
+
+    Returns
+    -------
+    list of {commit, date, subject, word, bits}, oldest first: `bits` of `word` that differ and that the commit changed,
+    all of them for a model that moved (word ""). A commit that changed two words is there twice.
+    """
+    differ = {word: before[word] ^ after[word] for word in before}
+    lower = {name.lower() for name in models}
+    found = []
+    for row in table("changes"):
+        if row["release"] != release or not row["commit"]:
+            continue
+        bits: int | None = None
+        if row["kind"] == "family" and row["item"] in families and row["before"] and row["after"]:
+            bits = (int(row["before"], 16) ^ int(row["after"], 16)) & differ.get(row["word"], 0)
+        elif row["kind"] == "adjustment" and row["item"] in _masking(accel, machine):
+            was, now = (int(row[k], 16) if row[k] else _ALL_ONES for k in ("before", "after"))
+            bits = (was ^ now) & differ.get(row["word"], 0)
+        elif row["kind"] == "model" and row["item"].lower() in lower and row["before"] and row["after"]:
+            bits = 0 if row["before"].split()[0] == row["after"].split()[0] else _ALL_ONES
+        if bits:
+            found.append({**{k: row[k] for k in ("commit", "date", "subject", "word")}, "bits": bits})
+    return found
+
+
+def _masking(accel: str | None, machine: str | None) -> set[str]:
+    """Items of the changes that are masks on the words of such a CPU."""
+    pseries = machine is not None and machine.startswith("pseries")
+    return ({"tcg and"} if accel == "tcg" else set()) | ({"pseries and"} if pseries else set())
 
 
 def history(
