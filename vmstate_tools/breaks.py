@@ -36,7 +36,11 @@ def releases(since: str = FIRST, until: str | None = None, machine: str | None =
         release = row["release"]
         own = release in (row["families_as"], row["fields_as"]) or release in masks
         wanted = row["kind"] == "release" or (row["kind"] == "stable" and own)
-        if wanted and low <= release_key(release) <= high and (machine is None or catalog.has_machine(machine, release)):
+        if (
+            wanted
+            and low <= release_key(release) <= high
+            and (machine is None or catalog.has_machine(machine, release))
+        ):
             found.append(release)
     return found
 
@@ -110,7 +114,7 @@ def steps(
             b = _without(catalog.words(now, new, accel, machine)._asdict(), ignored)
             if a == b:
                 continue
-            causes = catalog.causes(new, a, b, {was, now}, members, accel, machine)
+            causes = catalog.causes(new, a, b, {was, now}, members if was != now else (), accel, machine)
             rows.append(
                 (
                     new,
@@ -121,7 +125,7 @@ def steps(
                     [word for word in catalog.WORDS if a[word] != b[word]],
                     [n for word in flags.WORDS for n in flags.decode(word, b[word] & ~a[word], new)],
                     [n for word in flags.WORDS for n in flags.decode(word, a[word] & ~b[word], old)],
-                    causes,
+                    catalog.commits_of(causes),
                 )
             )
     return pd.DataFrame(rows, columns=columns)

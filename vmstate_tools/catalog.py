@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmstate_tools import flags
 from vmstate_tools.bundled import data_path
@@ -17,6 +17,8 @@ from vmstate_tools.errors import CatalogError
 from vmstate_tools.flags import release_key
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping
+
     import pandas as pd
 
 WORDS = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
@@ -394,7 +396,7 @@ def causes(
     models: Iterable[str] = (),
     accel: str | None = None,
     machine: str | None = None,
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """The commits behind a difference between a release and the one before it: those that changed a bit of it.
 
     Parameters
@@ -410,7 +412,7 @@ def causes(
     """
     differ = {word: before[word] ^ after[word] for word in before}
     lower = {name.lower() for name in models}
-    found = []
+    found: list[dict[str, Any]] = []
     for row in table("changes"):
         if row["release"] != release or not row["commit"]:
             continue
@@ -448,7 +450,7 @@ def history(
     -------
     A row per release that has the family: release, date, family, msr_mask, insns_flags and insns_flags2
     (uint64), nb_BATs, added and removed (lists of flag names over the three words, against the row before)
-    and commits (list of {commit, date, subject} that changed the family's class words in this step).
+    and commits (list of {commit, date, subject} that changed a bit that differs; see `causes`).
 
     Raises
     ------
@@ -456,10 +458,6 @@ def history(
     """
     import pandas as pd
 
-    commits: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in table("changes"):
-        if row["kind"] == "family" and row["commit"]:
-            commits.setdefault((row["release"], row["item"]), {})[row["commit"]] = row
     found = []
     before: Words | None = None
     for row in table("releases"):
@@ -482,13 +480,22 @@ def history(
                 **now._asdict(),
                 "added": [n for d in change.values() for n in d.added],
                 "removed": [n for d in removed.values() for n in d.removed],
-                "commits": [
-                    {"commit": c["commit"], "date": c["date"], "subject": c["subject"]}
-                    for c in commits.get((release, name), {}).values()
-                ],
+                "commits": _commits(release, before, now, name, accel, machine) if before is not None else [],
             }
         )
         before = now
     if not found:
         raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}")
     return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "uint64"))
+
+
+def _commits(
+    release: str, before: Words, now: Words, name: str, accel: str | None, machine: str | None
+) -> list[dict[str, str]]:
+    found = causes(release, before._asdict(), now._asdict(), {name}, (), accel, machine)
+    return commits_of(found)
+
+
+def commits_of(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Each commit of `causes` once: {commit, date, subject}."""
+    return list({c["commit"]: {k: c[k] for k in ("commit", "date", "subject")} for c in found}.values())
