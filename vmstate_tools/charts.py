@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -568,20 +569,14 @@ def flag_history(
         if text := _listed(notes.get(bit, []), 56):
             at = edges[-1] + 0.008 * (edges[-1] - edges[0])
             ax.text(at, y + 0.53, text, va="center", fontsize=7.5)
-    names = {flag.value.bit_length() - 1: flag.name for flag in flags.known(word)}
-    union = flags.decode(word, functools.reduce(int.__or__, (1 << b for b in bits)))
+    # By the name it had when it came: later releases reuse bits of msr_mask for other CPUs.
+    first = [next(r for r, v in zip(releases, values, strict=True) if v >> bit & 1) for bit in bits]
+    names = [flags.decode(word, 1 << bit, release)[0] for bit, release in zip(bits, first, strict=True)]
     ax.set_ylim(len(bits), 0)
-    ax.set_yticks(
-        np.arange(len(bits)) + 0.5, [name if len(name) < 30 else names[b] for name, b in zip(union, bits, strict=True)]
-    )
+    ax.set_yticks(np.arange(len(bits)) + 0.5, [_cut(name, 24) for name in names])
     ax.tick_params(axis="y", length=0, labelsize=8.5)
-    what = f" under {accel.upper()}" if accel else ""
-    ax.set_title(
-        f"{word} of {_cut(history['family'].iloc[-1], 20)}{what}" + (f" on {_cut(machine, 20)}" if machine else "")
-    )
-    if dates:
-        ax.title.set_position((0, 1))
-        ax.set_title(ax.get_title(loc="left"), pad=34)
+    where = (f" under {accel.upper()}" if accel else "") + (f" on {_cut(machine, 20)}" if machine else "")
+    ax.set_title(f"{word} of {_cut(history['family'].iloc[-1], 20)}{where}", pad=34 if dates else 10)
     return ax
 
 
@@ -589,7 +584,7 @@ def _flag_commits(history: pd.DataFrame, word: str, accel: str | None, machine: 
     """Bit → for each of its changes the sign, the release and the commit."""
     found: dict[int, list[str]] = {}
     rows = history[["release", "family", *catalog.WORDS]].to_dict("records")
-    for old, new in zip(rows, rows[1:], strict=False):
+    for old, new in itertools.pairwise(rows):
         before, after = ({w: int(row[w]) for w in catalog.WORDS} for row in (old, new))
         causes = catalog.causes(new["release"], before, after, {new["family"]}, (), accel, machine)
         for bit in range(64):
@@ -660,35 +655,31 @@ def word_bits(
     `release`: whose names of the bits; None: any.
     """
     differ = [bit for bit in range(63, -1, -1) if (a ^ b) >> bit & 1]
-    ax = _axes(ax, 11, 1.5 + (1.5 if differ else 0))
+    labels = [f"{'+' if b >> bit & 1 else '−'} {_cut(flags.decode(word, 1 << bit, release)[0], 24)}" for bit in differ]
+    unit = 0.19  # inches of a row
+    below = 4 + max(map(len, labels)) * 0.08 / unit if labels else 3.2
+    ax = _axes(ax, 11, (below + 1.2) * unit + 0.4)
     place = {bit: 63 - bit + (63 - bit) // 4 * 0.5 for bit in range(64)}
     for y, value in enumerate((a, b)):
         top = y * 1.25
         for bit, x in place.items():
-            here = bool(value >> bit & 1)
-            ax.add_patch(
-                Rectangle(
-                    (x, top), 1, 1, facecolor=MID if here else PAPER, edgecolor=LIGHT if not here else PAPER, lw=0.6
-                )
-            )
-            if bit in differ:
-                ax.add_patch(Rectangle((x, top), 1, 1, facecolor=DARK if here else PAPER, edgecolor=INK, linewidth=1.4))
+            here, other = bool(value >> bit & 1), bit in differ
+            shade = (DARK if other else MID) if here else PAPER
+            edge, wide = (INK, 1.4) if other else (LIGHT, 0.6)
+            ax.add_patch(Rectangle((x, top), 1, 1, facecolor=shade, edgecolor=edge, linewidth=wide, zorder=2 + other))
         for digit in range(16):
             text = f"{value >> 4 * (15 - digit) & 15:x}"
-            ax.text(
-                digit * 4.5 + 2, top + (-0.18 if y == 0 else 1.2), text, ha="center", va="bottom" if y == 0 else "top"
-            )
+            at = top - 0.18 if y == 0 else top + 1.2
+            ax.text(digit * 4.5 + 2, at, text, ha="center", va="bottom" if y == 0 else "top")
     ends = [place[bit] + 0.5 for bit in differ]
-    spread = _spread(ends, 1.75)
-    if spread and spread[-1] > 71:  # no room to the right: move them left together
-        spread = [-x for x in reversed(_spread([-e for e in reversed(ends)], 1.75))] if len(spread) < 40 else spread
-    for x, bit, end in zip(spread, differ, ends, strict=True):
-        ax.plot([end, end, x, x], [2.25, 2.95, 3.35, 3.5], color=INK, linewidth=0.7)
-        name = flags.decode(word, 1 << bit, release)[0]
-        sign = "+" if b >> bit & 1 else "−"
-        ax.text(x, 3.6, f"{sign} {_cut(name, 24)}", rotation=-90, ha="center", va="top", fontsize=8.5)
+    # Apart enough to read, and moved back left where they run out at the right.
+    spread = _spread(ends, 1.1)
+    spread = [71.5 - x for x in reversed(_spread([max(71.5 - x, 0.3) for x in reversed(spread)], 1.1))]
+    for x, end, label in zip(spread, ends, labels, strict=True):
+        ax.plot([end, end, x, x], [2.25, 3.2, 3.65, 3.85], color=INK, linewidth=0.7)
+        ax.text(x, 4, label, rotation=-90, ha="center", va="top", fontsize=8.5)
     ax.set_xlim(-0.2, 71.7)
-    ax.set_ylim(3.6 + 7.4 if differ else 3.2, -1.2)
+    ax.set_ylim(below, -1.2)
     ax.set_xticks([])
     ax.set_yticks([0.5, 1.75], [_cut(n, 24) for n in names])
     ax.tick_params(axis="y", length=0)
