@@ -46,17 +46,18 @@ def releases(since: str = FIRST, until: str | None = None, machine: str | None =
 
 
 def running(cpu: str, release: str, accel: str | None = "tcg", machine: str | None = None) -> Words | None:
-    """The words of a running CPU (`catalog.words`); None where the release has no such CPU."""
+    """The words of a running CPU (`catalog.words`); None where the release has no such CPU.
+
+    Raises
+    ------
+    CatalogError : unknown release or accelerator.
+    """
+    release = catalog.resolve(release)
     try:
-        return catalog.words(cpu, release, accel, machine)._asdict()
+        catalog.family(cpu, release)
     except CatalogError:
-        if not _known(release):
-            raise
         return None
-
-
-def _known(release: str) -> bool:
-    return catalog.resolve(release) != ""
+    return catalog.words(cpu, release, accel, machine)._asdict()
 
 
 def servers(release: str) -> list[str]:
@@ -177,10 +178,9 @@ def classes(
 
 
 def _sent(cpu: str, release: str, machine: str, accel: str) -> Words | None:
-    try:
-        return catalog.stream_words(release, machine, cpu, accel)
-    except CatalogError:
+    if running(cpu, release, accel, machine) is None:
         return None
+    return catalog.stream_words(release, machine, cpu, accel)
 
 
 @cache
@@ -216,7 +216,7 @@ def pairs(
             for destination in there:
                 order = release_key(destination) > release_key(source)
                 direction = "same" if source == destination else "forward" if order else "backward"
-                shipped, words = _outcome(sent[source] or {}, own[destination] or {}, treatment(destination, machine))
+                shipped, words = _meet(sent[source] or {}, own[destination] or {}, treatment(destination, machine))
                 strict, loads = own[source] == own[destination], shipped in ("equal", "ignored", "not sent")
                 effect = ("broken", "as before") if strict else ("still refused", "repaired")
                 rows.append((cpu, source, destination, direction, strict, shipped, words, loads, effect[loads]))
@@ -226,7 +226,19 @@ def pairs(
     )
 
 
-def _outcome(sent: Words, own: Words, treated: dict[str, str]) -> tuple[str, list[str]]:
+def meet(machine: str, cpu: str, source: str, destination: str, accel: str = "tcg") -> tuple[str, list[str]]:
+    """What a destination does with the words of a stream: `shipped` and `words` of `pairs`.
+
+    Raises
+    ------
+    CatalogError : unknown release, or one that lacks the CPU.
+    """
+    sent = catalog.stream_words(source, machine, cpu, accel)
+    own = catalog.words(cpu, destination, accel, machine)._asdict()
+    return _meet(sent, own, treatment(catalog.resolve(destination), machine))
+
+
+def _meet(sent: Words, own: Words, treated: dict[str, str]) -> tuple[str, list[str]]:
     if sent.keys() != treated.keys():
         return "layout", []
     if not sent:
@@ -236,3 +248,60 @@ def _outcome(sent: Words, own: Words, treated: dict[str, str]) -> tuple[str, lis
         return "ignored", []
     differ = [word for word in checked if sent[word] != own[word]]
     return ("differ" if differ else "equal"), differ
+
+
+def grid(found: pd.DataFrame, cpu: str) -> pd.DataFrame:
+    """Sources × destinations of one CPU of `pairs`: `shipped`; neighbouring releases that behave alike are one.
+
+    A checked word that differs is named; `(broken)`: a check without any fix would have passed.
+    """
+    one = found[found["cpu"] == cpu]
+    cells = [
+        (f"differ: {', '.join(words)}" if words else shipped) + (" (broken)" if effect == "broken" else "")
+        for words, shipped, effect in zip(one["words"], one["shipped"], one["effect"], strict=True)
+    ]
+    order = list(dict.fromkeys(one["source"]))
+    table = one.assign(cell=cells).pivot_table("cell", "source", "destination", aggfunc="first").loc[order, order]
+    return _merged(_merged(table).T).T
+
+
+def _merged(table: pd.DataFrame) -> pd.DataFrame:
+    """Neighbouring rows that are equal become one, named by the first and the last."""
+    runs: list[list[str]] = []
+    for name in map(str, table.index):
+        if runs and table.loc[name].equals(table.loc[runs[-1][0]]):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    merged = table.loc[[run[0] for run in runs]]
+    merged.index = pd.Index(
+        [run[0] if len(run) == 1 else f"{run[0]} … {run[-1]}" for run in runs], name=table.index.name
+    )
+    return merged
+
+
+#: From whom a flag's instructions can be run on, the widest first.
+WHO = ("program", "system", "hypervisor", "nobody")
+
+
+def effects(found: pd.DataFrame) -> pd.DataFrame:
+    """Who could notice the flags of `steps`: a row per step, family and flag.
+
+    Returns
+    -------
+    release, family, flag, change (+ or −), tcg: who in a TCG guest can run what the flag allows (`program`: any
+    program, `system`: the operating system, `hypervisor`: nobody in a pseries guest, `nobody`: it changes nothing
+    that can be run); what: those instructions; kvm: what of it QEMU itself shows to a guest under KVM, where the host
+    runs the instructions ("": nothing). NA where `data/catalog/effects.csv` does not say.
+    """
+    known = {row["name"]: row for row in catalog.table("effects")}
+    rows = []
+    for row in found.to_dict("records"):
+        for change, names in (("+", row["added"]), ("−", row["removed"])):
+            for name in names:
+                about = next((known[part] for part in name.split("/") if part in known), {})
+                rows.append(
+                    (row["release"], row["family"], name, change, *(about.get(key) for key in ("tcg", "what", "kvm")))
+                )
+    frame = pd.DataFrame(rows, columns=["release", "family", "flag", "change", "tcg", "what", "kvm"])
+    return frame.astype({"tcg": pd.CategoricalDtype(list(WHO), ordered=True)})

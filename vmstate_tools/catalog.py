@@ -396,47 +396,56 @@ def causes(
     models: Iterable[str] = (),
     accel: str | None = None,
     machine: str | None = None,
+    sent: bool = False,
 ) -> list[dict[str, Any]]:
     """The commits behind a difference between a release and the one before it: those that changed a bit of it.
 
     Parameters
     ----------
-    before, after : the words, by name.
+    before, after : the words, by name; a word may be absent.
     families, models : whose changes count; a model's is that it moved to another family.
     accel, machine : as for `words`: whose masks count.
+    sent : words of streams: what `cpu_pre_save` does to them counts too, and whether the section has them.
 
     Returns
     -------
     list of {commit, date, subject, word, bits}, oldest first: `bits` of `word` that differ and that the commit changed,
     all of them for a model that moved (word ""). A commit that changed two words is there twice.
     """
-    differ = {word: before[word] ^ after[word] for word in before}
+    differ = {w: before[w] ^ after[w] if w in before and w in after else _ALL_ONES for w in {*before, *after}}
     lower = {name.lower() for name in models}
+    masking = ({"tcg and"} if accel == "tcg" else set()) | (
+        {"pseries and"} if machine is not None and machine.startswith("pseries") else set()
+    )
     found: list[dict[str, Any]] = []
     for row in table("changes"):
         if row["release"] != release or not row["commit"]:
             continue
-        bits: int | None = None
-        if row["kind"] == "family" and row["item"] in families and row["before"] and row["after"]:
-            bits = (int(row["before"], 16) ^ int(row["after"], 16)) & differ.get(row["word"], 0)
-        elif row["kind"] == "adjustment" and row["item"] in _masking(accel, machine):
-            was, now = (int(row[k], 16) if row[k] else _ALL_ONES for k in ("before", "after"))
-            bits = (was ^ now) & differ.get(row["word"], 0)
-        elif row["kind"] == "model" and row["item"].lower() in lower and row["before"] and row["after"]:
-            bits = 0 if row["before"].split()[0] == row["after"].split()[0] else _ALL_ONES
+        kind, item, word, bits = row["kind"], row["item"], row["word"], 0
+        if kind == "family" and item in families and row["before"] and row["after"]:
+            bits = int(row["before"], 16) ^ int(row["after"], 16)
+        elif (kind == "adjustment" and item in masking) or (kind == "mask" and sent):
+            nothing = 0 if item == "or" else _ALL_ONES
+            was, now = (int(row[k].split()[0], 16) if row[k] else nothing for k in ("before", "after"))
+            bits = was ^ now
+        elif kind == "model" and item.lower() in lower and row["before"] and row["after"]:
+            bits = _ALL_ONES if row["before"].split()[0] != row["after"].split()[0] else 0
+        elif kind == "field" and sent and not (row["before"] and row["after"]):
+            word = item.removeprefix("cpu:").removeprefix("env.").removeprefix("mig_")
+            bits = _ALL_ONES if (word in before) != (word in after) else 0
+        if word:
+            bits &= differ.get(word, 0)
         if bits:
-            found.append({**{k: row[k] for k in ("commit", "date", "subject", "word")}, "bits": bits})
+            found.append({**{k: row[k] for k in ("commit", "date", "subject")}, "word": word, "bits": bits})
     return found
 
 
-def _masking(accel: str | None, machine: str | None) -> set[str]:
-    """Items of the changes that are masks on the words of such a CPU."""
-    pseries = machine is not None and machine.startswith("pseries")
-    return ({"tcg and"} if accel == "tcg" else set()) | ({"pseries and"} if pseries else set())
-
-
 def history(
-    family_name: str, accel: str | None = None, machine: str | None = None, stable: bool = False
+    family_name: str,
+    accel: str | None = None,
+    machine: str | None = None,
+    stable: bool = False,
+    sent: bool = False,
 ) -> pd.DataFrame:
     """One family through the releases.
 
@@ -445,21 +454,25 @@ def history(
     family_name : as a release spells it, any case; a model or alias stands for its family.
     accel, machine : as for `words`; by default the class's own words.
     stable : stable releases too, and the development state after the newest.
+    sent : the words as a stream of `machine` carries them (`stream_words`), NA where it carries none; only
+        releases that have the machine type.
 
     Returns
     -------
     A row per release that has the family: release, date, family, msr_mask, insns_flags and insns_flags2
-    (uint64), nb_BATs, added and removed (lists of flag names over the three words, against the row before)
-    and commits (list of {commit, date, subject} that changed a bit that differs; see `causes`).
+    (uint64; UInt64 if `sent`), nb_BATs, added and removed (lists of flag names over the three words, against
+    the row before, of words that both have) and commits (list of {commit, date, subject}: see `causes`).
 
     Raises
     ------
-    CatalogError : no release has such a family, model or alias.
+    CatalogError : no release has such a family, model or alias; `sent` without `machine`.
     """
     import pandas as pd
 
-    found = []
-    before: Words | None = None
+    if sent and machine is None:
+        raise CatalogError("what a stream carries depends on the machine type: name one")
+    found: list[dict[str, Any]] = []
+    before: Mapping[str, int] | None = None
     for row in table("releases"):
         if not stable and row["kind"] != "release":
             continue
@@ -469,31 +482,34 @@ def history(
         except CatalogError:
             before = None
             continue
-        now = words(name, release, accel, machine)
-        change = flags.diff(before, now, release) if before is not None else {}
-        removed = flags.diff(before, now) if before is not None else {}
+        now: Mapping[str, int]
+        if sent and machine is not None:
+            if not has_machine(machine, release):
+                before = None
+                continue
+            now = stream_words(release, machine, name, accel or "tcg")
+        else:
+            now = words(name, release, accel, machine)._asdict()
+        change = flags.diff(before or {}, now, release)
+        # What went is named as it was called before.
+        gone = flags.diff(before or {}, now, found[-1]["release"] if found else None)
+        by = causes(release, before, now, {name}, (), accel, machine, sent) if before is not None else []
         found.append(
             {
                 "release": release,
                 "date": pd.Timestamp(row["date"]),
                 "family": name,
-                **now._asdict(),
+                **{word: now.get(word) for word in WORDS},
                 "added": [n for d in change.values() for n in d.added],
-                "removed": [n for d in removed.values() for n in d.removed],
-                "commits": _commits(release, before, now, name, accel, machine) if before is not None else [],
+                "removed": [n for d in gone.values() for n in d.removed],
+                "commits": commits_of(by),
             }
         )
         before = now
     if not found:
-        raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}")
-    return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "uint64"))
-
-
-def _commits(
-    release: str, before: Words, now: Words, name: str, accel: str | None, machine: str | None
-) -> list[dict[str, str]]:
-    found = causes(release, before._asdict(), now._asdict(), {name}, (), accel, machine)
-    return commits_of(found)
+        on = f" on machine {machine!r}" if sent else ""
+        raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}{on}")
+    return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "UInt64" if sent else "uint64"))
 
 
 def commits_of(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:

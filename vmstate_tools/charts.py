@@ -602,8 +602,8 @@ def equality_classes(table: pd.DataFrame, ax: Axes | None = None, *, dates: bool
     `table`: what `breaks.classes` gives. CPUs with the same pattern share a row; those that never change come last.
     """
     groups: dict[tuple[int | None, ...], list[str]] = {}
-    for cpu, row in zip(table.index, table.to_numpy(dtype=object, na_value=None), strict=True):
-        groups.setdefault(tuple(None if v is None else int(v) for v in row), []).append(str(cpu))
+    for cpu, row in zip(table.index, table.to_numpy(dtype=object), strict=True):
+        groups.setdefault(tuple(None if pd.isna(v) else int(v) for v in row), []).append(str(cpu))
     rows = sorted(groups.items(), key=lambda g: -len({v for v in g[0] if v is not None}))
     kept = [(pattern, names) for pattern, names in rows if any(v is not None for v in pattern)]
     constant = [names for pattern, names in kept if len({v for v in pattern if v is not None}) == 1]
