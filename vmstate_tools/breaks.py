@@ -226,16 +226,24 @@ def pairs(
     )
 
 
-def meet(machine: str, cpu: str, source: str, destination: str, accel: str = "tcg") -> tuple[str, list[str]]:
+def meet(
+    machine: str, cpu: str, source: str, destination: str, accel: str = "tcg", cpu_there: str | None = None
+) -> tuple[str, list[str]]:
     """What a destination does with the words of a stream: `shipped` and `words` of `pairs`.
+
+    Parameters
+    ----------
+    source, destination : releases; the nearest one before answers for one that is not catalogued.
+    cpu_there : the destination's CPU, where it is another.
 
     Raises
     ------
-    CatalogError : unknown release, or one that lacks the CPU.
+    CatalogError : a release lacks the CPU.
     """
+    source, destination = (catalog.resolve(release, nearest=True) for release in (source, destination))
     sent = catalog.stream_words(source, machine, cpu, accel)
-    own = catalog.words(cpu, destination, accel, machine)._asdict()
-    return _meet(sent, own, treatment(catalog.resolve(destination), machine))
+    own = catalog.words(cpu_there or cpu, destination, accel, machine)._asdict()
+    return _meet(sent, own, treatment(destination, machine))
 
 
 def _meet(sent: Words, own: Words, treated: dict[str, str]) -> tuple[str, list[str]]:
@@ -269,7 +277,7 @@ def _merged(table: pd.DataFrame) -> pd.DataFrame:
     """Neighbouring rows that are equal become one, named by the first and the last."""
     runs: list[list[str]] = []
     for name in map(str, table.index):
-        if runs and table.loc[name].equals(table.loc[runs[-1][0]]):
+        if runs and list(table.loc[name]) == list(table.loc[runs[-1][0]]):
             runs[-1].append(name)
         else:
             runs.append([name])
