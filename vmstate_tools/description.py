@@ -16,7 +16,6 @@ from typing import Any
 import orjson
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.wire import Record
 
 # No vmdesc seen is larger than this: 0.2 MB for a bare q35, growing with the number of devices and CPUs.
 MAX_VMDESC = 256 << 20

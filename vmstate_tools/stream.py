@@ -572,7 +572,8 @@ class _Walk:
             return view[end : end + 5] == bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
         kind = view[end]
         if kind in (Record.SECTION_START, Record.SECTION_FULL):
-            return is_header(view, end)
+            cut = self.stream._partial and (len(view) < end + 6 or len(view) < end + 14 + view[end + 5])
+            return cut or is_header(view, end)
         if kind in (Record.SECTION_PART, Record.SECTION_END):
             return int.from_bytes(view[end + 1 : end + 5], "big") in self.open
         if kind == Record.EOF:
