@@ -75,8 +75,15 @@ class Description:
     instance_id: int
     vmsd: Vmsd
     origin: str  # 'vmdesc', 'dump', 'built-in' or 'borrowed'
-    old_style: bool = False  # registered by hand: its vmsd is one buffer
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)  # what decode derives from it
+
+    @property
+    def opaque(self) -> bool:
+        """Is all it tells a size? Of sections registered by hand, and of `virtio` since 2.7."""
+        fields = self.vmsd.fields
+        return len(fields) == 1 and (
+            fields[0].type == "virtio" or (fields[0].type, fields[0].name) == ("buffer", "data")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +186,7 @@ class _Reader:
         # QEMU up to 5.2 prints instance_id signed.
         instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
         name = _text(entry["name"])
-        return Description(name, instance_id, self.vmsd(entry, name), self.origin, "vmsd_name" not in entry)
+        return Description(name, instance_id, self.vmsd(entry, name), self.origin)
 
     def vmsd(self, entry: dict[str, Any], default_name: str = "") -> Vmsd:
         self.depth += 1

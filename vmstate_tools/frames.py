@@ -55,7 +55,7 @@ class _Table:
 
 
 def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Table:
-    described = [s for s in sections if s.description is not None]
+    described = [s for s in sections if s.described]
     rows = _rows(stream, described, fold)
     base = np.array([s.payload_offset for s in described], np.int64)
     data = np.frombuffer(stream._view, np.uint8)
@@ -73,7 +73,7 @@ def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Ta
         base,
         words,
         blobs,
-        [leaf for s in sections if s.description is None for leaf in _leaves(stream, s)],
+        [leaf for s in sections if not s.described for leaf in _leaves(stream, s)],
     )
 
 
@@ -276,7 +276,7 @@ def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
         if section.idstr != "cpu" or section.part != "full":
             continue
         row: dict[str, Any] = {"section_instance": section.instance_id, **dict.fromkeys(CPU_WORDS)}
-        if section.description is not None and (layout := stream.layout(section)).find(CPU_WORDS["pvr"][0]):
+        if section.described and (layout := stream.layout(section)).find(CPU_WORDS["pvr"][0]):
             for column, names in CPU_WORDS.items():
                 for name in names:
                     if layout.find(name):
@@ -306,6 +306,11 @@ class Collection:
 
     def __repr__(self) -> str:
         return f"<Collection of {len(self._good)} streams, {len(self._bad)} errors>"
+
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import collection_html
+
+        return collection_html(self)
 
     @functools.cached_property
     def _who(self) -> pd.DataFrame:

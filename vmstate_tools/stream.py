@@ -60,6 +60,11 @@ class Section:
         return self.header.size + self.payload_size + (self.footer.size if self.footer else 0)
 
     @property
+    def described(self) -> bool:
+        """Are its fields what `description` says? Otherwise `leaves` has them, or nothing has."""
+        return self.description is not None and not self.leaves
+
+    @property
     def label(self) -> str:
         return f"{self.idstr}/{self.instance_id}"
 
@@ -68,6 +73,11 @@ class Section:
             f"<Section {self.label} version {self.version_id} {self.part} "
             f"at {self.offset}, {self.size} bytes, {self.how}>"
         )
+
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import section_html
+
+        return section_html(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +281,7 @@ class Stream:
         for leaf in which.leaves:
             if leaf.path == path:
                 return leaf.value
-        if which.description is None:
+        if not which.described:
             raise KeyError(f"section {which.label} of {self.name} has no field {path!r}: it is {which.how}")
         layout = self.layout(which)
         found = [(i, n) for i, n in layout.find(path) if vmsd in (None, layout.vmsds[i])]
@@ -346,7 +356,7 @@ class Stream:
             elif section.how == "ram":
                 for offset, size, what, *detail in self.ram.records(start, end):
                     yield offset, size, what, label, detail[0] if detail else ""
-            elif section.description is not None:
+            elif section.described:
                 layout = self.layout(section)
                 tiles = [
                     (o, s, "field", p)
@@ -393,7 +403,7 @@ class Stream:
             return self.ram.build(start, end)
         if section.leaves:
             return (handwritten.build(section.leaves),)
-        if section.description is not None:
+        if section.described:
             from vmstate_tools.decode import encode
 
             return (encode(self.layout(section), self._view[start:end]),)
@@ -417,6 +427,11 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {self.name}: {len(self.sections)} sections, machine {self.machine or 'not said'}>"
+
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import stream_html
+
+        return stream_html(self)
 
 
 _WHAT = {
@@ -455,6 +470,12 @@ class _Walk:
         vmdesc = stream.vmdesc
         self.devices = vmdesc.by_section() if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
+
+    @functools.cached_property
+    def least_release(self) -> str | None:
+        """The first release that had this machine type, where it says."""
+        name = self.configuration.get("name")
+        return layouts.least_release(name) if name else None
 
     def close(self) -> None:
         """Let go of the view."""
@@ -607,18 +628,24 @@ class _Walk:
                 raise StreamError("a ram section in one piece", offset=section.offset, expected="a start, part or end")
             return self.ram.parse(start, part=section.part)
         own = self.devices[key].pop(0) if section.part == "full" and self.devices.get(key) else None
-        if handwritten.known(section.idstr) and (own is None or own.old_style):
-            end, leaves = handwritten.parse(
-                section.idstr,
-                self.view,
-                start,
-                part=section.part,
-                version_id=section.version_id,
-                state=self.states.setdefault(key, {}),
-            )
-            if own is None or end == start + size_of(own.vmsd):
-                section.how, section.leaves = "handwritten", leaves
-                return end
+        if handwritten.known(section.idstr) and (own is None or own.opaque):
+            try:
+                end, leaves = handwritten.parse(
+                    section.idstr,
+                    self.view,
+                    start,
+                    part=section.part,
+                    version_id=section.version_id,
+                    state=self.states.setdefault(key, {}),
+                )
+            except StreamError:
+                # A version this reader does not know: what describes or bounds the section serves.
+                if section.part != "full":
+                    raise
+            else:
+                if self.fits(section, end) and (own is None or end == start + size_of(own.vmsd)):
+                    section.how, section.leaves, section.description = "handwritten", leaves, own
+                    return end
         if own is not None:
             fitting = self.fitting(section, own)
             if fitting is None:
@@ -647,6 +674,7 @@ class _Walk:
                 self.view,
                 start,
                 plausible_end=lambda end: self.fits(section, end),
+                release=self.least_release,
                 instance_id=section.instance_id,
             )
             if found is not None:

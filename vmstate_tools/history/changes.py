@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -35,21 +36,22 @@ def rows(found: list[Release]) -> list[dict[str, Any]]:
 
     A fact that differs between two releases with no commit to show for it gets a row without commit.
     """
-    table: list[dict[str, Any]] = []
-    chain = [r for r in found if r.kind != "stable"]
-    steps = list(pairwise(chain))
-    for stable in (r for r in found if r.kind == "stable"):
-        before = max((r for r in found if r.key < stable.key), key=lambda r: r.key, default=None)
-        if before is not None and before.key[:2] == stable.key[:2]:
-            steps.append((before, stable))
-    with tqdm(steps, desc="changes", unit="step") as bar:
-        for old, new in bar:
-            bar.set_postfix_str(new.name)
-            table += _step(old, new)
-    return table
+    with ProcessPoolExecutor() as pool:
+        steps = [pool.submit(_step, step) for step in _steps(found)]
+        for _ in tqdm(as_completed(steps), desc="changes", unit="step", total=len(steps)):
+            pass
+    return [row for step in steps for row in step.result()]
 
 
-def _step(old: Release, new: Release) -> list[dict[str, Any]]:
+def _steps(found: list[Release]) -> list[tuple[Release, Release]]:
+    """From release to release, and within each stable series from its first release on."""
+    steps = list(pairwise([r for r in found if r.kind != "stable"]))
+    series = (pair for pair in pairwise(found) if pair[0].key[:2] == pair[1].key[:2])
+    return steps + [(old, new) for old, new in series if new.kind == "stable"]
+
+
+def _step(step: tuple[Release, Release]) -> list[dict[str, Any]]:
+    old, new = step
     before, after = _all(old.repo, old.revision), _all(new.repo, new.revision)
     if before == after:
         return []
