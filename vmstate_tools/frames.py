@@ -16,7 +16,8 @@ import pandas as pd
 
 from vmstate_tools import arrays
 from vmstate_tools.arrays import ValueArray
-from vmstate_tools.decode import BYTES, Rows, gather, rows_of
+from vmstate_tools.decode import BYTES, Rows, affordable, gather, rows_of
+from vmstate_tools.description import keep
 from vmstate_tools.errors import StreamError, VmstateError
 from vmstate_tools.stream import Section, Stream, open_stream
 
@@ -102,12 +103,13 @@ def _rows(stream: Stream, described: Sequence[Section], fold: int | None) -> Row
     """The rows of these sections: made once for all streams with the same descriptions."""
     layouts = [stream.layout(s) for s in described]
     cache: dict[Any, Any] = stream.vmdesc.cache if stream.vmdesc is not None else {}
-    key = ("rows", fold, tuple(layouts))  # by identity; as a key they stay alive, and no other takes their id
-    rows = cache.get(key)
+    key = ("rows", fold, tuple(id(layout) for layout in layouts))
+    rows, _ = cache.get(key, (None, None))
     if rows is None:
-        rows = rows_of(layouts, fold)
+        rows = rows_of(layouts, affordable(layouts, fold))
         if len(rows) < 100_000:
-            cache[key] = rows
+            keep(len(rows))
+            cache[key] = rows, layouts  # while they live no other layout has their ids
     return rows
 
 
