@@ -200,14 +200,14 @@ class _Definition:
 
     def __init__(self) -> None:
         self.exists = 0
-        self.open = LATER  # where a field not listed here may stand
+        self.open = 0  # where a field not listed here may stand
         self.versions: dict[str, int] = {}
         self.fields: dict[str, int] = {}
         self.types: dict[str, dict[str, int]] = {}
         self.always: dict[str, int] = {}
 
     def version(self, version_id: int) -> int:
-        return self.versions.get(str(version_id), 0) | self.versions.get("?", LATER) if self.versions else ALL
+        return self.versions.get(str(version_id), LATER) | self.versions.get("?", 0)
 
     def field(self, name: str, type_: str) -> int:
         """The releases that can write this field."""
@@ -217,7 +217,7 @@ class _Definition:
             bits = self.fields.get(short, ALL)
         known = self.types.get(name)
         if known is not None:
-            bits &= known.get(type_, 0) | known.get("?", 0)
+            bits &= known.get(type_, LATER) | known.get("?", 0)
         return bits
 
 

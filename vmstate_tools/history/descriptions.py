@@ -30,7 +30,7 @@ _SKIPPED = re.compile(
 )
 _LITERAL = re.compile(r"\"([\w./ :+,-]{1,80})\"")
 _DIRECTIVE = re.compile(r"^[ \t]*#.*(?:\\\n.*)*$", re.MULTILINE)
-_INFO = re.compile(r"\bVMStateInfo\s+\w+\s*=\s*\{\s*\.name\s*=\s*\"([^\"]+)\"")
+_INFO = re.compile(r"\bVMStateInfo\s+(\w+)\s*=\s*\{\s*\.name\s*=\s*\"([^\"]+)\"")
 _MACHINE = re.compile(
     r"DEFINE_MACHINE(?:_\w+)?\(\s*\"([^\"]+)\"|MACHINE_TYPE_NAME\(\s*\"([^\"]+)\"|"
     r"QEMUMachine\s+\w+\s*=\s*\{[^{}]*?\.name\s*=\s*\"([^\"]+)\"|DEFINE_\w*MACHINE\w*\(\s*\w+\s*,\s*\"([^\"]+)\""
@@ -46,7 +46,7 @@ _ALWAYS = re.compile(
     r"(?:_ARRAY|_SUB_ARRAY|_2DARRAY|_POINTER)?(?:_EQUAL)?(?:_V)?"
 )
 _TYPE = re.compile(
-    r"(U?INT(?:8|16|32|64)|BOOL|BUFFER|STRUCT|TIMER|TIMER_PTR)"
+    r"(U?INT(?:8|16|32|64)|BOOL|BUFFER|STRUCT|TIMER|TIMER_PTR|FLOAT64)"
     r"(?:_ARRAY|_SUB_ARRAY|_2DARRAY|_VARRAY(?:_U?INT\d+)?)?(_EQUAL)?(?:_V|_TEST)?"
 )
 
@@ -84,13 +84,15 @@ def read(text: str) -> Blob:
     """Facts of one C file."""
     text = _COMMENT.sub(lambda m: m[1] or " ", text)
     blob = Blob(literals=frozenset(_LITERAL.findall(text)), texts=dict(_TEXT_MACRO.findall(text)))
-    # The file's own macros count where their first parameter becomes the field's name.
-    own = {
-        macro
-        for macro, first, body in _FIELD_MACRO.findall(text)
-        if not first or not re.search(rf"(?:stringify|VMSTATE_\w+)\(\s*{first}\s*[,)]", body)
-    }
-    blob.infos = frozenset(_INFO.findall(text))
+    # The file's own macros count where their first parameter becomes the field's name: macro -> field type.
+    infos = dict(_INFO.findall(text))
+    own: dict[str, str | None] = {}
+    for macro, first, body in _FIELD_MACRO.findall(text):
+        named = first and re.search(rf"(?:stringify|VMSTATE_\w+)\(\s*{first}\s*[,)]", body)
+        used = {infos[word] for word in re.findall(r"\w+", body) if word in infos}
+        same = used.pop() if len(used) == 1 else ""
+        own[macro] = (same if own.get(macro, same) == same else "") if named else None
+    blob.infos = frozenset(infos.values())
     machines = {next(filter(None, names)) for names in _MACHINE.findall(text)}
     for family, major, minor, suffix in _VERSIONED.findall(text):
         prefix = _FAMILY.get(family)
@@ -148,7 +150,7 @@ def _unconditional(body: str) -> str:
     return "\n".join(out)
 
 
-def _definition(symbol: str, body: str, own: set[str]) -> Definition | None:
+def _definition(symbol: str, body: str, own: dict[str, str | None]) -> Definition | None:
     parts: dict[str, str] = {}
     complete = True
     for item in _items(_DIRECTIVE.sub("", body)):
@@ -176,7 +178,7 @@ def _definition(symbol: str, body: str, own: set[str]) -> Definition | None:
     return Definition(symbol, literal[1] if literal else name, literal is not None, number, tuple(fields), complete)
 
 
-def _field(item: str, own: set[str]) -> tuple[FieldFact | None, bool]:
+def _field(item: str, own: dict[str, str | None]) -> tuple[FieldFact | None, bool]:
     """The field an item stands for, and whether all that it stands for is known."""
     call = re.fullmatch(r"(VMSTATE_\w+)\s*\((.*)\)", item, re.DOTALL)
     if item == "VMSTATE_VIRTIO_DEVICE":
@@ -188,7 +190,7 @@ def _field(item: str, own: set[str]) -> tuple[FieldFact | None, bool]:
     macro = call[1].removeprefix("VMSTATE_")
     if macro == "END_OF_LIST":
         return None, True
-    if call[1] in own:
+    if own.get(call[1], "") is None:
         return None, False
     args = [re.sub(r"\s+", " ", a) for a in _items(call[2])]
     if macro.startswith("UNUSED"):
@@ -197,7 +199,8 @@ def _field(item: str, own: set[str]) -> tuple[FieldFact | None, bool]:
         return FieldFact("tmp", "", False), True
     if macro.startswith("VALIDATE"):
         return FieldFact(args[0].strip('"'), "", False), True
-    if len(args) < 2:
+    # stringify() spells a name's macros out: what they stand for is not followed here.
+    if len(args) < 2 or re.search(r"[()]|\[\s*[A-Z_]", args[0]):
         return None, False
     typed = _TYPE.fullmatch(macro)
     type_ = ""
@@ -205,7 +208,7 @@ def _field(item: str, own: set[str]) -> tuple[FieldFact | None, bool]:
         type_ = typed[1].lower().removesuffix("_ptr")
         if typed[2]:  # the unsigned 64-bit one has changed its name: not told apart here
             type_ = f"{type_} equal" if not type_.endswith("64") else ""
-    return FieldFact(args[0], type_, bool(_ALWAYS.fullmatch(macro))), True
+    return FieldFact(args[0], own.get(call[1], type_) or "", bool(_ALWAYS.fullmatch(macro))), True
 
 
 class Release(NamedTuple):
@@ -336,7 +339,7 @@ def _description_rows(found: list[Release]) -> Iterator[tuple[str, str, str, str
     for (vmsd, symbol), by_release in table.items():
         yield from ((vmsd, symbol, *row) for row in _rows_of(by_release, alone=symbols[vmsd] == 1))
     for info in set().union(*(r.infos for r in found)):
-        bits = sum(span(r.release, r.release) for r in found if info in r.infos)
+        bits = sum(span(r.release, r.release) for r in found if info in r.literals)
         if bits != sum(span(r, r) for r in RELEASES) & ~LATER:
             yield "", "", "info", info, _still(bits)
 
@@ -361,11 +364,11 @@ def _rows_of(by_release: dict[str, list[Definition]], alone: bool) -> Iterator[t
         for name in set.intersection(*each):
             always[name] |= bit
     yield "defined", "", _still(exists)
-    yield "open", "", open_ | LATER
+    yield "open", "", open_
     unknown = versions.pop("?", 0)
     for version, bits in versions.items():
         yield "version", version, _still(bits)
-    yield "version", "?", unknown | LATER
+    yield "version", "?", unknown
     for name, bits in fields.items():
         may = _still(bits | open_ & exists)
         if not alone or may != _still(exists):
