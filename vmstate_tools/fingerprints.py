@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
+import operator
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmstate_tools.bundled import data_path
 from vmstate_tools.errors import VmstateError, printable
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vmstate_tools.description import Vmsd
-    from vmstate_tools.stream import Stream
+    from vmstate_tools.stream import Section, Stream
 
 RELEASES = tuple(
     "1.6 1.7 2.0 2.1 2.2 2.3 2.4 2.5 2.6 2.7 2.8 2.9 2.10 2.11 2.12 3.0 3.1 4.0 4.1 4.2 5.0 5.1 5.2 "
@@ -157,12 +160,18 @@ class Fingerprint:
         return f"<Fingerprint of {printable(self.file)}: {' '.join(self.releases) or 'no release'}>"
 
 
-def fingerprint(stream: Stream) -> Fingerprint:
+def fingerprint(stream: Stream, *, variants: pd.DataFrame | None = None) -> Fingerprint:
     """Name the QEMU releases (x.y from 1.6 to 11.1) that could have written a stream.
 
-    Raises StreamError where the stream cannot be read.
+    Parameters
+    ----------
+    stream : an opened stream.
+    variants : what `learn` made of streams of your own, instead of the bundled table.
+
+    Raises StreamError where the stream cannot be read, VmstateError where the facts cannot.
     """
-    seen = (*_framing(stream), *_machine(stream), *_descriptions(stream))
+    table = _bundled_variants() if variants is None else _read_variants(variants.to_dict("records"))
+    seen = (*_framing(stream), *_machine(stream), *_descriptions(stream), *_known_variants(stream, table))
     found = tuple(dict.fromkeys(e for e in seen if e.bits != ALL))
     left = functools.reduce(lambda bits, e: bits & e.bits, found, ALL)
     return Fingerprint(stream.name, names(left), found)
@@ -323,6 +332,7 @@ def _descriptions(stream: Stream) -> Iterator[Evidence]:
                 vmsd = _vmsd_of(section.idstr, definitions)
                 if vmsd is not None:
                     yield from _match(vmsd, section.version_id, None, section.label)
+                    yield from _subsections(stream, section, definitions)
         return
     if "fingerprint" not in vmdesc.cache:
         shapes: dict[tuple[str, int, frozenset[tuple[str, str]]], str] = {}
@@ -332,9 +342,11 @@ def _descriptions(stream: Stream) -> Iterator[Evidence]:
                 _collect(device.vmsd, f"{device.idstr}/{device.instance_id}", shapes, types)
         found = [e for (name, version, fields), where in shapes.items() for e in _match(name, version, fields, where)]
         known = _source_facts()[2]
-        found += [
-            Evidence(f"field type {t}", where, known[t], "VMStateInfo in the source") for t, where in types.items() if t in known
-        ]
+        for type_, where in types.items():
+            if f"type {type_}" in _framing_facts():
+                found.append(_framing_facts()[f"type {type_}"])
+            elif type_ in known:
+                found.append(Evidence(f"field type {type_}", where, known[type_], f"VMStateInfo {printable(type_)}"))
         vmdesc.cache["fingerprint"] = [e for e in found if e.bits != ALL]
     yield from vmdesc.cache["fingerprint"]
 
@@ -346,6 +358,21 @@ def _vmsd_of(idstr: str, definitions: dict[str, dict[str, _Definition]]) -> str 
         if not slash:
             return None
     return idstr
+
+
+def _subsections(
+    stream: Stream, section: Section, definitions: dict[str, dict[str, _Definition]]
+) -> Iterator[Evidence]:
+    """Headers of subsections in the bytes of a section that the stream does not describe."""
+    if section.part != "full":
+        return
+    payload = bytes(stream._view[section.payload_offset : section.payload_end])
+    for match in re.finditer(rb"\x05([\x03-\x50])([a-z][\w/.-]+/[\w.-]+)", payload):
+        size = match[1][0]
+        name = match[2][:size].decode("ascii", "replace")
+        version = payload[match.start(2) + size : match.start(2) + size + 4]
+        if len(name) == size and name in definitions and len(version) == 4:
+            yield from _match(name, int.from_bytes(version, "big"), None, section.label)
 
 
 def _collect(
@@ -404,3 +431,89 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
     yield from items
     if together != functools.reduce(lambda bits, e: bits & e.bits, items, ALL):
         yield Evidence(f"vmsd {vmsd} as a whole", where, together, source)
+
+
+# -- variants learned from streams ------------------------------------------------------------------------------
+
+_Variants = dict[tuple[str, str], dict[str, int]]  # (machine, vmsd) -> shape -> releases seen to write it
+
+
+def learn(streams: Iterable[tuple[str | os.PathLike[str], str]]) -> pd.DataFrame:
+    """How each release was seen to describe each device, from streams whose writer is known.
+
+    Parameters
+    ----------
+    streams : pairs of path and release (`2.7` or `2.7.1`).
+
+    Returns
+    -------
+    DataFrame with str columns machine, vmsd, shape (a hash of version, field names and types), releases. What one
+    release describes in two ways on one machine type depends on the guest or its devices: it is left out, and
+    so is what all releases describe alike. Raises VmstateError for a release it does not know.
+    """
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    from vmstate_tools.stream import open_stream
+
+    table: dict[tuple[str, str], dict[str, int]] = {}
+    for path, release in tqdm(list(streams), desc="streams", unit="stream"):
+        bits = bits_of(".".join(release.split(".")[:2]))
+        with open_stream(path) as stream:
+            for vmsd, shape in _shapes(stream):
+                seen = table.setdefault((stream.machine or "", vmsd), {})
+                seen[shape] = seen.get(shape, 0) | bits
+    rows = []
+    for (machine, vmsd), seen in sorted(table.items()):
+        apart = sum(b.bit_count() for b in seen.values()) == functools.reduce(operator.or_, seen.values()).bit_count()
+        if apart and len(seen) > 1:
+            rows += [(machine, vmsd, shape, " ".join(names(b))) for shape, b in seen.items()]
+    return pd.DataFrame(rows, columns=["machine", "vmsd", "shape", "releases"]).astype("str")
+
+
+def _shapes(stream: Stream) -> set[tuple[str, str]]:
+    """(vmsd, hash of its version and fields) of all that a stream's vmdesc describes; sizes of arrays left out."""
+    vmdesc = stream.vmdesc
+    if vmdesc is None:
+        return set()
+    if "shapes" not in vmdesc.cache:
+        found = set()
+        todo = [d.vmsd for d in vmdesc.devices if not d.old_style]
+        while todo:
+            vmsd = todo.pop()
+            fields = dict.fromkeys((f.name, f.type, f.size if f.type == "unused_buffer" else 0) for f in vmsd.fields)
+            text = repr((vmsd.version_id, list(fields)))
+            found.add((vmsd.name, hashlib.sha256(text.encode()).hexdigest()[:12]))
+            todo += [f.struct for f in vmsd.fields if f.struct is not None]
+            todo += vmsd.subsections
+        vmdesc.cache["shapes"] = found
+    shapes: set[tuple[str, str]] = vmdesc.cache["shapes"]
+    return shapes
+
+
+def _read_variants(rows: Iterable[dict[Any, Any]]) -> _Variants:
+    table: _Variants = {}
+    for row in rows:
+        table.setdefault((row["machine"], row["vmsd"]), {})[row["shape"]] = bits_of(row["releases"])
+    return table
+
+
+@functools.cache
+def _bundled_variants() -> _Variants:
+    return _read_variants(_rows("variants.csv"))
+
+
+def _known_variants(stream: Stream, table: _Variants) -> Iterator[Evidence]:
+    """What a release was seen to describe otherwise, it did not write: nor did those between two that agree."""
+    if not table:
+        return
+    for vmsd, shape in _shapes(stream):
+        seen = table.get((stream.machine or "", vmsd), {})
+        if shape not in seen:
+            continue
+        bits = ALL
+        for other, releases in seen.items():
+            if other != shape:
+                inside = names(releases)
+                bits &= ~span(inside[0], inside[-1]) | seen[shape]
+        yield Evidence(f"vmsd {vmsd} as other streams have it", "vmdesc", bits, f"streams of {runs(seen[shape])}")

@@ -31,6 +31,7 @@ _SKIPPED = re.compile(
 _LITERAL = re.compile(r"\"([\w./ :+,-]{1,80})\"")
 _DIRECTIVE = re.compile(r"^[ \t]*#.*(?:\\\n.*)*$", re.MULTILINE)
 _INFO = re.compile(r"\bVMStateInfo\s+(\w+)\s*=\s*\{\s*\.name\s*=\s*\"([^\"]+)\"")
+_PASTED = re.compile(r"\.name\s*=\s*\"([\w/-]+)\"\s*#")  # the rest of the name is a macro's argument
 _MACHINE = re.compile(
     r"DEFINE_MACHINE(?:_\w+)?\(\s*\"([^\"]+)\"|MACHINE_TYPE_NAME\(\s*\"([^\"]+)\"|"
     r"QEMUMachine\s+\w+\s*=\s*\{[^{}]*?\.name\s*=\s*\"([^\"]+)\"|DEFINE_\w*MACHINE\w*\(\s*\w+\s*,\s*\"([^\"]+)\""
@@ -78,6 +79,7 @@ class Blob:
     literals: frozenset[str] = frozenset()
     infos: frozenset[str] = frozenset()
     machines: frozenset[str] = frozenset()
+    pasted: tuple[str, ...] = ()
 
 
 def read(text: str) -> Blob:
@@ -93,6 +95,7 @@ def read(text: str) -> Blob:
         same = used.pop() if len(used) == 1 else ""
         own[macro] = (same if own.get(macro, same) == same else "") if named else None
     blob.infos = frozenset(infos.values())
+    blob.pasted = tuple(_PASTED.findall(text))
     machines = {next(filter(None, names)) for names in _MACHINE.findall(text)}
     for family, major, minor, suffix in _VERSIONED.findall(text):
         prefix = _FAMILY.get(family)
@@ -219,6 +222,7 @@ class Release(NamedTuple):
     literals: set[str]
     infos: set[str]
     machines: set[str]
+    pasted: tuple[str, ...]  # what names start with that no literal spells whole
 
 
 def revisions(repo: Path) -> dict[str, str]:
@@ -281,6 +285,7 @@ def _release(release: str, blobs: list[Blob]) -> Release:
         set().union(*(b.literals for b in blobs)),
         set().union(*(b.infos for b in blobs)),
         set().union(*(b.machines for b in blobs)),
+        tuple(sorted({p for b in blobs for p in b.pasted})),
     )
 
 
@@ -332,8 +337,10 @@ def _description_rows(found: list[Release]) -> Iterator[tuple[str, str, str, str
     symbols = collections.Counter(vmsd for vmsd, _ in table)
     occurs: dict[str, int] = collections.defaultdict(int)
     for release in found:
-        for vmsd in symbols.keys() & (release.literals | {n for n, _ in release.definitions}):
-            occurs[vmsd] |= span(release.release, release.release)
+        here = release.literals | {name for name, _ in release.definitions}
+        for vmsd in symbols:
+            if vmsd in here or vmsd.startswith(release.pasted):
+                occurs[vmsd] |= span(release.release, release.release)
     for vmsd, bits in occurs.items():
         yield vmsd, "", "name", "", _still(bits)
     for (vmsd, symbol), by_release in table.items():
@@ -364,11 +371,13 @@ def _rows_of(by_release: dict[str, list[Definition]], alone: bool) -> Iterator[t
         for name in set.intersection(*each):
             always[name] |= bit
     yield "defined", "", _still(exists)
-    yield "open", "", open_
+    if open_:
+        yield "open", "", _still(open_)
     unknown = versions.pop("?", 0)
     for version, bits in versions.items():
         yield "version", version, _still(bits)
-    yield "version", "?", unknown
+    if unknown:
+        yield "version", "?", _still(unknown)
     for name, bits in fields.items():
         may = _still(bits | open_ & exists)
         if not alone or may != _still(exists):
@@ -384,4 +393,4 @@ def _rows_of(by_release: dict[str, list[Definition]], alone: bool) -> Iterator[t
             unknown = by_type.pop("?", 0)
             for type_, bits in by_type.items():
                 yield "type", f"{name}:{type_}", _still(bits)
-            yield "type", f"{name}:?", unknown | open_
+            yield "type", f"{name}:?", _still(unknown | open_)
