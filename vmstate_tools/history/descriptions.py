@@ -11,7 +11,7 @@ import csv
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,9 @@ _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\
 _DEFINITION = re.compile(r"\bVMStateDescription\s*(?:(\w+)\s*=\s*|\)\s*)\{")
 _TEXT_MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+\"([^\"\n]*)\"[ \t]*$", re.MULTILINE)
 _FIELD_MACRO = re.compile(
-    r"^[ \t]*#[ \t]*define[ \t]+(VMSTATE_\w+)\(\s*(\w*)([^\n]*(?:\\\n[^\n]*)*)", re.MULTILINE
+    r"^[ \t]*#[ \t]*define[ \t]+(VMSTATE_\w+)\(\s*(\w*)((?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE
 )
+_TARGET = re.compile(r"target[-/](\w+)/")
 _SKIPPED = re.compile(
     r"(?:tests|disas|roms|pc-bios|linux-user|bsd-user|linux-headers|libdecnumber|fpu|tcg|contrib|docs|subprojects)/"
 )
@@ -88,12 +89,21 @@ def read(text: str) -> Blob:
     blob = Blob(literals=frozenset(_LITERAL.findall(text)), texts=dict(_TEXT_MACRO.findall(text)))
     # The file's own macros count where their first parameter becomes the field's name: macro -> field type.
     infos = dict(_INFO.findall(text))
+    macros = _FIELD_MACRO.findall(text)
+    bodies: dict[str, str] = collections.defaultdict(str)
+    for macro, _, body in macros:
+        bodies[macro] += body
     own: dict[str, str | None] = {}
-    for macro, first, body in _FIELD_MACRO.findall(text):
+    for macro, first, body in macros:
         named = first and re.search(rf"(?:stringify|VMSTATE_\w+)\(\s*{first}\s*[,)]", body)
-        used = {infos[word] for word in re.findall(r"\w+", body) if word in infos}
-        same = used.pop() if len(used) == 1 else ""
-        own[macro] = (same if own.get(macro, same) == same else "") if named else None
+        used, todo, done = set(), [macro], set()
+        while todo:
+            word = todo.pop()
+            if word not in done:
+                done.add(word)
+                used |= {infos[word]} if word in infos else set()
+                todo += re.findall(r"\w+", bodies[word]) if word in bodies else []
+        own[macro] = (used.pop() if len(used) == 1 else "") if named else None
     blob.infos = frozenset(infos.values())
     blob.pasted = tuple(_PASTED.findall(text))
     machines = {next(filter(None, names)) for names in _MACHINE.findall(text)}
@@ -252,33 +262,35 @@ def releases(repo: Path, wanted: Iterable[str]) -> Iterator[Release]:
     assert reader.stdin is not None and reader.stdout is not None
     try:
         for release in tqdm(list(wanted), desc="releases", unit="release"):
-            blobs = set()
+            blobs: dict[str, str] = {}
             for line in _git(repo, "ls-tree", "-r", commits[release]).splitlines():
                 meta, path = line.split("\t", 1)
                 if path.endswith((".c", ".h", ".inc")) and meta.split()[1] == "blob" and not _SKIPPED.match(path):
-                    blobs.add(meta.split()[2])
-            for blob in blobs - seen.keys():
+                    target = _TARGET.match(path)
+                    blobs[meta.split()[2]] = f"{target[1]}:" if target else ""
+            for blob in blobs.keys() - seen.keys():
                 reader.stdin.write(blob.encode() + b"\n")
                 reader.stdin.flush()
                 size = int(reader.stdout.readline().split()[2])
                 seen[blob] = read(reader.stdout.read(size + 1)[:-1].decode("latin-1"))
-            yield _release(release, [seen[b] for b in blobs])
+            yield _release(release, [(seen[b], target) for b, target in blobs.items()])
     finally:
         reader.stdin.close()
         reader.stdout.close()
         reader.wait()
 
 
-def _release(release: str, blobs: list[Blob]) -> Release:
+def _release(release: str, found: list[tuple[Blob, str]]) -> Release:
+    blobs = [blob for blob, _ in found]
     texts: dict[str, set[str]] = collections.defaultdict(set)
     for blob in blobs:
         for name, text in blob.texts.items():
             texts[name].add(text)
     definitions = []
-    for blob in blobs:
+    for blob, target in found:
         for d in blob.definitions:
-            names = {d.name} if d.literal else texts.get(d.name, set())
-            definitions += [(n, d) for n in names]
+            here = replace(d, symbol=target + d.symbol)  # targets use one symbol for things of their own
+            definitions += [(n, here) for n in ({d.name} if d.literal else texts.get(d.name, ()))]
     return Release(
         release,
         definitions,
