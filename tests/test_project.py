@@ -3,11 +3,13 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

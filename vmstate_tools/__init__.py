@@ -14,6 +14,8 @@ _PUBLIC = {
     "Section": ("stream", "Section"),
     "load": ("frames", "load"),
     "Collection": ("frames", "Collection"),
+    "diff": ("differences", "diff"),
+    "report": ("reporting", "report"),
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
     "flags": ("flags", None),

@@ -265,13 +265,11 @@ def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
         if section.idstr != "cpu" or section.part != "full":
             continue
         row: dict[str, Any] = {"section_instance": section.instance_id, **dict.fromkeys(CPU_WORDS)}
-        if section.description is not None and "env.spr" in stream.layout(section).index:
+        if section.description is not None and (layout := stream.layout(section)).find(CPU_WORDS["pvr"][0]):
             for column, names in CPU_WORDS.items():
                 for name in names:
-                    try:
+                    if layout.find(name):
                         row[column] = stream.value("cpu", name, instance=section.instance_id)
-                    except KeyError:
-                        continue
         yield row
 
 
@@ -297,6 +295,11 @@ class Collection:
 
     def __repr__(self) -> str:
         return f"<Collection of {len(self._good)} streams, {len(self._bad)} errors>"
+
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import collection_html
+
+        return collection_html(self)
 
     @functools.cached_property
     def _who(self) -> pd.DataFrame:
@@ -358,7 +361,8 @@ class Collection:
     @functools.cached_property
     def cpu(self) -> pd.DataFrame:
         rows = [{"file": e.file, **cpu} for e in self._good for cpu in e.cpus]
-        frame = pd.DataFrame(rows, columns=["file", "section_instance", *CPU_WORDS])
+        # As objects first: where a word is missing pandas would make the column float64 and round it.
+        frame = pd.DataFrame(rows, columns=["file", "section_instance", *CPU_WORDS], dtype=object)
         frame = frame.astype({"file": "str", "section_instance": "UInt32"} | dict.fromkeys(CPU_WORDS, "UInt64"))
         for word in ("insns_flags", "insns_flags2"):
             frame[word] = arrays.flag_words(word, frame[word])
@@ -424,7 +428,7 @@ def load(
                     raise extract.error
                 extracts.append(extract)
             bar.update(len(batch))
-    return Collection(extracts, _manifests(files))
+    return Collection(extracts, manifest_rows(files))
 
 
 def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -440,7 +444,7 @@ def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     return files
 
 
-def _manifests(files: Sequence[str]) -> pd.DataFrame:
+def manifest_rows(files: Sequence[str]) -> pd.DataFrame:
     """The manifest rows of these files, indexed by file as given; from `manifest.csv` in a folder above."""
     found: dict[Path, pd.DataFrame | None] = {}
     rows: dict[str, Any] = {}
