@@ -11,6 +11,7 @@ never seen, a machine type of a distribution's own say nothing, and exclude noth
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -171,7 +172,7 @@ def fingerprint(stream: Stream, *, variants: pd.DataFrame | None = None) -> Fing
     Raises StreamError where the stream cannot be read, VmstateError where the facts cannot.
     """
     table = _bundled_variants() if variants is None else _read_variants(variants.to_dict("records"))
-    seen = (*_framing(stream), *_machine(stream), *_descriptions(stream), *_known_variants(stream, table))
+    seen = (*_framing(stream), *_machine(stream), *_descriptions(stream), *_cpu_words(stream), *_known_variants(stream, table))
     found = tuple(dict.fromkeys(e for e in seen if e.bits != ALL))
     left = functools.reduce(lambda bits, e: bits & e.bits, found, ALL)
     return Fingerprint(stream.name, names(left), found)
@@ -431,6 +432,72 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
     yield from items
     if together != functools.reduce(lambda bits, e: bits & e.bits, items, ALL):
         yield Evidence(f"vmsd {vmsd} as a whole", where, together, source)
+
+
+# -- the ppc CPU's words ------------------------------------------------------------------------------------------
+
+
+def _cpu_words(stream: Stream) -> Iterator[Evidence]:
+    """The words a ppc CPU section carried until 9.1: which releases give a CPU of that PVR these values."""
+    section = next((s for s in stream.sections if s.idstr == "cpu" and s.description is not None), None)
+    if section is None:
+        return
+    value = functools.partial(stream.value, "cpu", instance=section.instance_id, vmsd="cpu")
+    try:
+        pvr = value("env.spr[287]")
+    except KeyError:
+        return
+    seen = {}
+    for word in ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs"):
+        for path in (f"env.{word}", f"mig_{word}"):
+            with contextlib.suppress(KeyError):
+                seen[word] = value(path)
+    layout = stream.layout(section)
+    if len(seen) < 4 or int(layout.width[layout.find("env.nip")[0][0]]) != 8:  # the catalog is of 64-bit targets
+        return
+    pseries = any(s.idstr.startswith("spapr") for s in stream.sections)
+    machine = stream.machine or ("pseries-2.1" if pseries else "")
+    for word, found in seen.items():
+        bits = _writers(word, found, pvr, machine)
+        yield Evidence(f"{word} 0x{found:x} of PVR 0x{pvr:08x}", section.label, bits, "data/catalog: target/ppc/cpu_init.c")
+
+
+def _writers(word: str, value: int, pvr: int, machine: str) -> int:
+    """The releases in which some CPU of that PVR, under TCG or KVM, has that value on the way out."""
+    bits = ALL
+    for release, stable in _expected_words(pvr, machine).items():
+        if not any((want ^ value) & ~ignored == 0 for want, ignored in stable[word]):
+            bits &= ~_BIT[release]
+    return bits
+
+
+@functools.lru_cache(maxsize=256)
+def _expected_words(pvr: int, machine: str) -> dict[str, dict[str, set[tuple[int, int]]]]:
+    """Release → word → (value, bits that are the host's) a CPU of that PVR may send.
+
+    Releases that have no such CPU (another one behind KVM is possible), or send no words, are left out.
+    """
+    from vmstate_tools import catalog
+
+    found: dict[str, dict[str, set[tuple[int, int]]]] = {}
+    unknown = set()
+    for full in (row["release"] for row in catalog.table("releases")):
+        release = ".".join(full.split(".")[:2])
+        if release not in _BIT:
+            continue
+        models = catalog.model_of_pvr(pvr, full)
+        host = catalog.host_flags(full)
+        for family in {m.family: m for m in models}.values():
+            for accel in ("tcg", "kvm"):
+                words = catalog.stream_words(full, machine, family.name, accel)
+                for name, value in words.items():
+                    ignored = host.get(name, 0) if accel == "kvm" else 0
+                    found.setdefault(release, {}).setdefault(name.removeprefix("mig_"), set()).add((value, ignored))
+                if not words:
+                    unknown.add(release)
+        if not models:
+            unknown.add(release)
+    return {release: words for release, words in found.items() if release not in unknown}
 
 
 # -- variants learned from streams ------------------------------------------------------------------------------

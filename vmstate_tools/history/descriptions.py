@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import collections
 import csv
+import functools
+import operator
 import re
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from vmstate_tools.fingerprints import LATER, READ, RELEASES, runs, span
+from vmstate_tools.fingerprints import ALL, LATER, READ, RELEASES, runs, span
+from vmstate_tools.history.git import Repo
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')", re.DOTALL)
 _DEFINITION = re.compile(r"\bVMStateDescription\s*(?:(\w+)\s*=\s*|\)\s*)\{")
@@ -235,49 +237,33 @@ class Release(NamedTuple):
     pasted: tuple[str, ...]  # what names start with that no literal spells whole
 
 
-def revisions(repo: Path) -> dict[str, str]:
-    """Release x.y -> the commit that set the file VERSION to x.y.0 on the main line."""
-    lines = _git(repo, "log", "--first-parent", "--format=%H", "master", "--", "VERSION").split()
-    found: dict[str, str] = {}
-    for commit in lines:
-        version = _git(repo, "show", f"{commit}:VERSION").strip()
-        if re.fullmatch(r"\d+\.\d+\.0", version):
-            found.setdefault(version.removesuffix(".0"), commit)
-    return found
+def sources(repos: Iterable[Path]) -> Iterator[tuple[str, Repo, str]]:
+    """(release x.y, repository, revision) of every release and stable release since the first that is known.
+
+    From tags; where there are none, from the commits that set the file VERSION.
+    """
+    found: dict[str, tuple[Repo, str]] = {}
+    for repo in map(Repo, repos):
+        for release, revision in {**repo.version_commits, **repo.tags}.items():
+            found.setdefault(release, (repo, revision))
+    for release, (repo, revision) in sorted(found.items(), key=lambda item: [int(n) for n in item[0].split(".")]):
+        series = ".".join(release.split(".")[:2])
+        if series in RELEASES:
+            yield series, repo, revision
 
 
-def _git(repo: Path, *args: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(repo), *args], capture_output=True, check=True, text=True, errors="replace"
-    ).stdout
-
-
-def releases(repo: Path, wanted: Iterable[str]) -> Iterator[Release]:
-    """Read the wanted releases; a file that several share is read once."""
-    commits = revisions(repo)
+def releases(repos: Iterable[Path]) -> Iterator[Release]:
+    """Read all releases there are; a file that several share is read once."""
     seen: dict[str, Blob] = {}
-    reader = subprocess.Popen(
-        ["git", "-C", str(repo), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert reader.stdin is not None and reader.stdout is not None
-    try:
-        for release in tqdm(list(wanted), desc="releases", unit="release"):
-            blobs: dict[str, str] = {}
-            for line in _git(repo, "ls-tree", "-r", commits[release]).splitlines():
-                meta, path = line.split("\t", 1)
-                if path.endswith((".c", ".h", ".inc")) and meta.split()[1] == "blob" and not _SKIPPED.match(path):
-                    target = _TARGET.match(path)
-                    blobs[meta.split()[2]] = f"{target[1]}:" if target else ""
-            for blob in blobs.keys() - seen.keys():
-                reader.stdin.write(blob.encode() + b"\n")
-                reader.stdin.flush()
-                size = int(reader.stdout.readline().split()[2])
-                seen[blob] = read(reader.stdout.read(size + 1)[:-1].decode("latin-1"))
-            yield _release(release, [(seen[b], target) for b, target in blobs.items()])
-    finally:
-        reader.stdin.close()
-        reader.stdout.close()
-        reader.wait()
+    for release, repo, revision in tqdm(list(sources(repos)), desc="releases", unit="release"):
+        blobs: dict[str, str] = {}
+        for path, blob in repo.blobs(revision, []).items():
+            if path.endswith((".c", ".h", ".inc")) and not _SKIPPED.match(path):
+                target = _TARGET.match(path)
+                blobs[blob] = f"{target[1]}:" if target else ""
+                if blob not in seen:
+                    seen[blob] = read((repo._object(blob) or b"").decode("latin-1"))
+        yield _release(release, [(seen[b], target) for b, target in blobs.items()])
 
 
 def _release(release: str, found: list[tuple[Blob, str]]) -> Release:
@@ -325,6 +311,10 @@ def _still(bits: int) -> int:
     return bits | LATER if bits & span(READ, READ) else bits
 
 
+def _bits(found: Iterable[Release]) -> int:
+    return _still(functools.reduce(operator.or_, (span(r.release, r.release) for r in found), 0))
+
+
 def _machine_bits(found: list[Release]) -> dict[str, int]:
     every = set().union(*(r.machines for r in found))
     bits: dict[str, int] = {}
@@ -333,8 +323,7 @@ def _machine_bits(found: list[Release]) -> dict[str, int]:
             continue
         numbered = re.search(r"-\d+\.\d+(-sxxm)?$", machine)
         # A name without a number is looked for as text too: it is defined in more ways than are read here.
-        here = (r for r in found if machine in r.machines or (not numbered and machine in r.literals))
-        bits[machine] = _still(sum(span(r.release, r.release) for r in here))
+        bits[machine] = _bits(r for r in found if machine in r.machines or (not numbered and machine in r.literals))
     return bits
 
 
@@ -358,9 +347,9 @@ def _description_rows(found: list[Release]) -> Iterator[tuple[str, str, str, str
     for (vmsd, symbol), by_release in table.items():
         yield from ((vmsd, symbol, *row) for row in _rows_of(by_release, alone=symbols[vmsd] == 1))
     for info in set().union(*(r.infos for r in found)):
-        bits = sum(span(r.release, r.release) for r in found if info in r.literals)
-        if bits != sum(span(r, r) for r in RELEASES) & ~LATER:
-            yield "", "", "info", info, _still(bits)
+        bits = _bits(r for r in found if info in r.literals)
+        if bits != ALL:
+            yield "", "", "info", info, bits
 
 
 def _rows_of(by_release: dict[str, list[Definition]], alone: bool) -> Iterator[tuple[str, str, int]]:
