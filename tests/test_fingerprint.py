@@ -39,7 +39,7 @@ def test_sets_of_releases():
         bits_of("1.5-2.0")
 
 
-@pytest.mark.parametrize("name", ["framing.csv", "machines.csv", "descriptions.csv"])
+@pytest.mark.parametrize("name", ["framing.csv", "machines.csv", "descriptions.csv", "words.csv"])
 def test_facts_are_in_order(name):
     rows = fingerprints._rows(name)
     assert rows
@@ -107,6 +107,28 @@ def test_contradicting_evidence_leaves_no_release(shared):
         found = vt.fingerprint(stream)
     assert found.releases == []
     assert "no QEMU release" in found.explain()
+
+
+def test_flags_of_the_cpu_tell_where_nothing_is_described(shared):
+    """POWER7 gained an instruction flag in 2.7 (commit 4e0806110c); pseries-2.1 streams have no vmdesc."""
+    path = shared / "captures" / "qemu-2.6.0" / "pseries-2.1" / "POWER7.mig.zst"
+    with vt.open(path) as stream:
+        assert stream.vmdesc is None
+        found = vt.fingerprint(stream)
+    assert "2.6" in found.releases
+    assert "2.7" not in found.releases
+    assert any(e.what.startswith("insns_flags ") for e in found.found)
+
+
+def test_facts_agree_with_the_commits_behind_them():
+    """Releases in which a commit that is known by its hash took effect."""
+    definitions, _, _ = fingerprints._source_facts()
+    iommu = definitions["spapr_iommu"]["vmstate_spapr_tce_table"]
+    assert runs(iommu.fields["mig_table"]) == "2.7-"
+    slb = definitions["cpu/slb"]["ppc:vmstate_slb"]
+    assert runs(slb.versions["1"]) == "1.6-9.1"  # c1a13064e3 made it 2
+    assert runs(definitions["globalstate"]["vmstate_globalstate"].fields["vm_was_suspended"]) == "9.0-"  # d3c86c99f3
+    assert runs(fingerprints._machines()["pseries-2.6"]) == "2.6-9.1"  # 445d3facff removed it
 
 
 def test_deciding_evidence_decides(shared):

@@ -11,16 +11,12 @@ never seen, a machine type of a distribution's own say nothing, and exclude noth
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import functools
-import hashlib
-import operator
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.bundled import data_path
 from vmstate_tools.errors import VmstateError, printable
@@ -32,10 +28,8 @@ if TYPE_CHECKING:
     from vmstate_tools.description import Vmsd
     from vmstate_tools.stream import Section, Stream
 
-RELEASES = tuple(
-    "1.6 1.7 2.0 2.1 2.2 2.3 2.4 2.5 2.6 2.7 2.8 2.9 2.10 2.11 2.12 3.0 3.1 4.0 4.1 4.2 5.0 5.1 5.2 "
-    "6.0 6.1 6.2 7.0 7.1 7.2 8.0 8.1 8.2 9.0 9.1 9.2 10.0 10.1 10.2 11.0 11.1".split()
-)
+_MINORS = {1: range(6, 8), 2: range(13), 3: range(2), **{major: range(3) for major in range(4, 11)}, 11: range(2)}
+RELEASES = tuple(f"{major}.{minor}" for major, minors in _MINORS.items() for minor in minors)
 """All releases, oldest first; their stable releases (2.7.1) count as them."""
 
 READ = "10.2"
@@ -161,18 +155,18 @@ class Fingerprint:
         return f"<Fingerprint of {printable(self.file)}: {' '.join(self.releases) or 'no release'}>"
 
 
-def fingerprint(stream: Stream, *, variants: pd.DataFrame | None = None) -> Fingerprint:
+def fingerprint(stream: Stream) -> Fingerprint:
     """Name the QEMU releases (x.y from 1.6 to 11.1) that could have written a stream.
-
-    Parameters
-    ----------
-    stream : an opened stream.
-    variants : what `learn` made of streams of your own, instead of the bundled table.
 
     Raises StreamError where the stream cannot be read, VmstateError where the facts cannot.
     """
-    table = _bundled_variants() if variants is None else _read_variants(variants.to_dict("records"))
-    seen = (*_framing(stream), *_machine(stream), *_descriptions(stream), *_cpu_words(stream), *_known_variants(stream, table))
+    sections = [s for s in stream.sections if s.part in ("start", "full")]
+    seen = (
+        *_framing(stream, sections),
+        *_machine(stream),
+        *_descriptions(stream, sections),
+        *_cpu_words(stream, sections),
+    )
     found = tuple(dict.fromkeys(e for e in seen if e.bits != ALL))
     left = functools.reduce(lambda bits, e: bits & e.bits, found, ALL)
     return Fingerprint(stream.name, names(left), found)
@@ -265,9 +259,8 @@ def _source_facts() -> tuple[dict[str, dict[str, _Definition]], dict[str, int], 
 # -- what a stream shows ----------------------------------------------------------------------------------------
 
 
-def _framing(stream: Stream) -> Iterator[Evidence]:
+def _framing(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     facts = _framing_facts()
-    sections = stream.sections
     if stream.configuration:
         yield facts["configuration"]
         for key in ("page_bits", "capabilities", "uuid"):
@@ -284,8 +277,9 @@ def _framing(stream: Stream) -> Iterator[Evidence]:
     for number in {c.value.command for c in stream.commands}:
         name = f"command {Command(number).name}" if number in set(Command) else ""
         yield facts.get(name, facts["command"])
-    for flag, name in ((0x100, "page compressed"), (0x200, "multifd flush"), (0x40, "page xbzrle")):
-        if _ram_flags(stream) & flag and name in facts:
+    flags = _ram_flags(stream)
+    for flag, name in ((0x100, "page compressed"), (0x200, "multifd flush")):
+        if flags & flag:
             yield facts[name]
     text = _vmdesc_text(stream)
     if not text:
@@ -324,16 +318,15 @@ def _machine(stream: Stream) -> Iterator[Evidence]:
     yield Evidence(f"machine type {machine}", "configuration", bits, "the machine types of each release")
 
 
-def _descriptions(stream: Stream) -> Iterator[Evidence]:
+def _descriptions(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     vmdesc = stream.vmdesc
     definitions = _source_facts()[0]
     if vmdesc is None:
-        for section in stream.sections:
-            if section.part in ("start", "full"):
-                vmsd = _vmsd_of(section.idstr, definitions)
-                if vmsd is not None:
-                    yield from _match(vmsd, section.version_id, None, section.label)
-                    yield from _subsections(stream, section, definitions)
+        for section in sections:
+            vmsd = _vmsd_of(section.idstr, definitions)
+            if vmsd is not None:
+                yield from _match(vmsd, section.version_id, None, section.label)
+                yield from _subsections(stream, section, definitions)
         return
     if "fingerprint" not in vmdesc.cache:
         shapes: dict[tuple[str, int, frozenset[tuple[str, str]]], str] = {}
@@ -405,7 +398,9 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
     source = f"VMStateDescription {printable(vmsd)}"
 
     def item(what: str, each: list[int]) -> Evidence:
-        bits = functools.reduce(lambda all_, pair: all_ | pair[0].exists & pair[1], zip(definitions, each, strict=True), unread)
+        bits = unread
+        for definition, allowed in zip(definitions, each, strict=True):
+            bits |= definition.exists & allowed
         return Evidence(what, where, bits, source)
 
     joint = [d.exists for d in definitions]
@@ -437,150 +432,42 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
 # -- the ppc CPU's words ------------------------------------------------------------------------------------------
 
 
-def _cpu_words(stream: Stream) -> Iterator[Evidence]:
+def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     """The words a ppc CPU section carried until 9.1: which releases give a CPU of that PVR these values."""
-    section = next((s for s in stream.sections if s.idstr == "cpu" and s.description is not None), None)
+    section = next((s for s in sections if s.idstr == "cpu" and s.description is not None), None)
     if section is None:
         return
-    value = functools.partial(stream.value, "cpu", instance=section.instance_id, vmsd="cpu")
-    try:
-        pvr = value("env.spr[287]")
-    except KeyError:
-        return
-    seen = {}
-    for word in ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs"):
-        for path in (f"env.{word}", f"mig_{word}"):
-            with contextlib.suppress(KeyError):
-                seen[word] = value(path)
     layout = stream.layout(section)
-    if len(seen) < 4 or int(layout.width[layout.find("env.nip")[0][0]]) != 8:  # the catalog is of 64-bit targets
+    nip = layout.find("env.nip")
+    if not nip or int(layout.width[nip[0][0]]) != 8:  # the catalog is of 64-bit targets
         return
-    pseries = any(s.idstr.startswith("spapr") for s in stream.sections)
-    machine = stream.machine or ("pseries-2.1" if pseries else "")
+
+    def value(path: str) -> int:
+        i, n = layout.find(path)[0]
+        width = int(layout.width[i])
+        start = section.payload_offset + int(layout.offset[i]) + n * width
+        return int.from_bytes(stream._view[start : start + width], "big")
+
+    words = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
+    seen = {w: value(p) for w in words for p in (f"env.{w}", f"mig_{w}") if layout.find(p)}
+    if not seen or not layout.find("env.spr[287]"):
+        return
+    pvr = value("env.spr[287]")
+    pseries = any(s.idstr.startswith("spapr") for s in sections)
     for word, found in seen.items():
-        bits = _writers(word, found, pvr, machine)
-        yield Evidence(f"{word} 0x{found:x} of PVR 0x{pvr:08x}", section.label, bits, "data/catalog: target/ppc/cpu_init.c")
-
-
-def _writers(word: str, value: int, pvr: int, machine: str) -> int:
-    """The releases in which some CPU of that PVR, under TCG or KVM, has that value on the way out."""
-    bits = ALL
-    for release, stable in _expected_words(pvr, machine).items():
-        if not any((want ^ value) & ~ignored == 0 for want, ignored in stable[word]):
-            bits &= ~_BIT[release]
-    return bits
-
-
-@functools.lru_cache(maxsize=256)
-def _expected_words(pvr: int, machine: str) -> dict[str, dict[str, set[tuple[int, int]]]]:
-    """Release → word → (value, bits that are the host's) a CPU of that PVR may send.
-
-    Releases that have no such CPU (another one behind KVM is possible), or send no words, are left out.
-    """
-    from vmstate_tools import catalog
-
-    found: dict[str, dict[str, set[tuple[int, int]]]] = {}
-    unknown = set()
-    for full in (row["release"] for row in catalog.table("releases")):
-        release = ".".join(full.split(".")[:2])
-        if release not in _BIT:
-            continue
-        models = catalog.model_of_pvr(pvr, full)
-        host = catalog.host_flags(full)
-        for family in {m.family: m for m in models}.values():
-            for accel in ("tcg", "kvm"):
-                words = catalog.stream_words(full, machine, family.name, accel)
-                for name, value in words.items():
-                    ignored = host.get(name, 0) if accel == "kvm" else 0
-                    found.setdefault(release, {}).setdefault(name.removeprefix("mig_"), set()).add((value, ignored))
-                if not words:
-                    unknown.add(release)
-        if not models:
-            unknown.add(release)
-    return {release: words for release, words in found.items() if release not in unknown}
-
-
-# -- variants learned from streams ------------------------------------------------------------------------------
-
-_Variants = dict[tuple[str, str], dict[str, int]]  # (machine, vmsd) -> shape -> releases seen to write it
-
-
-def learn(streams: Iterable[tuple[str | os.PathLike[str], str]]) -> pd.DataFrame:
-    """How each release was seen to describe each device, from streams whose writer is known.
-
-    Parameters
-    ----------
-    streams : pairs of path and release (`2.7` or `2.7.1`).
-
-    Returns
-    -------
-    DataFrame with str columns machine, vmsd, shape (a hash of version, field names and types), releases. What one
-    release describes in two ways on one machine type depends on the guest or its devices: it is left out, and
-    so is what all releases describe alike. Raises VmstateError for a release it does not know.
-    """
-    import pandas as pd
-    from tqdm.auto import tqdm
-
-    from vmstate_tools.stream import open_stream
-
-    table: dict[tuple[str, str], dict[str, int]] = {}
-    for path, release in tqdm(list(streams), desc="streams", unit="stream"):
-        bits = bits_of(".".join(release.split(".")[:2]))
-        with open_stream(path) as stream:
-            for vmsd, shape in _shapes(stream):
-                seen = table.setdefault((stream.machine or "", vmsd), {})
-                seen[shape] = seen.get(shape, 0) | bits
-    rows = []
-    for (machine, vmsd), seen in sorted(table.items()):
-        apart = sum(b.bit_count() for b in seen.values()) == functools.reduce(operator.or_, seen.values()).bit_count()
-        if apart and len(seen) > 1:
-            rows += [(machine, vmsd, shape, " ".join(names(b))) for shape, b in seen.items()]
-    return pd.DataFrame(rows, columns=["machine", "vmsd", "shape", "releases"]).astype("str")
-
-
-def _shapes(stream: Stream) -> set[tuple[str, str]]:
-    """(vmsd, hash of its version and fields) of all that a stream's vmdesc describes; sizes of arrays left out."""
-    vmdesc = stream.vmdesc
-    if vmdesc is None:
-        return set()
-    if "shapes" not in vmdesc.cache:
-        found = set()
-        todo = [d.vmsd for d in vmdesc.devices if not d.old_style]
-        while todo:
-            vmsd = todo.pop()
-            fields = dict.fromkeys((f.name, f.type, f.size if f.type == "unused_buffer" else 0) for f in vmsd.fields)
-            text = repr((vmsd.version_id, list(fields)))
-            found.add((vmsd.name, hashlib.sha256(text.encode()).hexdigest()[:12]))
-            todo += [f.struct for f in vmsd.fields if f.struct is not None]
-            todo += vmsd.subsections
-        vmdesc.cache["shapes"] = found
-    shapes: set[tuple[str, str]] = vmdesc.cache["shapes"]
-    return shapes
-
-
-def _read_variants(rows: Iterable[dict[Any, Any]]) -> _Variants:
-    table: _Variants = {}
-    for row in rows:
-        table.setdefault((row["machine"], row["vmsd"]), {})[row["shape"]] = bits_of(row["releases"])
-    return table
+        bits = _word_facts().get((pvr, pseries, word, found))
+        if bits is None:
+            bits = _word_facts().get((pvr, pseries, word, None), ALL)
+        what = f"{word} 0x{found:x} of a CPU with PVR 0x{pvr:08x}"
+        yield Evidence(what, section.label, bits, "target/ppc/cpu_init.c: data/catalog")
 
 
 @functools.cache
-def _bundled_variants() -> _Variants:
-    return _read_variants(_rows("variants.csv"))
-
-
-def _known_variants(stream: Stream, table: _Variants) -> Iterator[Evidence]:
-    """What a release was seen to describe otherwise, it did not write: nor did those between two that agree."""
-    if not table:
-        return
-    for vmsd, shape in _shapes(stream):
-        seen = table.get((stream.machine or "", vmsd), {})
-        if shape not in seen:
-            continue
-        bits = ALL
-        for other, releases in seen.items():
-            if other != shape:
-                inside = names(releases)
-                bits &= ~span(inside[0], inside[-1]) | seen[shape]
-        yield Evidence(f"vmsd {vmsd} as other streams have it", "vmdesc", bits, f"streams of {runs(seen[shape])}")
+def _word_facts() -> dict[tuple[int, bool, str, int | None], int]:
+    """(PVR, a pseries machine, word, value) → who sends it; value None: who may send any."""
+    return {
+        (int(r["pvr"], 16), r["pseries"] == "yes", r["word"], int(r["value"], 16) if r["value"] else None): bits_of(
+            r["releases"]
+        )
+        for r in _rows("words.csv")
+    }

@@ -18,15 +18,14 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
+from vmstate_tools import catalog
 from vmstate_tools.fingerprints import ALL, LATER, READ, RELEASES, runs, span
 from vmstate_tools.history.git import Repo
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')", re.DOTALL)
 _DEFINITION = re.compile(r"\bVMStateDescription\s*(?:(\w+)\s*=\s*|\)\s*)\{")
 _TEXT_MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+\"([^\"\n]*)\"[ \t]*$", re.MULTILINE)
-_FIELD_MACRO = re.compile(
-    r"^[ \t]*#[ \t]*define[ \t]+(VMSTATE_\w+)\(\s*(\w*)((?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE
-)
+_FIELD_MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(VMSTATE_\w+)\(\s*(\w*)((?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE)
 _TARGET = re.compile(r"target[-/](\w+)/")
 _SKIPPED = re.compile(
     r"(?:tests|disas|roms|pc-bios|linux-user|bsd-user|linux-headers|libdecnumber|fpu|tcg|contrib|docs|subprojects)/"
@@ -386,7 +385,7 @@ def _rows_of(by_release: dict[str, list[Definition]], alone: bool) -> Iterator[t
     for name, bits in always.items():
         if not alone or bits != exists:
             yield "always", name, bits
-    kinds = collections.defaultdict(dict)
+    kinds: dict[str, dict[str, int]] = collections.defaultdict(dict)
     for (name, type_), bits in types.items():
         kinds[name][type_] = bits
     for name, by_type in kinds.items():
@@ -395,3 +394,54 @@ def _rows_of(by_release: dict[str, list[Definition]], alone: bool) -> Iterator[t
             for type_, bits in by_type.items():
                 yield "type", f"{name}:{type_}", _still(bits)
             yield "type", f"{name}:?", _still(unknown | open_)
+
+
+# -- words of the ppc CPU ---------------------------------------------------------------------------------------
+
+
+def write_words(folder: Path) -> None:
+    """Write `words.csv` from the catalog: which releases send which words of a CPU, on machines that send them."""
+    with (folder / "words.csv").open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(("pvr", "pseries", "word", "value", "releases"))
+        pvrs = sorted({int(row["pvr"], 16) for row in catalog.table("models")})
+        for pvr in tqdm(pvrs, desc="PVRs"):
+            for pseries in (False, True):
+                out.writerows(_word_rows(pvr, pseries))
+
+
+def _word_rows(pvr: int, pseries: bool) -> Iterator[tuple[str, str, str, str, str]]:
+    sent: dict[str, dict[int, int]] = collections.defaultdict(lambda: collections.defaultdict(int))
+    # A release without such a CPU may have another's behind KVM; one that sends no words is told by its fields.
+    free = LATER
+    for row in catalog.table("releases"):
+        release = ".".join(row["release"].split(".")[:2])
+        if release not in RELEASES or row["kind"] == "development":
+            continue
+        bit = span(release, release)
+        families = {m.family: m.name for m in catalog.model_of_pvr(pvr, row["release"])}
+        if not families:
+            free |= bit
+        for name in families.values():
+            for accel in ("tcg", "kvm"):
+                # Those pseries types that send words send the same ones.
+                words = catalog.stream_words(row["release"], "pseries-2.1" if pseries else "", name, accel)
+                host = catalog.host_flags(row["release"]) if accel == "kvm" else {}
+                if not words:
+                    free |= bit
+                for field_name, value in words.items():
+                    for given in _subsets(host.get(field_name, 0)):
+                        sent[field_name.removeprefix("mig_")][value & ~host.get(field_name, 0) | given] |= bit
+    for word, by_value in sent.items():
+        start = f"0x{pvr:08x}", "yes" if pseries else "no", word
+        yield *start, "", runs(free)
+        for value, bits in sorted(by_value.items()):
+            yield *start, f"0x{value:x}", runs(bits | free)
+
+
+def _subsets(bits: int) -> Iterator[int]:
+    part = bits
+    while part:
+        yield part
+        part = (part - 1) & bits
+    yield 0
