@@ -81,7 +81,7 @@ def test_every_section_that_describes_itself_resolves_to_that(shared) -> None:
             continue
         with open_stream(shared / "captures" / row["file"]) as stream:
             for section in stream.sections:
-                if section.how != "vmdesc" or section.description.old_style:
+                if section.how != "vmdesc" or section.description.opaque:
                     continue
                 payload = bytes(stream._view[section.payload_offset : section.payload_end])
                 key = (row["release"], section.idstr, section.footer is not None, hash(payload))

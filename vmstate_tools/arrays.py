@@ -240,7 +240,7 @@ def format_flags(word: str, value: int) -> str:
     from vmstate_tools import flags
 
     names = (name.removeprefix("PPC_").removeprefix("PPC2_") for name in flags.decode(word, value))
-    return f"0x{value:016x} {'|'.join(names)}".rstrip()
+    return f"0x{value:016x} {' '.join(names)}".rstrip()
 
 
 def flag_words(word: str, values: pd.Series) -> pd.Series:

@@ -65,6 +65,7 @@ _SIZES = {"uint32": 4, "uint64": 8}
 
 # No description of a real section has been seen to unroll to more; arrays of scalars count once.
 MAX_LEAVES = 500_000
+MAX_TEXT = 64 << 20  # characters of all their paths
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +127,7 @@ class _Compiler:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.visited = self.text = 0  # fields, those without bytes among them; characters of their paths
         self.paths: list[str] = []
         self.types: list[str] = []
         self.vmsds: list[str] = []
@@ -165,12 +167,16 @@ class _Compiler:
     def field(self, field: FieldDescription, vmsd: Vmsd, offset: int, prefix: str) -> int:
         elements = 1 if field.count is None else field.count
         end = offset + field.size * elements
-        if end > self.limit or len(self.paths) > MAX_LEAVES:
+        path = prefix + field.label
+        if end > self.limit:
             raise StreamError(
-                f"field {prefix}{field.label} claims {elements} times {field.size} bytes",
+                f"field {path[:100]} claims {elements} times {field.size} bytes",
                 expected=f"a section of at most {self.limit} bytes",
             )
-        path = prefix + field.label
+        self.visited += 1
+        self.text += len(path)
+        if self.visited > MAX_LEAVES or self.text > MAX_TEXT:
+            raise StreamError(f"more than {MAX_LEAVES} fields, or paths too long", expected="fields of a real device")
         if end == offset:
             return end
         if field.struct is not None:

@@ -16,10 +16,13 @@ from typing import Any
 import orjson
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.wire import Record
 
 # No vmdesc seen is larger than this: 0.2 MB for a bare q35, growing with the number of devices and CPUs.
 MAX_VMDESC = 256 << 20
+
+# Real vmdescs nest 5 deep, and have 396 elements of arrays of pointers in one document.
+MAX_DEPTH = 64
+MAX_SPLIT = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,15 @@ class Description:
     instance_id: int
     vmsd: Vmsd
     origin: str  # 'vmdesc', 'dump', 'built-in' or 'borrowed'
-    old_style: bool = False  # registered by hand: its vmsd is one buffer
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)  # what decode derives from it
+
+    @property
+    def opaque(self) -> bool:
+        """Is all it tells a size? Of sections registered by hand, and of `virtio` since 2.7."""
+        fields = self.vmsd.fields
+        return len(fields) == 1 and (
+            fields[0].type == "virtio" or (fields[0].type, fields[0].name) == ("buffer", "data")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +103,9 @@ class StreamDescription:
         return found
 
 
+_VMDESC_START = re.compile(rb"\x06(?=(....)\{)", re.DOTALL)
+
+
 def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     """Offset and size in bytes of the VMDESCRIPTION record at the stream's end, None where there is none.
 
@@ -103,12 +116,15 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
         low = max(0, end - MAX_VMDESC)
         tail = bytes(view[max(low, end - (1 << 20)) :])
         while True:
-            at = len(tail)
-            while (at := tail.rfind(Record.VMDESCRIPTION, 0, at)) >= 0:
-                start = end - len(tail) + at
-                if int.from_bytes(tail[at + 1 : at + 5], "big") == end - start - 5:
-                    return start, end - start
-            if end - len(tail) == low:
+            first = end - len(tail)
+            fitting = [
+                first + match.start()
+                for match in _VMDESC_START.finditer(tail)
+                if int.from_bytes(match[1], "big") == len(tail) - match.start() - 5
+            ]
+            if fitting:
+                return fitting[-1], end - fitting[-1]
+            if first == low:
                 break
             tail = bytes(view[low:])
     # Something follows it (padding, another stream), or it is not there.
@@ -130,11 +146,10 @@ def read_vmdesc(text: bytes) -> StreamDescription:
         raise StreamError(f"the vmdesc is not JSON: {err}", offset=err.pos, expected="a JSON document") from None
     try:
         page_size = document.get("page_size")
-        devices = tuple(_device(entry) for entry in document["devices"])
+        read = _Reader("vmdesc")
+        devices = tuple(read.device(entry) for entry in document["devices"])
         if page_size is not None and (not isinstance(page_size, int) or page_size <= 0 or page_size & (page_size - 1)):
             raise ValueError(f"page_size {page_size!r}")
-    except RecursionError:
-        raise StreamError("the vmdesc nests too deeply", expected="structs a device could have") from None
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise StreamError(
             f"the vmdesc has an entry of another shape: {type(err).__name__}: {err}",
@@ -156,47 +171,61 @@ def built_in(entry: dict[str, Any]) -> Description:
 
 @functools.lru_cache(maxsize=4096)
 def _built_in(text: bytes) -> Description:
-    return _device(orjson.loads(text), "built-in")
+    return _Reader("built-in").device(orjson.loads(text))
 
 
-def _device(entry: dict[str, Any], origin: str = "vmdesc") -> Description:
-    # QEMU up to 5.2 prints instance_id signed.
-    instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
-    old_style = "vmsd_name" not in entry
-    return Description(_text(entry["name"]), instance_id, _vmsd(entry, _text(entry["name"])), origin, old_style)
+class _Reader:
+    """Reads one document; what it makes of it is bounded, whatever the document says."""
 
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.depth = 0
+        self.split = 0  # elements of arrays that come in several entries
 
-def _vmsd(entry: dict[str, Any], default_name: str = "") -> Vmsd:
-    return Vmsd(
-        name=_text(entry.get("vmsd_name", default_name)),
-        version_id=_int(entry.get("version", 0), -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF,
-        fields=tuple(_fields(entry.get("fields", ()))),
-        subsections=tuple(_vmsd(sub) for sub in entry.get("subsections", ())),
-    )
+    def device(self, entry: dict[str, Any]) -> Description:
+        # QEMU up to 5.2 prints instance_id signed.
+        instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
+        name = _text(entry["name"])
+        return Description(name, instance_id, self.vmsd(entry, name), self.origin)
 
+    def vmsd(self, entry: dict[str, Any], default_name: str = "") -> Vmsd:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} structs in one another")
+        vmsd = Vmsd(
+            name=_text(entry.get("vmsd_name", default_name)),
+            version_id=_int(entry.get("version", 0), -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF,
+            fields=tuple(self.fields(entry.get("fields", ()))),
+            subsections=tuple(self.vmsd(sub) for sub in entry.get("subsections", ())),
+        )
+        self.depth -= 1
+        return vmsd
 
-def _fields(entries: list[dict[str, Any]]) -> Iterator[FieldDescription]:
-    # An array of pointers with NULL holes comes as several entries of one name and no index (since 10.0,
-    # commit 35049eb0d2): they are elements of one array, in order.
-    names = [entry["name"] for entry in entries]
-    split = {n for n, follows in itertools.pairwise(names) if n == follows}
-    next_index: dict[str, int] = {}
-    for entry in entries:
-        name, type_, size = _text(entry["name"]), _text(entry["type"]), _int(entry["size"], 0, 1 << 48)
-        count = _int(entry["array_len"], 0, 1 << 48) if "array_len" in entry else None
-        index = _int(entry["index"], 0, 1 << 48) if "index" in entry else None
-        struct = None
-        if "struct" in entry:
-            struct = _vmsd(entry["struct"])
-        elif "vmsd_name" in entry and "fields" in entry:  # WITH_TMP and VSTRUCT nest in the field itself
-            struct = _vmsd(entry)
-        if name in split and index is None:
-            first = next_index.get(name, 0)
-            next_index[name] = first + (count or 1)
-            for i in range(count or 1) if (count or 1) <= 1 << 16 else ():
-                yield FieldDescription(name, type_, size, None, first + i, struct)
-        else:
-            yield FieldDescription(name, type_, size, count, index, struct)
+    def fields(self, entries: list[dict[str, Any]]) -> Iterator[FieldDescription]:
+        # An array of pointers with NULL holes comes as several entries of one name and no index (since 10.0,
+        # commit 35049eb0d2): they are elements of one array, in order.
+        names = [entry["name"] for entry in entries]
+        split = {n for n, follows in itertools.pairwise(names) if n == follows}
+        next_index: dict[str, int] = {}
+        for entry in entries:
+            name, type_, size = _text(entry["name"]), _text(entry["type"]), _int(entry["size"], 0, 1 << 48)
+            count = _int(entry["array_len"], 0, 1 << 48) if "array_len" in entry else None
+            index = _int(entry["index"], 0, 1 << 48) if "index" in entry else None
+            struct = None
+            if "struct" in entry:
+                struct = self.vmsd(entry["struct"])
+            elif "vmsd_name" in entry and "fields" in entry:  # WITH_TMP and VSTRUCT nest in the field itself
+                struct = self.vmsd(entry)
+            if name in split and index is None:
+                first = next_index.get(name, 0)
+                next_index[name] = first + (count or 1)
+                self.split += count or 1
+                if self.split > MAX_SPLIT:
+                    raise ValueError(f"more than {MAX_SPLIT} elements of arrays of pointers")
+                for i in range(count or 1):
+                    yield FieldDescription(name, type_, size, None, first + i, struct)
+            else:
+                yield FieldDescription(name, type_, size, count, index, struct)
 
 
 def _text(value: object) -> str:

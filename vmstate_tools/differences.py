@@ -186,7 +186,7 @@ def _leaves(stream: Stream, sections: list[Section]) -> Iterator[_Leaf]:
     view = stream.source.view
     data = np.frombuffer(view, np.uint8)
     for section in sections:
-        if section.description is None:
+        if not section.described:
             for vmsd, path, type_, offset, size, value in _undescribed(stream, section):
                 yield _Leaf(
                     vmsd, path, type_, size, None, view[offset : offset + size], functools.partial(_only, value)

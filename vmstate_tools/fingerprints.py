@@ -332,7 +332,7 @@ def _descriptions(stream: Stream, sections: list[Section]) -> Iterator[Evidence]
         shapes: dict[tuple[str, int, frozenset[tuple[str, str]]], str] = {}
         types: dict[str, str] = {}
         for device in vmdesc.devices:
-            if not device.old_style:
+            if not device.opaque:
                 _collect(device.vmsd, f"{device.idstr}/{device.instance_id}", shapes, types)
         found = [e for (name, version, fields), where in shapes.items() for e in _match(name, version, fields, where)]
         known = _source_facts()[2]

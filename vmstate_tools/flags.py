@@ -119,7 +119,7 @@ def decode(word: str, value: int, release: str | None = None) -> list[str]:
     """Names of the bits that are set, lowest bit first.
 
     A bit unknown to the release is given as `bit 12 (unknown)`; without a release, any name the bit had, the
-    newest where it had several. Where one bit has several names at a time (`MSR_POW`, `MSR_WE`: it depends on
+    newest where it had several. Where one bit has several names at a time (`MSR_SPE`, `MSR_VR`: it depends on
     the CPU) they are joined by "/".
 
     Raises

@@ -55,7 +55,7 @@ class _Table:
 
 
 def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Table:
-    described = [s for s in sections if s.description is not None]
+    described = [s for s in sections if s.described]
     rows = _rows(stream, described, fold)
     base = np.array([s.payload_offset for s in described], np.int64)
     data = np.frombuffer(stream._view, np.uint8)
@@ -73,7 +73,7 @@ def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Ta
         base,
         words,
         blobs,
-        [leaf for s in sections if s.description is None for leaf in _leaves(stream, s)],
+        [leaf for s in sections if not s.described for leaf in _leaves(stream, s)],
     )
 
 
@@ -91,7 +91,7 @@ def _rows(stream: Stream, described: Sequence[Section], fold: int | None) -> Row
     """The rows of these sections: made once for all streams with the same descriptions."""
     layouts = [stream.layout(s) for s in described]
     cache: dict[Any, Any] = stream.vmdesc.cache if stream.vmdesc is not None else {}
-    key = ("rows", fold, tuple(id(layout) for layout in layouts))
+    key = ("rows", fold, tuple(layouts))  # by identity; as a key they stay alive, and no other takes their id
     rows = cache.get(key)
     if rows is None:
         rows = rows_of(layouts, fold)
@@ -265,7 +265,7 @@ def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
         if section.idstr != "cpu" or section.part != "full":
             continue
         row: dict[str, Any] = {"section_instance": section.instance_id, **dict.fromkeys(CPU_WORDS)}
-        if section.description is not None and (layout := stream.layout(section)).find(CPU_WORDS["pvr"][0]):
+        if section.described and (layout := stream.layout(section)).find(CPU_WORDS["pvr"][0]):
             for column, names in CPU_WORDS.items():
                 for name in names:
                     if layout.find(name):

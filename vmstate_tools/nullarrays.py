@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from vmstate_tools.description import Description, FieldDescription, Vmsd, size_of
+from vmstate_tools.description import MAX_SPLIT, Description, FieldDescription, Vmsd, size_of
 
 NULL = ord("0")
+_MAX_TRIED = 64  # arrays of structs in one section
 
 # What an element is where the first one is NULL, so that the vmdesc cannot say: (vmsd, field) -> element.
 # hw/s390x/css.c: vmstate_css_img and vmstate_chp_info, as vmdescs of 10.0 and later spell them out.
@@ -45,16 +46,23 @@ def with_holes(
     None where no array explains the bytes.
     """
     vmsd = description.vmsd
-    offset = start
+    offset, tried = start, 0
     for i, field in enumerate(vmsd.fields):
-        if field.struct is not None and field.count is not None:
+        if field.struct is not None and field.count is not None and field.count <= MAX_SPLIT:
+            tried += 1
+            if tried > _MAX_TRIED:
+                return None
             element = field.struct if field.struct.fields else _ELEMENTS.get((vmsd.name, field.name))
             if element is not None:
                 holed = dataclasses.replace(
                     vmsd, fields=(*vmsd.fields[:i], *_elements(field, element, view, offset), *vmsd.fields[i + 1 :])
                 )
                 if fits(start + size_of(holed)):
-                    return dataclasses.replace(description, vmsd=holed, cache={})
+                    # Kept: streams with the same holes share what is derived from it.
+                    kept: Description = description.cache.setdefault(
+                        ("holes", holed), dataclasses.replace(description, vmsd=holed, cache={})
+                    )
+                    return kept
         offset += field.size * (1 if field.count is None else field.count)
     return None
 

@@ -60,6 +60,11 @@ class Section:
         return self.header.size + self.payload_size + (self.footer.size if self.footer else 0)
 
     @property
+    def described(self) -> bool:
+        """Are its fields what `description` says? Otherwise `leaves` has them, or nothing has."""
+        return self.description is not None and not self.leaves
+
+    @property
     def label(self) -> str:
         return f"{self.idstr}/{self.instance_id}"
 
@@ -125,6 +130,8 @@ class Stream:
             err.file = err.file or self.name
             if section is not None and err.section is None:
                 err.section = section.label
+            if section is not None and err.offset is None:
+                err.offset = section.payload_offset
             raise
 
     def _read_header(self) -> wire.Parsed:
@@ -153,14 +160,20 @@ class Stream:
         if self._vmdesc_place is None:
             return None
         offset, size = self._vmdesc_place
+        try:
+            return self._read_vmdesc(offset, size)
+        except StreamError as err:
+            if not self._partial:
+                raise
+            self._error = err
+            return None
+
+    def _read_vmdesc(self, offset: int, size: int) -> StreamDescription:
         with self._located():
             try:
                 return read_vmdesc(bytes(self._view[offset + 5 : offset + size]))
             except StreamError as err:
                 err.offset = offset + 5 + (err.offset or 0)
-                if self._partial:
-                    self._error = err
-                    return None
                 raise
 
     @functools.cached_property
@@ -268,7 +281,7 @@ class Stream:
         for leaf in which.leaves:
             if leaf.path == path:
                 return leaf.value
-        if which.description is None:
+        if not which.described:
             raise KeyError(f"section {which.label} of {self.name} has no field {path!r}: it is {which.how}")
         layout = self.layout(which)
         found = [(i, n) for i, n in layout.find(path) if vmsd in (None, layout.vmsds[i])]
@@ -343,7 +356,7 @@ class Stream:
             elif section.how == "ram":
                 for offset, size, what, *detail in self.ram.records(start, end):
                     yield offset, size, what, label, detail[0] if detail else ""
-            elif section.description is not None:
+            elif section.described:
                 layout = self.layout(section)
                 tiles = [
                     (o, s, "field", p)
@@ -390,7 +403,7 @@ class Stream:
             return self.ram.build(start, end)
         if section.leaves:
             return (handwritten.build(section.leaves),)
-        if section.description is not None:
+        if section.described:
             from vmstate_tools.decode import encode
 
             return (encode(self.layout(section), self._view[start:end]),)
@@ -458,6 +471,12 @@ class _Walk:
         self.devices = vmdesc.by_section() if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
 
+    @functools.cached_property
+    def least_release(self) -> str | None:
+        """The first release that had this machine type, where it says."""
+        name = self.configuration.get("name")
+        return layouts.least_release(name) if name else None
+
     def close(self) -> None:
         """Let go of the view."""
         self.view = memoryview(b"")
@@ -495,7 +514,10 @@ class _Walk:
                 raise StreamError(f"found 0x{kind:02x}", offset=offset, expected=expected)
         offset = self.add(wire.parse(wire.EOF, self.view, offset, expected))
         if offset < len(self.view) and self.view[offset] == Record.VMDESCRIPTION:
-            self.add(wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc"))
+            record = wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc")
+            self.add(record)
+            if self.stream._vmdesc_place is None:  # it does not even look like one: say what is wrong with it
+                self.stream._read_vmdesc(record.offset, record.size)
 
     def add(self, record: wire.Parsed) -> int:
         self.records.append(record)
@@ -516,15 +538,16 @@ class _Walk:
                     expected=f"one of {[wire.name(n) for n in wire.CONFIGURATION_SUBSECTIONS]}",
                 )
             body = wire.parse(fmt, self.view, offset, f"subsection {wire.name(header.value.name)}")
+            if (bits := body.value.get("page_bits")) is not None and not 8 <= bits <= 30:
+                raise StreamError(
+                    f"{bits} target page bits", offset=offset, section="configuration", expected="between 8 and 30"
+                )
             offset = self.add(body)
             for key, value in body.value.items():
                 if key == "capabilities":
                     self.configuration[key] = [wire.name(v) for v in value]
                 elif key in ("page_bits", "uuid"):
                     self.configuration[key] = value
-        bits = self.configuration.get("page_bits")
-        if bits is not None and not 8 <= bits <= 30:
-            raise StreamError(f"{bits} target page bits", section="configuration", expected="between 8 and 30")
         return offset
 
     def command(self, offset: int) -> int:
@@ -556,6 +579,8 @@ class _Walk:
                     offset=end,
                     expected=f"the footer of section id {section.section_id}",
                 )
+            if self.stream._partial and section.description is not None:
+                self.stream.layout(section)  # what is kept can be decoded
             self.records.append(section)
         return end
 
@@ -563,7 +588,7 @@ class _Walk:
         """May this section's payload end here: is its footer, or the next record, to be seen?"""
         view = self.view
         if end >= len(view):
-            return False
+            return end == len(view) and self.stream._partial and not self.footers
         if self.footers:
             return view[end : end + 5] == bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
         kind = view[end]
@@ -598,20 +623,28 @@ class _Walk:
         start, key = section.payload_offset, (section.idstr, section.instance_id)
         if section.idstr == "ram":
             section.how = "ram"
+            if section.part == "full":
+                raise StreamError("a ram section in one piece", offset=section.offset, expected="a start, part or end")
             return self.ram.parse(start, part=section.part)
         own = self.devices[key].pop(0) if section.part == "full" and self.devices.get(key) else None
-        if handwritten.known(section.idstr) and (own is None or own.old_style):
-            end, leaves = handwritten.parse(
-                section.idstr,
-                self.view,
-                start,
-                part=section.part,
-                version_id=section.version_id,
-                state=self.states.setdefault(key, {}),
-            )
-            if own is None or end == start + size_of(own.vmsd):
-                section.how, section.leaves = "handwritten", leaves
-                return end
+        if handwritten.known(section.idstr) and (own is None or own.opaque):
+            try:
+                end, leaves = handwritten.parse(
+                    section.idstr,
+                    self.view,
+                    start,
+                    part=section.part,
+                    version_id=section.version_id,
+                    state=self.states.setdefault(key, {}),
+                )
+            except StreamError:
+                # A version this reader does not know: what describes or bounds the section serves.
+                if section.part != "full":
+                    raise
+            else:
+                if self.fits(section, end) and (own is None or end == start + size_of(own.vmsd)):
+                    section.how, section.leaves, section.description = "handwritten", leaves, own
+                    return end
         if own is not None:
             fitting = self.fitting(section, own)
             if fitting is None:
@@ -640,6 +673,7 @@ class _Walk:
                 self.view,
                 start,
                 plausible_end=lambda end: self.fits(section, end),
+                release=self.least_release,
                 instance_id=section.instance_id,
             )
             if found is not None:

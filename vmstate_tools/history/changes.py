@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -36,18 +36,18 @@ def rows(found: list[Release]) -> list[dict[str, Any]]:
 
     A fact that differs between two releases with no commit to show for it gets a row without commit.
     """
-    table: list[dict[str, Any]] = []
-    chain = [r for r in found if r.kind != "stable"]
-    steps = list(pairwise(chain))
-    for stable in (r for r in found if r.kind == "stable"):
-        before = max((r for r in found if r.key < stable.key), key=lambda r: r.key, default=None)
-        if before is not None and before.key[:2] == stable.key[:2]:
-            steps.append((before, stable))
     with ProcessPoolExecutor() as pool:
-        found_rows = pool.map(_step, steps)
-        for rows_ in tqdm(found_rows, desc="changes", unit="step", total=len(steps)):
-            table += rows_
-    return table
+        steps = [pool.submit(_step, step) for step in _steps(found)]
+        for _ in tqdm(as_completed(steps), desc="changes", unit="step", total=len(steps)):
+            pass
+    return [row for step in steps for row in step.result()]
+
+
+def _steps(found: list[Release]) -> list[tuple[Release, Release]]:
+    """From release to release, and within each stable series from its first release on."""
+    steps = list(pairwise([r for r in found if r.kind != "stable"]))
+    series = (pair for pair in pairwise(found) if pair[0].key[:2] == pair[1].key[:2])
+    return steps + [(old, new) for old, new in series if new.kind == "stable"]
 
 
 def _step(step: tuple[Release, Release]) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ class Observer:
         """Take in every section of a stream that its vmdesc describes."""
         with open_stream(path) as stream:
             for section in stream.sections:
-                if section.how == "vmdesc" and section.description and not section.description.old_style:
+                if section.how == "vmdesc" and section.description and not section.description.opaque:
                     self.vmsd(section.description.vmsd, stream._view, section.payload_offset, release)
 
     def vmsd(self, vmsd: Vmsd, view: memoryview, offset: int, release: str) -> int:
