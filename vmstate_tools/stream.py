@@ -467,6 +467,7 @@ class _Walk:
         self.states: dict[tuple[str, int], dict[str, Any]] = {}  # of handwritten sections
         self.postcopy = False
         self.footers = False  # has a section had one
+        self.complete = False  # has there been a section that could have had one
         vmdesc = stream.vmdesc
         self.devices = vmdesc.by_section() if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
@@ -582,6 +583,7 @@ class _Walk:
             if self.stream._partial and section.description is not None:
                 self.stream.layout(section)  # what is kept can be decoded
             self.records.append(section)
+            self.complete = True
         return end
 
     def fits(self, section: Section, end: int) -> bool:
@@ -682,7 +684,7 @@ class _Walk:
                 return start + size_of(section.description.vmsd)
         section.how = "opaque"
         end, section.bounded_by = end_of_opaque(
-            self.view, start, section.section_id, footers=self.footers, seen=self.open
+            self.view, start, section.section_id, footers=self.footers or not self.complete, seen=self.open
         )
         return end
 
