@@ -121,8 +121,8 @@ def _all(repo: Repo, revision: str) -> dict[Fact, str]:
         return tuple(tree.blobs.get(f"{tree.folder}/{name}") for name in names)
 
     spapr = repo.blobs(revision, [name[1:] for name in _SPAPR])
-    # Until 0.14 the flags stood in translate.c, which changes often.
-    constants = of(*_INIT, *(() if tree.has("machine.c") and _flags_in_header(tree) else (ppc.TRANSLATE,)))
+    # Until 0.13 the flags stood in translate.c, which changes often.
+    constants = of(*_INIT, *(() if _flags_in_header(tree) else (ppc.TRANSLATE,)))
     keys: dict[str, tuple[Any, ...]] = {
         "cpu": constants,
         "models": constants if not tree.has(ppc.MODELS) else of(ppc.MODELS, *ppc.HEADERS),

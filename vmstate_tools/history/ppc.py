@@ -118,7 +118,7 @@ class Tree:
         """Everything the headers and the init files name, ready to evaluate."""
         units = [self.unit(n) for n in (*HEADERS, *INIT) if self.has(n)]
         if not any("PPC_INSNS_BASE" in unit.enumerators for unit in units):
-            units.append(self.unit(TRANSLATE))  # where the flags stood until 0.14
+            units.append(self.unit(TRANSLATE))  # where the flags stood until 0.13
         macros: dict[str, Macro | None] = {}
         names: dict[str, tuple[Unit, Node | None, int]] = {}
         for unit in units:
@@ -506,7 +506,8 @@ def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
         values = tree.constants
         found: list[Adjustment] = []
         for path in sorted({path for path, _ in altering(tree)}):
-            unit = tree.at(path, tree.blobs.get(path))
+            # Macros make functions of families only, which are read already, expanded.
+            unit = tree.at(path, tree.blobs.get(path), expand=path.endswith(INIT))
             for name, node in unit.functions.items():
                 if re.search(_ASSIGNED, text_of(node)):
                     found += _adjust(unit, name, node, values)
