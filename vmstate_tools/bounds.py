@@ -19,7 +19,7 @@ def end_of_opaque(
 ) -> tuple[int, str]:
     """End of the payload that starts at `start`, and what tells: 'footer', 'next header' or 'end of file mark'.
 
-    `footers`: do this stream's sections have footers. `seen`: section ids that were started before.
+    `footers`: do this stream's sections have footers, as far as known. `seen`: section ids that were started before.
     """
     mark = bytes([Record.SECTION_FOOTER]) + section_id.to_bytes(4, "big")
     if footers:

@@ -487,6 +487,7 @@ class _Walk:
         self.holes = Budget(1 << 16)  # elements of pointer arrays looked at for NULLs
         self.guesses = Budget(1 << 18)  # fields of built-in layouts that did not fit
         self.leaves = Budget(MAX_LEAVES)  # of handwritten sections
+        self.complete = False  # has there been a section that could have had one
         vmdesc = stream.vmdesc
         self.devices = {key: deque(found) for key, found in vmdesc.by_section().items()} if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
@@ -604,6 +605,7 @@ class _Walk:
             if self.stream._partial and section.description is not None:
                 self.stream.layout(section)  # what is kept can be decoded
             self.records.append(section)
+            self.complete = True
         return end
 
     def fits(self, section: Section, end: int) -> bool:
@@ -708,7 +710,7 @@ class _Walk:
                 return start + section.description.vmsd.size
         section.how = "opaque"
         end, section.bounded_by = end_of_opaque(
-            self.view, start, section.section_id, footers=self.footers, seen=self.open
+            self.view, start, section.section_id, footers=self.footers or not self.complete, seen=self.open
         )
         return end
 
