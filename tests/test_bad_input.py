@@ -116,7 +116,7 @@ def test_cut_at_every_byte(footers: bool) -> None:
     [
         "qemu-2.5.0/g3beige/g4.mig.zst",
         "qemu-11.1/s390-ccw-virtio-9.0/qemu.mig.zst",
-        "qemu-2.6.0/pseries-2.6/POWER8_v2.0+ran.mig.zst",
+        "qemu-2.6.0/pseries-2.5/POWER7_v2.3+ran.mig.zst",
     ],
 )
 def test_real_streams_cut(file: str) -> None:

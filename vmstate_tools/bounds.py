@@ -9,7 +9,7 @@ from vmstate_tools.wire import NEXT_RECORDS, Record
 
 # START or FULL, section id, idstr, instance_id, version_id. No idstr of a device is shorter than two characters.
 # Looked at from every byte: a payload's last bytes may look like the start of a header.
-_HEADER = re.compile(rb"[\x01\x04](?=(....)[\x02-\xff])", re.DOTALL)
+_HEADER = re.compile(rb"[\x01\x04](?=(\x00\x00..)[\x02-\xff])", re.DOTALL)
 _MAX_SECTION_ID = 1 << 16
 _MAX_VERSION_ID = 1 << 10
 
@@ -19,7 +19,7 @@ def end_of_opaque(
 ) -> tuple[int, str]:
     """End of the payload that starts at `start`, and what tells: 'footer', 'next header' or 'end of file mark'.
 
-    `footers`: do this stream's sections have footers. `seen`: section ids that were started before.
+    `footers`: do this stream's sections have footers, as far as known. `seen`: section ids that were started before.
     """
     mark = bytes([Record.SECTION_FOOTER]) + section_id.to_bytes(4, "big")
     if footers:

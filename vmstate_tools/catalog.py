@@ -100,6 +100,7 @@ def _kind(key: tuple[int, ...]) -> str:
     return _releases()[key]["kind"]
 
 
+@cache
 def _at(name: str, release: str) -> list[Row]:
     """Rows of a table with `since` and `until` that hold in a (catalogued) release."""
     wanted = release_key(release)

@@ -309,6 +309,10 @@ def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words
                 words[word] = number if operator == "=" else words[word] | number
         words["nb_BATs"] = bats.of(init_proc, unit.where(node))
         families[match[1]] = Words(**words)
+    for word in ("insns_flags", "msr_mask"):
+        # In some commits of the 1.5 cycle each model's class still gave them.
+        if not any(getattr(words, word) for words in families.values()):
+            raise CatalogError(f"{unit.path}: no family gives its {word}")
     return families
 
 
@@ -354,7 +358,7 @@ def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, 
                     aliases[alias] = model
             continue
         parts = designated(value)
-        if {"name", "parent", "class_init"} <= parts.keys():
+        if {"name", "parent", "class_init"} <= parts.keys() and "abstract" not in parts:
             own = classes.get(text_of(parts["class_init"]), {})
             if own.keys() != {"pvr", "svr"}:
                 raise CatalogError(f"{where}: {text_of(parts['class_init'])} gives no PVR and SVR")
