@@ -627,6 +627,8 @@ class _Walk:
         """Find where the payload ends, and what it consists of."""
         start, key = section.payload_offset, (section.idstr, section.instance_id)
         if section.idstr == "ram":
+            if section.part == "full":
+                raise StreamError("the RAM in one piece", offset=section.offset, expected="its start, parts and end")
             section.how = "ram"
             return self.ram.parse(start, part=section.part)
         own = self.devices[key].popleft() if section.part == "full" and self.devices.get(key) else None
