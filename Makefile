@@ -32,7 +32,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check vmstate_tools tests benchmarks
 	$(BIN)/mypy
 
 notebooks: $(READY)  ## execute the notebooks in place, to commit them

@@ -70,12 +70,22 @@ def test_info_json_of_several_is_a_list() -> None:
     assert [d["file"] for d in json.loads(run("info", "--json", P26, P27).stdout)] == [P26, P27]
 
 
-def test_info_counts_what_nothing_describes() -> None:
+def test_info_with_the_description_of_another_stream() -> None:
     bare = json.loads(run("info", "--json", NO_VMDESC).stdout)
     helped = json.loads(run("info", "--json", NO_VMDESC, "--description", Q35).stdout)
     assert bare["vmdesc_size"] is None
-    assert helped["coverage"]["opaque"] < bare["coverage"]["opaque"]
-    assert any(s["how"] == "borrowed" for s in helped["sections"])
+    assert not any(s["how"] == "borrowed" for s in bare["sections"])
+    borrowed = {s["idstr"] for s in helped["sections"] if s["how"] == "borrowed"}
+    assert {"cpu", "apic", "hpet"} <= borrowed
+
+
+def test_info_counts_what_nothing_describes(tmp_path: Path) -> None:
+    path = tmp_path / "opaque.mig"
+    sections = [section("known", bytes(3), number=1), section("unknown", bytes(7), number=2)]
+    path.write_bytes(stream(sections, [device("known", [field("x", "buffer", 3)])]) + b"trailing")
+    found = json.loads(run("info", "--json", str(path)).stdout)
+    assert found["coverage"] == {"described": path.stat().st_size - 15, "opaque": 15, "outside": 8}
+    assert [s["how"] for s in found["sections"]] == ["vmdesc", "opaque"]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])

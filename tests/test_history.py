@@ -126,7 +126,9 @@ const VMStateDescription vmstate_ppc_cpu = {
 """
 SPAPR_C = """
 static void spapr_machine_class_init(ObjectClass *oc, void *data)
-{ mc->default_cpu_type = POWERPC_CPU_TYPE_NAME("New"); }
+{
+    mc->default_cpu_type = POWERPC_CPU_TYPE_NAME("New");
+}
 static void spapr_machine_2_7_class_options(MachineClass *mc) { }
 static void spapr_machine_2_6_class_options(MachineClass *mc)
 {

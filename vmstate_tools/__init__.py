@@ -19,6 +19,7 @@ _PUBLIC = {
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
     "flags": ("flags", None),
+    "fingerprint": ("fingerprints", "fingerprint"),
 }
 
 __all__ = ["__version__", *_PUBLIC]

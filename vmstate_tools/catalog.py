@@ -342,7 +342,7 @@ def stream_words(
 
 def _masked(word: str, value: int, machine: str, release: str) -> int:
     """What `cpu_pre_save` makes of a word on the way out."""
-    for row in _at("masks", release):
+    for row in sorted(_at("masks", release), key=lambda row: row["op"]):  # "and" comes before "or"
         if row["word"] == word and (not row["gate"] or gate(row["gate"], machine, release)):
             mask = int(row["value"], 16)
             value = value & mask if row["op"] == "and" else value | mask

@@ -212,7 +212,7 @@ def stream_strip(stream: Stream, ax: Axes | None = None) -> Axes:
         if section is not None or what == "vmdesc"
     ]
     total = len(stream.source.view)
-    ax = _axes(ax, 9, 2.6)
+    ax = _axes(ax, 9, 2.8)
     labelled: list[tuple[float, str]] = []
     for offset, size, name, kind in parts:
         shade, hatch, _ = KINDS[kind]
@@ -227,7 +227,7 @@ def stream_strip(stream: Stream, ax: Axes | None = None) -> Axes:
         ax.plot([middle, middle, x, x], [1, 1.08, 1.3, 1.38], color=INK, linewidth=0.6)
         ax.text(x, 1.42, _cut(name, 24), rotation=40, fontsize=8.5, ha="left", va="bottom", rotation_mode="anchor")
     ax.set_xlim(0, total)
-    ax.set_ylim(0, 2.9 if labelled else 1)
+    ax.set_ylim(0, 3.1 if labelled else 1)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
@@ -419,8 +419,14 @@ def cpu_words(
     ax.xaxis.set_label_position("top")
     ax.set_xlabel(f"{_WROTE if by == 'release' else by}   (filled: set,  + came,  − went)")
     ax.spines[:].set_visible(False)
-    ax.set_title(word)
+    ax.set_title(f"{word}{_of(cpu)}")
     return ax
+
+
+def _of(cpu: pd.DataFrame) -> str:
+    """For a title: the model, where all rows are of one."""
+    models = cpu["model"].dropna().str.lower().unique().tolist() if "model" in cpu else []
+    return f" of {_cut(models[0], 30)}" if len(models) == 1 and models[0] else ""
 
 
 def word_distances(cpu: pd.DataFrame, by: str = "release") -> pd.DataFrame:
@@ -451,8 +457,8 @@ def release_pairs(cpu: pd.DataFrame, ax: Axes | None = None, *, by: str = "relea
             ax.add_patch(Rectangle((x, y), 1, 1, facecolor=shade, edgecolor=INK, linewidth=0.5))
             if cells[y, x]:
                 ax.text(x + 0.5, y + 0.52, str(cells[y, x]), ha="center", va="center")
-    ax.set_xlim(0, n)
-    ax.set_ylim(n, 0)
+    ax.set_xlim(-0.02, n + 0.02)
+    ax.set_ylim(n + 0.02, -0.02)
     ax.set_xticks(np.arange(n) + 0.5, list(table.columns))
     ax.set_yticks(np.arange(n) + 0.5, list(table.index))
     ax.tick_params(length=0)
@@ -460,5 +466,5 @@ def release_pairs(cpu: pd.DataFrame, ax: Axes | None = None, *, by: str = "relea
     ax.spines[:].set_visible(False)
     ax.set_xlabel("number of flags that differ; blank: none")
     ax.xaxis.set_label_position("top")
-    ax.set_title(f"Streams of two {by}s")
+    ax.set_title(f"Flags by pairs of {by}s{_of(cpu)}")
     return ax

@@ -66,6 +66,9 @@ _SIZES = {"uint32": 4, "uint64": 8}
 # Values expanded at once when a section is built again.
 _BATCH = 1 << 20
 
+# Characters of all paths of one section.
+MAX_TEXT = 64 << 20
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -129,6 +132,7 @@ class _Compiler:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.visited = self.text = 0  # fields, those without bytes among them; characters of their paths
         self.paths: list[str] = []
         self.types: list[str] = []
         self.vmsds: list[str] = []
@@ -166,12 +170,16 @@ class _Compiler:
     def field(self, field: FieldDescription, vmsd: Vmsd, offset: int, prefix: str) -> int:
         elements = 1 if field.count is None else field.count
         end = offset + field.size * elements
+        path = prefix + field.label
         if end > self.limit:
             raise StreamError(
-                f"field {prefix}{field.label} claims {elements} times {field.size} bytes",
+                f"field {path[:100]} claims {elements} times {field.size} bytes",
                 expected=f"a section of at most {self.limit} bytes",
             )
-        path = prefix + field.label
+        self.visited += 1
+        self.text += len(path)
+        if self.visited > MAX_LEAVES or self.text > MAX_TEXT:
+            raise StreamError(f"more than {MAX_LEAVES} fields, or paths too long", expected="fields of a real device")
         if end == offset:
             return end
         if field.struct is not None:

@@ -37,6 +37,10 @@ _MAX_KEPT = 1 << 20
 # And all that is kept may have so many objects, leaves and rows, of 300 bytes at most.
 _MAX_KEPT_ITEMS = 1 << 20
 
+# Real vmdescs nest 5 deep, and have 396 elements of arrays of pointers in one document.
+MAX_DEPTH = 64
+MAX_SPLIT = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class FieldDescription:
@@ -138,6 +142,9 @@ class StreamDescription:
         for device in self.devices:
             found.setdefault((device.idstr, device.instance_id), []).append(device)
         return found
+
+
+_VMDESC_START = re.compile(rb"\x06(?=(....)\{)", re.DOTALL)
 
 
 def find_vmdesc(view: memoryview) -> tuple[int, int] | None:

@@ -141,6 +141,8 @@ class Stream:
             err.file = err.file or self.name
             if section is not None and err.section is None:
                 err.section = section.label
+            if section is not None and err.offset is None:
+                err.offset = section.payload_offset
             raise
 
     def _read_header(self) -> wire.Parsed:
@@ -169,14 +171,20 @@ class Stream:
         if self._vmdesc_place is None:
             return None
         offset, size = self._vmdesc_place
+        try:
+            return self._read_vmdesc(offset, size)
+        except StreamError as err:
+            if not self._partial:
+                raise
+            self._error = err
+            return None
+
+    def _read_vmdesc(self, offset: int, size: int) -> StreamDescription:
         with self._located():
             try:
                 return read_vmdesc(bytes(self._view[offset + 5 : offset + size]))
             except StreamError as err:
                 err.offset = offset + 5 + (err.offset or 0)
-                if self._partial:
-                    self._error = err
-                    return None
                 raise
 
     @functools.cached_property
@@ -479,6 +487,7 @@ class _Walk:
         self.holes = Budget(1 << 16)  # elements of pointer arrays looked at for NULLs
         self.guesses = Budget(1 << 18)  # fields of built-in layouts that did not fit
         self.leaves = Budget(MAX_LEAVES)  # of handwritten sections
+        self.complete = False  # has there been a section that could have had one
         vmdesc = stream.vmdesc
         self.devices = {key: deque(found) for key, found in vmdesc.by_section().items()} if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
@@ -526,7 +535,10 @@ class _Walk:
                 raise StreamError(f"found 0x{kind:02x}", offset=offset, expected=expected)
         offset = self.add(wire.parse(wire.EOF, self.view, offset, expected))
         if offset < len(self.view) and self.view[offset] == Record.VMDESCRIPTION:
-            self.add(wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc"))
+            record = wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc")
+            self.add(record)
+            if self.stream._vmdesc_place is None:  # it does not even look like one: say what is wrong with it
+                self.stream._read_vmdesc(record.offset, record.size)
 
     def add(self, record: wire.Parsed) -> int:
         self.records.append(record)
@@ -547,6 +559,10 @@ class _Walk:
                     expected=f"one of {[wire.name(n) for n in wire.CONFIGURATION_SUBSECTIONS]}",
                 )
             body = wire.parse(fmt, self.view, offset, f"subsection {wire.name(header.value.name)}")
+            if (bits := body.value.get("page_bits")) is not None and not 8 <= bits <= 30:
+                raise StreamError(
+                    f"{bits} target page bits", offset=offset, section="configuration", expected="between 8 and 30"
+                )
             offset = self.add(body)
             for key, value in body.value.items():
                 if key == "capabilities":
@@ -586,19 +602,23 @@ class _Walk:
                     offset=end,
                     expected=f"the footer of section id {section.section_id}",
                 )
+            if self.stream._partial and section.description is not None:
+                self.stream.layout(section)  # what is kept can be decoded
             self.records.append(section)
+            self.complete = True
         return end
 
     def fits(self, section: Section, end: int) -> bool:
         """May this section's payload end here: is its footer, or the next record, to be seen?"""
         view = self.view
         if end >= len(view):
-            return False
+            return end == len(view) and self.stream._partial and not self.footers
         if self.footers:
             return view[end : end + 5] == bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
         kind = view[end]
         if kind in (Record.SECTION_START, Record.SECTION_FULL):
-            return is_header(view, end)
+            cut = self.stream._partial and (len(view) < end + 6 or len(view) < end + 14 + view[end + 5])
+            return cut or is_header(view, end)
         if kind in (Record.SECTION_PART, Record.SECTION_END):
             return int.from_bytes(view[end + 1 : end + 5], "big") in self.open
         if kind == Record.EOF:
@@ -630,6 +650,8 @@ class _Walk:
             if section.part == "full":
                 raise StreamError("the RAM in one piece", offset=section.offset, expected="its start, parts and end")
             section.how = "ram"
+            if section.part == "full":
+                raise StreamError("a ram section in one piece", offset=section.offset, expected="a start, part or end")
             return self.ram.parse(start, part=section.part)
         own = self.devices[key].popleft() if section.part == "full" and self.devices.get(key) else None
         if handwritten.known(section.idstr) and (own is None or own.opaque):
@@ -690,7 +712,7 @@ class _Walk:
                 return start + section.description.vmsd.size
         section.how = "opaque"
         end, section.bounded_by = end_of_opaque(
-            self.view, start, section.section_id, footers=self.footers, seen=self.open
+            self.view, start, section.section_id, footers=self.footers or not self.complete, seen=self.open
         )
         return end
 

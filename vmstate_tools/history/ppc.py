@@ -118,7 +118,7 @@ class Tree:
         """Everything the headers and the init files name, ready to evaluate."""
         units = [self.unit(n) for n in (*HEADERS, *INIT) if self.has(n)]
         if not any("PPC_INSNS_BASE" in unit.enumerators for unit in units):
-            units.append(self.unit(TRANSLATE))  # where the flags stood until 0.14
+            units.append(self.unit(TRANSLATE))  # where the flags stood until 0.13
         macros: dict[str, Macro | None] = {}
         names: dict[str, tuple[Unit, Node | None, int]] = {}
         for unit in units:
@@ -131,7 +131,7 @@ class Tree:
 
     def unit(self, name: str, expand: bool = True) -> Unit:
         path = f"{self.folder}/{name}"
-        return self.at(path, self.blobs[path], expand)
+        return self.at(path, self.blobs.get(path), expand)
 
     def at(self, path: str, blob: str | None = None, expand: bool = True) -> Unit:
         """A file anywhere in the tree. The macros of the target's headers are known to the target's code."""
@@ -187,7 +187,8 @@ def models(tree: Tree) -> tuple[dict[str, Model], dict[str, str]]:
     with _at_revision(tree):
         table = _table(_init(tree))
         if table is None:
-            return _models(tree.unit(MODELS), tree.constants)
+            # For some commits of the 1.5 cycle the models stood with the families.
+            return _models(tree.unit(MODELS) if tree.has(MODELS) else _init(tree), tree.constants)
         return _models_from_table(_init(tree), table, tree.constants), {}
 
 
@@ -308,6 +309,10 @@ def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words
                 words[word] = number if operator == "=" else words[word] | number
         words["nb_BATs"] = bats.of(init_proc, unit.where(node))
         families[match[1]] = Words(**words)
+    for word in ("insns_flags", "msr_mask"):
+        # In some commits of the 1.5 cycle each model's class still gave them.
+        if not any(getattr(words, word) for words in families.values()):
+            raise CatalogError(f"{unit.path}: no family gives its {word}")
     return families
 
 
@@ -336,9 +341,9 @@ def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, 
     for name, node in unit.functions.items():
         if name.endswith("_class_init"):
             fields = classes.setdefault(name, {})
-            for target, _, value, where in _assignments(unit, node):
+            for target, _, right, where in _assignments(unit, node):
                 if target in ("pcc->pvr", "pcc->svr"):
-                    fields[target.removeprefix("pcc->")] = values.node(value, where)
+                    fields[target.removeprefix("pcc->")] = values.node(right, where)
     models: dict[str, Model] = {}
     aliases: dict[str, str] = {}
     for node in unit.declarations():
@@ -353,17 +358,22 @@ def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, 
                     aliases[alias] = model
             continue
         parts = designated(value)
-        if {"name", "parent", "class_init"} <= parts.keys():
-            own = classes[text_of(parts["class_init"])]
-            family = _first_literal(parts["parent"]).removesuffix("-family-")
-            models[_first_literal(parts["name"])] = Model(family, own["pvr"], own["svr"])
+        if {"name", "parent", "class_init"} <= parts.keys() and "abstract" not in parts:
+            own = classes.get(text_of(parts["class_init"]), {})
+            if own.keys() != {"pvr", "svr"}:
+                raise CatalogError(f"{where}: {text_of(parts['class_init'])} gives no PVR and SVR")
+            family = _first_literal(parts["parent"], where).removesuffix("-family-")
+            models[_first_literal(parts["name"], where)] = Model(family, own["pvr"], own["svr"])
     if not models:
         raise CatalogError(f"{unit.path}: no CPU models found")
     return models, aliases
 
 
-def _first_literal(node: Node) -> str:
-    return text_of(next(walk(node, "string_literal")))[1:-1]
+def _first_literal(node: Node, where: str) -> str:
+    literal = next(walk(node, "string_literal"), None)
+    if literal is None:
+        raise CatalogError(f"{where}: {text_of(node)!r} has no literal")
+    return text_of(literal)[1:-1]
 
 
 class _Bats:
@@ -500,7 +510,8 @@ def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
         values = tree.constants
         found: list[Adjustment] = []
         for path in sorted({path for path, _ in altering(tree)}):
-            unit = tree.at(path, tree.blobs.get(path))
+            # Macros make functions of families only, which are read already, expanded.
+            unit = tree.at(path, tree.blobs.get(path), expand=path.endswith(INIT))
             for name, node in unit.functions.items():
                 if re.search(_ASSIGNED, text_of(node)):
                     found += _adjust(unit, name, node, values)

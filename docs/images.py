@@ -1,0 +1,35 @@
+"""Draw the pictures of docs/images from the bundled streams: `python docs/images.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import vmstate_tools as vt
+from vmstate_tools import charts
+from vmstate_tools.bundled import data_path
+
+OUT = Path(__file__).resolve().parent / "images"
+STREAMS = data_path("streams")
+
+
+def main() -> None:
+    with vt.open(STREAMS / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst") as stream:
+        drawn = {
+            "stream-map": charts.stream_map(stream),
+            "stream-strip": charts.stream_strip(stream),
+            "cpu-section-words": charts.section_bytes(stream, "cpu", start=8528 - 24, stop=8528 + 48),
+        }
+    cpu = vt.load(sorted(STREAMS.glob("qemu-*/pseries-2.6/POWER7_v2.3.mig.zst")), fields=False).cpu
+    drawn["cpu-words"] = charts.cpu_words(cpu, "insns_flags2")
+    drawn["release-pairs"] = charts.release_pairs(cpu)
+    for name, ax in drawn.items():
+        with charts.style():
+            ax.figure.savefig(OUT / f"{name}.png", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
