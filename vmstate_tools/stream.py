@@ -647,6 +647,8 @@ class _Walk:
         """Find where the payload ends, and what it consists of."""
         start, key = section.payload_offset, (section.idstr, section.instance_id)
         if section.idstr == "ram":
+            if section.part == "full":
+                raise StreamError("the RAM in one piece", offset=section.offset, expected="its start, parts and end")
             section.how = "ram"
             if section.part == "full":
                 raise StreamError("a ram section in one piece", offset=section.offset, expected="a start, part or end")
