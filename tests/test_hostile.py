@@ -290,6 +290,52 @@ def test_text_in_commands(tmp_path: Path) -> None:
     assert "\x1b" not in runner.invoke(main, ["diff", str(path), str(other)]).output
 
 
+def guest(name: bytes) -> bytes:
+    """A stream with one RAM block of three pages."""
+    ram = ram_streams.Writer()
+    ram.blocks((name, 3 * 4096))
+    ram.page(name, 4096, b"\xaa" * 4096)
+    ram.eos()
+    stream = Writer("toy")
+    section_id = stream.begin(1, "ram", 0, 4)
+    stream.data += ram.out
+    stream.footer(section_id)
+    return stream.finish()
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "/etc/x", "..", ".", "a\0b", TEXT])
+def test_a_block_stays_in_the_directory(tmp_path: Path, name: str) -> None:
+    from vmstate_tools.cli import main
+
+    (tmp_path / "a.mig").write_bytes(guest(name.encode()))
+    (out := tmp_path / "deep" / "out").mkdir(parents=True)
+    result = CliRunner().invoke(main, ["ram", str(tmp_path / "a.mig"), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    (file,) = out.iterdir()
+    assert file.read_bytes() == bytes(4096) + b"\xaa" * 4096 + bytes(4096)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.mig", "deep"}
+    assert "\x1b" not in result.output
+    assert not file.name.startswith(".")
+
+
+def test_ram_does_not_overwrite(tmp_path: Path) -> None:
+    from vmstate_tools.cli import main
+
+    (tmp_path / "a.mig").write_bytes(guest(b"pc.ram"))
+    (tmp_path / "out").write_text("mine")
+    command = ["ram", str(tmp_path / "a.mig"), "--block", "pc.ram", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "--force" in result.output
+    assert (tmp_path / "out").read_text() == "mine"
+    assert CliRunner().invoke(main, [*command, "--force"]).exit_code == 0
+    assert (tmp_path / "out").stat().st_size == 3 * 4096
+    missing = CliRunner().invoke(main, [*command[:3], "no", "-o", str(tmp_path / "new")])
+    assert missing.exit_code == 2
+    assert "pc.ram" in missing.output
+    assert not (tmp_path / "new").exists()
+
+
 def test_text_in_reports(tmp_path: Path) -> None:
     from vmstate_tools.reporting import report
 
