@@ -46,10 +46,7 @@ def source(seed: int) -> tuple[bytes, bool]:
     """The input of this number, and whether it is opened with `partial`."""
     rng = random.Random(seed)
     samples = strategies.samples()
-    if seed % 8 == 0 and samples:
-        data = rng.choice(samples)
-    else:
-        data = strategies.build(rng)
+    data = rng.choice(samples) if seed % 8 == 0 and samples else strategies.build(rng)
     if seed % 50 != 1:
         data = strategies.mutate(rng, data)
     if seed % 40 == 3:

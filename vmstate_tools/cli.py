@@ -699,6 +699,39 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
             _say("", f"{row['section']}/{row['instance_id']} {row['path']}", *_wrapped(", ".join(row["flags"])))
 
 
+# -- ram ------------------------------------------------------------------------------------------------------------
+
+
+@main.command(epilog=_example("vmstate ram guest.mig --block pc.ram -o pc.ram", "vmstate ram guest.mig -o memory/"))
+@click.argument("file")
+@click.option("--block", metavar="B", help="The RAM block's name; not needed where there is only one.")
+@click.option("-o", "--output", "out", required=True, metavar="OUT", help="A file, or a directory to put it into.")
+@_force
+@_opening
+def ram(file: str, block: str | None, out: str, force: bool, opening: dict[str, Any]) -> None:
+    """Write the guest's memory of one RAM block to a file, with holes where it is zero.
+
+    In a directory the file is called as the block, with _ for all but letters, digits, - and dots inside.
+    """
+    with _open(file, opening) as stream:
+        names = [b.name for b in stream.ram.block_list]
+        if block is None and len(names) == 1:
+            block = names[0]
+        if block is None or block not in names:
+            what = "name a RAM block with --block" if block is None else f"no RAM block {block!r}"
+            raise VmstateError(f"{what}; {file} has {', '.join(names) or 'none'}")
+        path = Path(out, file_name(block)) if Path(out).is_dir() else Path(out)
+        target = _new_file(str(path), force)
+        assert target is not None
+        written = stream.ram.extract(block, target, overwrite=force, progress=sys.stderr.isatty())
+    complain(f"{target}: {written:,} bytes of {block} are not zero")
+
+
+def file_name(block: str) -> str:
+    """A RAM block's name as the name of a file: it stays in its directory, and is not hidden."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", block).lstrip(".") or "_"
+
+
 # -- report ---------------------------------------------------------------------------------------------------------
 
 
