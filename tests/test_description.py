@@ -7,7 +7,7 @@ import pytest
 from writer import Vmsd, Writer, buffer, struct, toy, u8, u32
 
 import vmstate_tools as vt
-from vmstate_tools.description import FieldDescription, find_vmdesc, read_vmdesc, size_of
+from vmstate_tools.description import FieldDescription, find_vmdesc, read_vmdesc
 from vmstate_tools.errors import StreamError
 
 
@@ -49,7 +49,7 @@ def test_a_device_registered_by_hand_is_one_buffer() -> None:
     text = b'{"devices": [{"name": "slirp", "instance_id": 0, "size": 3, "fields": [%s]}]}'
     (device,) = read_vmdesc(text % json.dumps(entry("data", 3, "buffer")).encode()).devices
     assert device.opaque
-    assert (device.vmsd.name, size_of(device.vmsd)) == ("slirp", 3)
+    assert (device.vmsd.name, device.vmsd.size) == ("slirp", 3)
 
 
 def test_arrays() -> None:
@@ -97,7 +97,7 @@ def test_sections_that_repeat_keep_their_order() -> None:
     for value in (1, 2):
         stream.full("pci", Vmsd("pci", [u8("a", value), buffer("b", bytes(value))]))
     by_section = read_vmdesc(stream.vmdesc()).by_section()
-    assert [size_of(d.vmsd) for d in by_section["pci", 0]] == [2, 3]
+    assert [d.vmsd.size for d in by_section["pci", 0]] == [2, 3]
     with vt.open(stream.finish()) as opened:
         assert [s.payload_size for s in opened.sections] == [2, 3]
         assert opened.fields()["value"].tolist() == [1, b"\0", 2, b"\0\0"]
@@ -105,7 +105,7 @@ def test_sections_that_repeat_keep_their_order() -> None:
 
 def test_sizes_add_up() -> None:
     vmsd = Vmsd("toy", [u32("a", 1, 2), struct("s", *[Vmsd("x", [u8("b", 1)])] * 3)], [Vmsd("toy/more", [u8("c", 1)])])
-    assert size_of(one(**vmsd.json()).vmsd) == len(vmsd.data()) == 8 + 3 + (2 + 8 + 4) + 1
+    assert one(**vmsd.json()).vmsd.size == len(vmsd.data()) == 8 + 3 + (2 + 8 + 4) + 1
 
 
 def test_where_the_vmdesc_stands() -> None:

@@ -18,6 +18,7 @@ _PUBLIC = {
     "report": ("reporting", "report"),
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
+    "catalog": ("catalog", None),
     "flags": ("flags", None),
     "fingerprint": ("fingerprints", "fingerprint"),
 }

@@ -37,10 +37,6 @@ _MAX_KEPT = 1 << 20
 # And all that is kept may have so many objects, leaves and rows, of 300 bytes at most.
 _MAX_KEPT_ITEMS = 1 << 20
 
-# Real vmdescs nest 5 deep, and have 396 elements of arrays of pointers in one document.
-MAX_DEPTH = 64
-MAX_SPLIT = 1 << 16
-
 
 @dataclass(frozen=True, slots=True)
 class FieldDescription:
@@ -242,7 +238,7 @@ class _Reader:
         return Description(printable(name), instance_id, self.vmsd(entry, 0, name), self.origin)
 
     def vmsd(self, entry: dict[str, Any], depth: int, default_name: str = "") -> Vmsd:
-        if depth > _MAX_DEPTH:
+        if depth >= _MAX_DEPTH:
             raise ValueError(f"structs nested more than {_MAX_DEPTH} deep")
         name = _text(entry.get("vmsd_name", default_name))
         if len(name.encode()) > 255:  # a byte counts it

@@ -22,7 +22,7 @@ from vmstate_tools.description import (
     find_vmdesc,
     read_vmdesc,
 )
-from vmstate_tools.errors import StreamError
+from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.nullarrays import with_holes
 from vmstate_tools.ram import Ram
 from vmstate_tools.source import Source, open_source
@@ -253,6 +253,7 @@ class Stream:
 
     def section(self, idstr: str, instance: int | None = None) -> Section:
         """The first section of that idstr (and instance_id). Raises KeyError naming what there is."""
+        idstr = printable(idstr)  # as names from a stream are shown
         for section in self.sections:
             if section.idstr == idstr and instance in (None, section.instance_id):
                 return section
@@ -333,6 +334,7 @@ class Stream:
         """
         from vmstate_tools.frames import fields_of
 
+        section = section if section is None else printable(section)
         wanted = [
             s
             for s in self.sections
