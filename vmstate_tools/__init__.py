@@ -16,8 +16,14 @@ _PUBLIC = {
     "Collection": ("frames", "Collection"),
     "diff": ("differences", "diff"),
     "report": ("reporting", "report"),
+    "capture": ("qemu.capture", "capture"),
+    "attach": ("qemu.capture", "attach"),
+    "try_load": ("qemu.tryload", "try_load"),
+    "confirm": ("qemu.tryload", "confirm"),
+    "rewrite": ("rewrite", "rewrite"),
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
+    "QemuError": ("errors", "QemuError"),
     "flags": ("flags", None),
 }
 
