@@ -20,7 +20,7 @@ _PUBLIC = {
     "attach": ("qemu.capture", "attach"),
     "try_load": ("qemu.tryload", "try_load"),
     "confirm": ("qemu.tryload", "confirm"),
-    "rewrite": ("rewrite", "rewrite"),
+    "rewrite": ("rewriting", "rewrite"),
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
     "QemuError": ("errors", "QemuError"),

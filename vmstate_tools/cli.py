@@ -571,6 +571,7 @@ def report(files: tuple[str, ...], out: str | None, form: str | None, title: str
 
 main.add_command(cli_qemu.capture)
 main.add_command(cli_qemu.try_)
+main.add_command(cli_qemu.rewrite)
 
 
 if __name__ == "__main__":

@@ -85,3 +85,7 @@ class QemuError(VmstateError):
     def __str__(self) -> str:
         lines = [printable(line) for line in self.output.splitlines() if line.strip()]
         return " | ".join([self.message, *lines])
+
+
+class RewriteError(VmstateError):
+    """A change that a stream cannot take, or that would make it say of the guest what is not so."""
