@@ -17,6 +17,7 @@ from handmade import device, field, section, stream
 
 from vmstate_tools.bundled import data_path
 from vmstate_tools.cli import main, matcher
+from vmstate_tools.errors import printable
 
 STREAMS = data_path("streams")
 P26 = str(STREAMS / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")
@@ -70,12 +71,22 @@ def test_info_json_of_several_is_a_list() -> None:
     assert [d["file"] for d in json.loads(run("info", "--json", P26, P27).stdout)] == [P26, P27]
 
 
-def test_info_counts_what_nothing_describes() -> None:
+def test_info_with_the_description_of_another_stream() -> None:
     bare = json.loads(run("info", "--json", NO_VMDESC).stdout)
     helped = json.loads(run("info", "--json", NO_VMDESC, "--description", Q35).stdout)
     assert bare["vmdesc_size"] is None
-    assert helped["coverage"]["opaque"] < bare["coverage"]["opaque"]
-    assert any(s["how"] == "borrowed" for s in helped["sections"])
+    assert not any(s["how"] == "borrowed" for s in bare["sections"])
+    borrowed = {s["idstr"] for s in helped["sections"] if s["how"] == "borrowed"}
+    assert {"cpu", "apic", "hpet"} <= borrowed
+
+
+def test_info_counts_what_nothing_describes(tmp_path: Path) -> None:
+    path = tmp_path / "opaque.mig"
+    sections = [section("known", bytes(3), number=1), section("unknown", bytes(7), number=2)]
+    path.write_bytes(stream(sections, [device("known", [field("x", "buffer", 3)])]) + b"trailing")
+    found = json.loads(run("info", "--json", str(path)).stdout)
+    assert found["coverage"] == {"described": path.stat().st_size - 15, "opaque": 15, "outside": 8}
+    assert [s["how"] for s in found["sections"]] == ["vmdesc", "opaque"]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
@@ -94,7 +105,7 @@ def test_text_from_a_stream_cannot_control_the_terminal(tmp_path: Path) -> None:
         text = run(*args, str(path), columns=200).stdout
         assert "\x1b" not in text and "\u202e" not in text
         assert "[bold]" in text  # shown, not taken for markup
-    assert json.loads(run("info", "--json", str(path)).stdout)["sections"][0]["idstr"] == evil
+    assert json.loads(run("info", "--json", str(path)).stdout)["sections"][0]["idstr"] == printable(evil)
 
 
 # -- fields

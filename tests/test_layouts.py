@@ -15,7 +15,7 @@ import pytest
 import vmstate_tools
 from vmstate_tools import handwritten, layouts
 from vmstate_tools.bounds import is_header
-from vmstate_tools.description import Vmsd, built_in, size_of
+from vmstate_tools.description import Vmsd, built_in
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.layouts.observe import Observer, dump
 from vmstate_tools.stream import Section, Stream, open_stream
@@ -92,7 +92,7 @@ def test_every_section_that_describes_itself_resolves_to_that(shared) -> None:
                 assert entry is not None, (row["file"], section)
                 assert entry["instance_id"] == section.instance_id
                 found = built_in(entry).vmsd
-                assert size_of(found) == section.payload_size, (row["file"], section)
+                assert found.size == section.payload_size, (row["file"], section)
                 assert list(leaves(found)) == list(leaves(section.description.vmsd)), (row["file"], section)
     assert len(compared) > 4000
 
@@ -131,7 +131,7 @@ def test_every_section_of_streams_without_vmdesc_resolves(shared) -> None:
                 entry = resolve(stream, section, row["release"])
                 assert entry is not None, (row["file"], section)
                 # What looks for the next header may miss it, but nothing ends before the description says.
-                assert size_of(built_in(entry).vmsd) <= section.payload_size, (row["file"], section)
+                assert built_in(entry).vmsd.size <= section.payload_size, (row["file"], section)
                 sections += 1
     assert len(undescribed(shared)) == 283
     assert sections > 3000
@@ -288,7 +288,7 @@ def test_noise_ends_soon_and_without_error() -> None:
         start = time.process_time()
         entry = layouts.resolve(name, version, memoryview(payload), 0, plausible_end=lambda end: noise.random() < 0.01)
         assert time.process_time() - start < 1
-        assert entry is None or size_of(built_in(entry).vmsd) <= len(payload)
+        assert entry is None or built_in(entry).vmsd.size <= len(payload)
 
 
 def data(name: str) -> dict:

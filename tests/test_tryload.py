@@ -180,3 +180,28 @@ def test_side_by_side(taken: Path) -> None:
     assert list(refused["agree"]) == [True]
     with pytest.raises(QemuError, match=r"no binary of release 2.4 .*there are: "):
         vt.confirm(Verdict(str(file), "QEMU 2.4.0, pseries-2.4", True), binary)
+
+
+def test_captured_decoded_predicted_and_tried(taken: Path, tmp_path: Path) -> None:
+    """The whole way, with predictions from streams that the destinations themselves wrote."""
+    pytest.importorskip("vmstate_tools.compat", reason="predictions are not there")
+    binary = qemu("qemu-system-ppc64")
+    frame = vt.capture(binary, "pseries-2.7", "POWER7_v2.3", out=taken, memory_mib=256, ran=True)
+    (file,) = taken.glob("*/pseries-2.7/970_v2.2+ran.mig.zst")
+    other = taken / frame["file"][0]
+    verdicts, options = [], []
+    for stream, reference, cpu in ((file, file, "970_v2.2"), (file, other, "POWER7_v2.3"), (other, file, "970_v2.2")):
+        release = frame["release"][0]
+        destination = vt.Destination.from_stream(reference, release=release, machine="pseries-2.7", cpu=cpu)
+        verdicts.append(vt.check(stream, destination))
+        options.append({"cpu": cpu})
+    broken = tmp_path / "broken.mig"
+    vt.rewrite(file, broken, {("spapr_pci", "buid"): 7})
+    destination = vt.Destination.from_stream(file, release=release, machine="pseries-2.7", cpu="970_v2.2")
+    verdicts.append(vt.check(broken, destination))
+    options.append({"machine": "pseries-2.7", "cpu": "970_v2.2"})
+    rows = [vt.confirm(verdict, binary, **given).iloc[0] for verdict, given in zip(verdicts, options, strict=True)]
+    assert [row["loaded"] for row in rows] == [True, False, False, False]
+    assert [row["agree"] for row in rows] == [True] * 4, [str(v) for v in verdicts]
+    assert (rows[3]["section"], rows[3]["field"]) == ("spapr_pci", "buid")
+    assert rows[3]["fail_field"] == "spapr_pci:buid=-22"

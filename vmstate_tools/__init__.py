@@ -24,7 +24,9 @@ _PUBLIC = {
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
     "QemuError": ("errors", "QemuError"),
+    "catalog": ("catalog", None),
     "flags": ("flags", None),
+    "fingerprint": ("fingerprints", "fingerprint"),
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -55,7 +55,7 @@ class ValueArray(ExtensionArray):
 
     @property
     def nbytes(self) -> int:
-        return self.words.nbytes + self.kinds.nbytes + sum(map(len, self.blobs))
+        return self.words.nbytes + self.kinds.nbytes + sum({id(blob): len(blob) for blob in self.blobs}.values())
 
     @classmethod
     def _from_sequence(cls, scalars: Iterable[Any], *, dtype: Any = None, copy: bool = False) -> ValueArray:
@@ -118,7 +118,9 @@ class ValueArray(ExtensionArray):
             value = [value]
         new = value if isinstance(value, ValueArray) else type(self)._from_sequence(value)
         shift = np.where(np.isin(new.kinds, _BLOBS), len(self.blobs), 0).astype(np.uint64)
-        self.words[key], self.kinds[key] = new.words + shift, new.kinds
+        one = len(new) == 1  # numpy puts no array of one at a single place
+        self.words[key] = (new.words + shift)[0] if one else new.words + shift
+        self.kinds[key] = new.kinds[0] if one else new.kinds
         self.blobs = [*self.blobs, *new.blobs]
 
     def __iter__(self) -> Any:
@@ -166,11 +168,22 @@ class ValueArray(ExtensionArray):
         import pyarrow as pa
 
         rows = [None if v is None else _to_struct(v) for v in self]
-        kinds = {"unsigned": pa.uint64(), "signed": pa.int64(), "bytes": pa.binary(), "text": pa.string()}
+        kinds = {
+            "unsigned": pa.uint64(),
+            "signed": pa.int64(),
+            "bool": pa.bool_(),
+            "bytes": pa.binary(),
+            "text": pa.string(),
+        }
         return pa.array(rows, type=pa.struct(kinds))
 
     def _values_for_argsort(self) -> npt.NDArray[Any]:
-        return np.array([str(v) if isinstance(v, bytes) else f"{v if v is not None else -1:+025d}" for v in self])
+        keys = np.empty(len(self), object)
+        for i, value in enumerate(self):  # numbers, then bytes, then text
+            keys[i] = (
+                (2, value) if isinstance(value, str) else (1, value) if isinstance(value, bytes) else (0, value or 0)
+            )
+        return keys
 
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:
         return format_value
@@ -190,6 +203,8 @@ def _to_struct(value: Any) -> dict[str, Any]:
         return {"bytes": value}
     if isinstance(value, str):
         return {"text": value}
+    if isinstance(value, bool):
+        return {"bool": value}
     return {"signed" if value < 0 else "unsigned": int(value)}
 
 

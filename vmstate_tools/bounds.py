@@ -9,7 +9,7 @@ from vmstate_tools.wire import NEXT_RECORDS, Record
 
 # START or FULL, section id, idstr, instance_id, version_id. No idstr of a device is shorter than two characters.
 # Looked at from every byte: a payload's last bytes may look like the start of a header.
-_HEADER = re.compile(rb"[\x01\x04](?=(....)[\x02-\xff])", re.DOTALL)
+_HEADER = re.compile(rb"[\x01\x04](?=(\x00\x00..)[\x02-\xff])", re.DOTALL)
 _MAX_SECTION_ID = 1 << 16
 _MAX_VERSION_ID = 1 << 10
 
@@ -19,10 +19,10 @@ def end_of_opaque(
 ) -> tuple[int, str]:
     """End of the payload that starts at `start`, and what tells: 'footer', 'next header' or 'end of file mark'.
 
-    `footers`: do this stream's sections have footers. `seen`: section ids that were started before.
+    `footers`: do this stream's sections have footers, as far as known. `seen`: section ids that were started before.
     """
+    mark = bytes([Record.SECTION_FOOTER]) + section_id.to_bytes(4, "big")
     if footers:
-        mark = bytes([Record.SECTION_FOOTER]) + section_id.to_bytes(4, "big")
         for match in re.finditer(re.escape(mark), view[start:]):
             end = start + match.start()
             if end + 5 == len(view) or view[end + 5] in NEXT_RECORDS:
@@ -30,7 +30,9 @@ def end_of_opaque(
     for match in _HEADER.finditer(view[start:]):
         at = start + match.start()
         if int.from_bytes(match[1], "big") not in seen and is_header(view, at):
-            return at, "next header"
+            # The first section there is tells whether sections have footers.
+            footed = at - 5 >= start and view[at - 5 : at] == mark
+            return (at - 5, "footer") if footed else (at, "next header")
     from vmstate_tools.description import find_vmdesc
 
     place = find_vmdesc(view)
@@ -40,6 +42,8 @@ def end_of_opaque(
 
 def is_header(view: memoryview, offset: int) -> bool:
     """Does a section header stand here that a device could have written?"""
+    if offset + 6 > len(view):
+        return False
     length = view[offset + 5]
     tail = offset + 6 + length
     if tail + 8 > len(view) or int.from_bytes(view[offset + 1 : offset + 5], "big") >= _MAX_SECTION_ID:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmstate_tools import flags
 from vmstate_tools.bundled import data_path
@@ -17,6 +17,8 @@ from vmstate_tools.errors import CatalogError
 from vmstate_tools.flags import release_key
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping
+
     import pandas as pd
 
 WORDS = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
@@ -98,6 +100,7 @@ def _kind(key: tuple[int, ...]) -> str:
     return _releases()[key]["kind"]
 
 
+@cache
 def _at(name: str, release: str) -> list[Row]:
     """Rows of a table with `since` and `until` that hold in a (catalogued) release."""
     wanted = release_key(release)
@@ -176,6 +179,21 @@ def family(cpu: str, release: str, nearest: bool = False) -> str:
             if name.lower() == cpu.lower():
                 return name
         raise CatalogError(f"QEMU {release} has no ppc64 CPU model or family {cpu!r}") from None
+
+
+def models(release: str, nearest: bool = False) -> list[Model]:
+    """Every model of a release."""
+    return list(_models(resolve(release, nearest)).values())
+
+
+def families(release: str, nearest: bool = False) -> list[str]:
+    """The names of a release's families."""
+    return list(_families(resolve(release, nearest)))
+
+
+def has_machine(machine: str, release: str, nearest: bool = False) -> bool:
+    """Whether a release has a machine type (of those whose default CPU is known; since 1.5)."""
+    return any(row["machine"] == machine for row in _at("machines", resolve(release, nearest)))
 
 
 def default_cpu(machine: str, release: str, nearest: bool = False) -> str:
@@ -342,7 +360,7 @@ def stream_words(
 
 def _masked(word: str, value: int, machine: str, release: str) -> int:
     """What `cpu_pre_save` makes of a word on the way out."""
-    for row in _at("masks", release):
+    for row in sorted(_at("masks", release), key=lambda row: row["op"]):  # "and" comes before "or"
         if row["word"] == word and (not row["gate"] or gate(row["gate"], machine, release)):
             mask = int(row["value"], 16)
             value = value & mask if row["op"] == "and" else value | mask
@@ -371,8 +389,64 @@ def changes(item: str | None = None, kind: str | None = None) -> pd.DataFrame:
     return frame
 
 
+def causes(
+    release: str,
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    families: Container[str],
+    moved: Iterable[str] = (),
+    accel: str | None = None,
+    machine: str | None = None,
+    sent: bool = False,
+) -> list[dict[str, Any]]:
+    """The commits behind a difference between a release and the one before it: those that changed a bit of it.
+
+    Parameters
+    ----------
+    before, after : the words, by name; a word may be absent.
+    families, moved : whose changes count; a model's is that it moved to another family.
+    accel, machine : as for `words`: whose masks count.
+    sent : words of streams: what `cpu_pre_save` does to them counts too, and whether the section has them.
+
+    Returns
+    -------
+    list of {commit, date, subject, word, bits}, oldest first: `bits` of `word` that differ and that the commit changed,
+    all of them for a model that moved (word ""). A commit that changed two words is there twice.
+    """
+    differ = {w: before[w] ^ after[w] if w in before and w in after else _ALL_ONES for w in {*before, *after}}
+    lower = {name.lower() for name in moved}
+    masking = ({"tcg and"} if accel == "tcg" else set()) | (
+        {"pseries and"} if machine is not None and machine.startswith("pseries") else set()
+    )
+    found: list[dict[str, Any]] = []
+    for row in table("changes"):
+        if row["release"] != release or not row["commit"]:
+            continue
+        kind, item, word, bits = row["kind"], row["item"], row["word"], 0
+        if kind == "family" and item in families and row["before"] and row["after"]:
+            bits = int(row["before"], 16) ^ int(row["after"], 16)
+        elif (kind == "adjustment" and item in masking) or (kind == "mask" and sent):
+            nothing = 0 if item == "or" else _ALL_ONES
+            was, now = (int(row[k].split()[0], 16) if row[k] else nothing for k in ("before", "after"))
+            bits = was ^ now
+        elif kind == "model" and item.lower() in lower and row["before"] and row["after"]:
+            bits = _ALL_ONES if row["before"].split()[0] != row["after"].split()[0] else 0
+        elif kind == "field" and sent:
+            word = item.removeprefix("cpu:").removeprefix("env.").removeprefix("mig_")
+            bits = _ALL_ONES if (word in before) != (word in after) else 0
+        if word:
+            bits &= differ.get(word, 0)
+        if bits:
+            found.append({**{k: row[k] for k in ("commit", "date", "subject")}, "word": word, "bits": bits})
+    return found
+
+
 def history(
-    family_name: str, accel: str | None = None, machine: str | None = None, stable: bool = False
+    family_name: str,
+    accel: str | None = None,
+    machine: str | None = None,
+    stable: bool = False,
+    sent: bool = False,
 ) -> pd.DataFrame:
     """One family through the releases.
 
@@ -381,25 +455,25 @@ def history(
     family_name : as a release spells it, any case; a model or alias stands for its family.
     accel, machine : as for `words`; by default the class's own words.
     stable : stable releases too, and the development state after the newest.
+    sent : the words as a stream of `machine` carries them (`stream_words`), NA where it carries none; only
+        releases that have the machine type.
 
     Returns
     -------
     A row per release that has the family: release, date, family, msr_mask, insns_flags and insns_flags2
-    (uint64), nb_BATs, added and removed (lists of flag names over the three words, against the row before)
-    and commits (list of {commit, date, subject} that changed the family's class words in this step).
+    (uint64; UInt64 if `sent`), nb_BATs, added and removed (lists of flag names over the three words, against
+    the row before, of words that both have) and commits (list of {commit, date, subject}: see `causes`).
 
     Raises
     ------
-    CatalogError : no release has such a family, model or alias.
+    CatalogError : no release has such a family, model or alias; `sent` without `machine`.
     """
     import pandas as pd
 
-    commits: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in table("changes"):
-        if row["kind"] == "family" and row["commit"]:
-            commits.setdefault((row["release"], row["item"]), {})[row["commit"]] = row
-    found = []
-    before: Words | None = None
+    if sent and machine is None:
+        raise CatalogError("what a stream carries depends on the machine type: name one")
+    found: list[dict[str, Any]] = []
+    before: Mapping[str, int] | None = None
     for row in table("releases"):
         if not stable and row["kind"] != "release":
             continue
@@ -409,24 +483,40 @@ def history(
         except CatalogError:
             before = None
             continue
-        now = words(name, release, accel, machine)
-        change = flags.diff(before, now, release) if before is not None else {}
-        removed = flags.diff(before, now) if before is not None else {}
+        now: Mapping[str, int]
+        if sent and machine is not None:
+            if not has_machine(machine, release):
+                before = None
+                continue
+            now = stream_words(release, machine, name, accel or "tcg")
+        else:
+            now = words(name, release, accel, machine)._asdict()
+        change = flags.diff(before or {}, now, release)
+        # What went is named as it was called before.
+        gone = flags.diff(before or {}, now, found[-1]["release"] if found else None)
+        by = []
+        if before is not None:
+            # A name that stood for a model of another family before: its models moved.
+            moved = [m.name for m in models(release) if m.family == name] if found[-1]["family"] != name else []
+            by = causes(release, before, now, {name}, moved, accel, machine, sent)
         found.append(
             {
                 "release": release,
                 "date": pd.Timestamp(row["date"]),
                 "family": name,
-                **now._asdict(),
+                **{word: now.get(word) for word in WORDS},
                 "added": [n for d in change.values() for n in d.added],
-                "removed": [n for d in removed.values() for n in d.removed],
-                "commits": [
-                    {"commit": c["commit"], "date": c["date"], "subject": c["subject"]}
-                    for c in commits.get((release, name), {}).values()
-                ],
+                "removed": [n for d in gone.values() for n in d.removed],
+                "commits": commits_of(by),
             }
         )
         before = now
     if not found:
-        raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}")
-    return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "uint64"))
+        on = f" on machine {machine!r}" if sent else ""
+        raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}{on}")
+    return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "UInt64" if sent else "uint64"))
+
+
+def commits_of(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Each commit of `causes` once: {commit, date, subject}."""
+    return list({c["commit"]: {k: c[k] for k in ("commit", "date", "subject")} for c in found}.values())

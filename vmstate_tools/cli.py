@@ -394,16 +394,30 @@ def _write_rows(frame: pd.DataFrame, out: Any) -> None:
 # -- cpu ------------------------------------------------------------------------------------------------------------
 
 
-@main.command(epilog=_example("vmstate cpu guest.mig", "vmstate cpu --json *.mig.zst"))
+_accel = click.Choice(["tcg", "kvm"])
+
+
+@main.command(
+    epilog=_example("vmstate cpu guest.mig", "vmstate cpu --json *.mig.zst", "vmstate cpu guest.mig --against 2.6.0")
+)
 @_files
 @_json
+@click.option("--against", metavar="RELEASE", help="Say which flags are new or gone against this release of QEMU.")
+@click.option("--accel", type=_accel, default="tcg", show_default=True, help="What RELEASE would run the guest with.")
 @_opening
-def cpu(files: tuple[str, ...], as_json: bool, opening: dict[str, Any]) -> None:
+def cpu(files: tuple[str, ...], as_json: bool, against: str | None, accel: str, opening: dict[str, Any]) -> None:
     """The CPU's sanity-check words (of ppc), with flag names.
 
-    The release is known where a manifest.csv lies beside the streams; the model from there, or by its PVR.
+    The release is known where a manifest.csv lies beside the streams; the model from there, or by its PVR. --against
+    compares with the words that model has there; a flag that RELEASE does not know is called unknown.
     """
+    if against is not None:
+        from vmstate_tools.catalog import resolve
+
+        against = resolve(against, nearest=True)
     rows = [row for rows in _over(files, opening, _cpu_rows) for row in rows]
+    for row in rows if against is not None else []:
+        row["against"] = _against(row, against or "", accel)
     if as_json:
         _print_json(rows)
         return
@@ -439,6 +453,33 @@ def _cpu_rows(stream: Stream) -> list[dict[str, Any]]:
     return rows
 
 
+def _against(row: dict[str, Any], release: str, accel: str) -> dict[str, Any] | None:
+    """Names of flags that are new or gone, and of the new ones those unknown to the release."""
+    from vmstate_tools import catalog, flags
+    from vmstate_tools.errors import CatalogError
+
+    if row["insns_flags"] is None:
+        return None
+    try:
+        if row["model"] is None:
+            raise CatalogError("no one CPU model is known to have this PVR")
+        there = catalog.words(row["model"], release, accel, row["machine"])
+    except CatalogError as err:
+        complain(f"{row['file']}: cpu/{row['section_instance']}: {err}")
+        _exit_later(2)
+        return None
+    found = flags.diff(there, row)
+    names = {(word, flag.value) for word in flags.WORDS for flag in flags.known(word, release)}
+    new = [(word, name) for word, (added, _) in found.items() for name in added]
+    return {
+        "release": release,
+        "accel": accel,
+        "new": [name for _, name in new],
+        "gone": [name for _, removed in found.values() for name in removed],
+        "unknown": [name for word, name in new if (word, flags.encode(word, [name])) not in names],
+    }
+
+
 def _model(pvr: int | None) -> str | None:
     """The CPU model with this PVR, if all releases that know one mean the same."""
     from vmstate_tools.catalog import table
@@ -459,6 +500,12 @@ def _print_cpu(row: dict[str, Any]) -> None:
         _say(f"  {name:<14}{shown}")
     if row["flags"]:
         _say(*_wrapped(", ".join(row["flags"])))
+    if found := row.get("against"):
+        _say("", f"  against QEMU {found['release']} under {found['accel'].upper()}")
+        new = [f"{name} (unknown there)" if name in found["unknown"] else name for name in found["new"]]
+        _say(
+            *_wrapped("new:  " + (", ".join(new) or "none")), *_wrapped("gone: " + (", ".join(found["gone"]) or "none"))
+        )
     _say()
 
 
@@ -468,6 +515,123 @@ def _wrapped(text: str) -> list[str]:
 
     width = shutil.get_terminal_size().columns
     return textwrap.wrap(text, max(width, 20), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+# -- history --------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog=_example(
+        "vmstate history --cpu POWER8 --from 2.6 --until 2.8",
+        "vmstate history --cpu POWER7_v2.3 --accel tcg --machine pseries-2.6 --json",
+        "vmstate history --from 1.6",
+    )
+)
+@click.option("--cpu", "name", metavar="FAMILY", help="A family of CPUs, or that of a model or alias. Without it: all.")
+@click.option("--from", "since", metavar="R", help="The first release.")
+@click.option("--until", metavar="R", help="The last release.")
+@click.option("--accel", type=_accel, help="The words a CPU has under this accelerator, not those of its class.")
+@click.option("--machine", metavar="M", help="The words that streams of this machine type carry (--accel: tcg).")
+@_json
+def history(
+    name: str | None, since: str | None, until: str | None, accel: str | None, machine: str | None, as_json: bool
+) -> None:
+    """How a CPU family's words changed, release by release, and the commits that changed them.
+
+    Releases x.y.0. "-": a stream does not carry the word. Without --cpu only what changed is shown; --json has all.
+    """
+    from vmstate_tools import catalog
+    from vmstate_tools.flags import release_key
+
+    low = release_key(since) if since else (0,)
+    high = release_key(until) if until else (1 << 30,)
+    names = [name] if name else sorted({row["family"] for row in catalog.table("families")}, key=str.lower)
+    document = []
+    for family in names:
+        try:
+            frame = catalog.history(family, accel, machine, sent=machine is not None)
+        except VmstateError:
+            if name:
+                raise
+            continue  # not on this machine type
+        frame = frame[[low <= release_key(release) <= high for release in frame["release"]]]
+        rows = [
+            {word: None if _missing(value) else value for word, value in zip(frame.columns, row, strict=True)}
+            for row in zip(*(frame[column].tolist() for column in frame), strict=True)
+        ]
+        # A family of one release may have the name of another's model: say it once.
+        rows = [row for row in rows if name or row["family"] == family]
+        document += [{key: row[key] for key in _HISTORY} for row in rows]
+        if not as_json:
+            _print_history(rows, words=name is not None)
+    if as_json:
+        _print_json(document)
+    elif not document:
+        complain("no release matches")
+    if not document:
+        _exit_later(1)
+
+
+_HISTORY = ("family", "release", "insns_flags", "insns_flags2", "msr_mask", "added", "removed", "commits")
+
+
+def _print_history(rows: list[dict[str, Any]], words: bool) -> None:
+    changed = [row for row in rows if row["added"] or row["removed"] or row["commits"]]
+    if rows and (words or changed):
+        _say(rows[-1]["family"])
+    if rows and words:
+        columns = ("msr_mask", "insns_flags", "insns_flags2")
+        _print_table(
+            ["=release", "=date", *(f"={word}" for word in columns)],
+            (
+                (r["release"], f"{r['date']:%Y-%m-%d}", *("-" if r[w] is None else f"{r[w]:#x}" for w in columns))
+                for r in rows
+            ),
+        )
+        _say()
+    for row in changed:
+        _say(f"  {row['release']}")
+        for sign, names in (("+", row["added"]), ("-", row["removed"])):
+            if names:
+                _say(*(f"  {line}" for line in _wrapped(f"{sign} {', '.join(names)}")))
+        for commit in row["commits"]:
+            _say(f"    {commit['commit'][:10]} {commit['date']} {commit['subject']}")
+    if changed:
+        _say()
+
+
+# -- catalog --------------------------------------------------------------------------------------------------------
+
+
+@main.group(
+    "catalog",
+    epilog=_example("vmstate catalog build --qemu-git ~/src/qemu -o data/catalog"),
+)
+def catalog_group() -> None:
+    """What each release of QEMU says of its ppc CPUs."""
+
+
+@catalog_group.command(
+    epilog=_example("vmstate catalog build --qemu-git ~/src/qemu --qemu-git ~/src/qemu-old -o data/catalog")
+)
+@click.option(
+    "--qemu-git",
+    "repositories",
+    metavar="DIR",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A clone of QEMU; may be given several times, the first that has a release is read for it.",
+)
+@click.option("-o", "--output", "out", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path))
+def build(repositories: tuple[Path, ...], out: Path) -> None:
+    """Read clones of QEMU, release by release, and write what they say as CSV files.
+
+    Nothing is checked out. Files of the same names in the output directory are replaced.
+    """
+    from vmstate_tools.history import build as write
+
+    write(repositories, out)
 
 
 # -- diff -----------------------------------------------------------------------------------------------------------
@@ -534,6 +698,39 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["flags"]:
             _say("", f"{row['section']}/{row['instance_id']} {row['path']}", *_wrapped(", ".join(row["flags"])))
+
+
+# -- ram ------------------------------------------------------------------------------------------------------------
+
+
+@main.command(epilog=_example("vmstate ram guest.mig --block pc.ram -o pc.ram", "vmstate ram guest.mig -o memory/"))
+@click.argument("file")
+@click.option("--block", metavar="B", help="The RAM block's name; not needed where there is only one.")
+@click.option("-o", "--output", "out", required=True, metavar="OUT", help="A file, or a directory to put it into.")
+@_force
+@_opening
+def ram(file: str, block: str | None, out: str, force: bool, opening: dict[str, Any]) -> None:
+    """Write the guest's memory of one RAM block to a file, with holes where it is zero.
+
+    In a directory the file is called as the block, with _ for all but letters, digits, - and dots inside.
+    """
+    with _open(file, opening) as stream:
+        names = [b.name for b in stream.ram.block_list]
+        if block is None and len(names) == 1:
+            block = names[0]
+        if block is None or block not in names:
+            what = "name a RAM block with --block" if block is None else f"no RAM block {block!r}"
+            raise VmstateError(f"{what}; {file} has {', '.join(names) or 'none'}")
+        path = Path(out, file_name(block)) if Path(out).is_dir() else Path(out)
+        target = _new_file(str(path), force)
+        assert target is not None
+        written = stream.ram.extract(block, target, overwrite=force, progress=sys.stderr.isatty())
+    complain(f"{target}: {written:,} bytes of {block} are not zero")
+
+
+def file_name(block: str) -> str:
+    """A RAM block's name as the name of a file: it stays in its directory, and is not hidden."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", block).lstrip(".") or "_"
 
 
 # -- report ---------------------------------------------------------------------------------------------------------

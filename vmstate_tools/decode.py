@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from vmstate_tools import wire
-from vmstate_tools.description import Description, FieldDescription, Vmsd, size_of
+from vmstate_tools.description import MAX_LEAVES, Description, FieldDescription, Vmsd, keep
 from vmstate_tools.errors import StreamError
 
 # How a leaf's bytes become a value.
@@ -63,8 +63,11 @@ _PARTS = {
 }
 _SIZES = {"uint32": 4, "uint64": 8}
 
-# No description of a real section has been seen to unroll to more; arrays of scalars count once.
-MAX_LEAVES = 500_000
+# Values expanded at once when a section is built again.
+_BATCH = 1 << 20
+
+# Characters of all paths of one section.
+MAX_TEXT = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +118,9 @@ def layout_of(description: Description, limit: int) -> Layout:
     """
     layout: Layout | None = description.cache.get("layout")
     if layout is None:
+        if description.vmsd.unrolled > MAX_LEAVES:
+            raise StreamError(f"{description.vmsd.unrolled} fields described", expected=f"{MAX_LEAVES} at most")
+        keep(description.vmsd.unrolled)
         compiler = _Compiler(limit)
         size = compiler.vmsd(description.vmsd, 0, "")
         layout = description.cache["layout"] = compiler.finish(size)
@@ -126,6 +132,7 @@ class _Compiler:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.visited = self.text = 0  # fields, those without bytes among them; characters of their paths
         self.paths: list[str] = []
         self.types: list[str] = []
         self.vmsds: list[str] = []
@@ -153,9 +160,7 @@ class _Compiler:
         for field in vmsd.fields:
             offset = self.field(field, vmsd, offset, prefix)
         for sub in vmsd.subsections:
-            header = wire.SUBSECTION_HEADER.build(
-                {"name": sub.name.encode("utf-8", "surrogateescape")[:255], "version_id": sub.version_id}
-            )
+            header = wire.SUBSECTION_HEADER.build({"name": sub.wire_name, "version_id": sub.version_id})
             if offset + len(header) > self.limit:
                 raise StreamError(f"subsection {sub.name!r} does not fit", expected=f"at most {self.limit} bytes")
             self.subsections.append((offset, header))
@@ -165,17 +170,21 @@ class _Compiler:
     def field(self, field: FieldDescription, vmsd: Vmsd, offset: int, prefix: str) -> int:
         elements = 1 if field.count is None else field.count
         end = offset + field.size * elements
-        if end > self.limit or len(self.paths) > MAX_LEAVES:
+        path = prefix + field.label
+        if end > self.limit:
             raise StreamError(
-                f"field {prefix}{field.label} claims {elements} times {field.size} bytes",
+                f"field {path[:100]} claims {elements} times {field.size} bytes",
                 expected=f"a section of at most {self.limit} bytes",
             )
-        path = prefix + field.label
+        self.visited += 1
+        self.text += len(path)
+        if self.visited > MAX_LEAVES or self.text > MAX_TEXT:
+            raise StreamError(f"more than {MAX_LEAVES} fields, or paths too long", expected="fields of a real device")
         if end == offset:
             return end
         if field.struct is not None:
             # WITH_TMP, VSTRUCT and QTAILQ may describe less than they wrote: then they are a buffer.
-            if field.type == "struct" or size_of(field.struct) == field.size:
+            if field.type == "struct" or field.struct.size == field.size:
                 for i in range(elements):
                     name = path if field.count is None else f"{path}[{i}]"
                     at = offset + i * field.size
@@ -236,6 +245,20 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.offset)
+
+
+# Rows of one stream's fields, of some 200 bytes each; 531,541 is the most seen.
+MAX_ROWS = 2_000_000
+
+
+def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
+    """`fold`, or the greatest power of two below it with which there are at most `MAX_ROWS` rows."""
+    counts = np.concatenate([np.empty(0, np.int64), *(layout.count for layout in layouts)])
+    while (
+        int(np.where(counts > fold, 1, np.maximum(counts, 1)).sum() if fold else np.maximum(counts, 1).sum()) > MAX_ROWS
+    ):
+        fold = 1 << ((fold or int(counts.max())) - 1).bit_length() - 1
+    return fold
 
 
 def rows_of(layouts: Sequence[Layout], fold: int | None) -> Rows:
@@ -319,18 +342,31 @@ def scatter(
             out[offset[which] + i] = big[which, 8 - size + i]
 
 
+def _batches(
+    layout: Layout,
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]]:
+    """Offset, width and kind of every number, some at a time: one array may be as large as the stream."""
+    number = np.flatnonzero(layout.kind != BYTES)
+    counts = np.maximum(layout.count[number], 1)
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    for first in range(0, total, _BATCH):
+        value = np.arange(first, min(first + _BATCH, total))
+        which = np.searchsorted(ends, value, "right")
+        leaf = number[which]
+        width = layout.width[leaf]
+        yield layout.offset[leaf] + (value - (ends - counts)[which]) * width, width, layout.kind[leaf]
+
+
 def encode(layout: Layout, payload: memoryview) -> bytes:
     """A section's payload, built again from the values decoded from it."""
     data = np.frombuffer(payload, np.uint8)
     out = np.zeros(layout.size, np.uint8)
-    repeat = np.maximum(layout.count, 1)
-    leaf = np.repeat(np.arange(len(repeat)), repeat)
-    within = np.arange(len(leaf)) - np.repeat(np.cumsum(repeat) - repeat, repeat)
-    width, kind = layout.width[leaf], layout.kind[leaf]
-    offset = layout.offset[leaf] + within * width
-    scatter(out, offset, width, kind, gather(data, offset, width, kind))
-    for at, size in zip(offset[kind == BYTES].tolist(), width[kind == BYTES].tolist(), strict=True):
+    buffer = layout.kind == BYTES
+    for at, size in zip(layout.offset[buffer].tolist(), layout.length[buffer].tolist(), strict=True):
         out[at : at + size] = data[at : at + size]
+    for offset, width, kind in _batches(layout):
+        scatter(out, offset, width, kind, gather(data, offset, width, kind))
     for at, header in layout.subsections:
         out[at : at + len(header)] = np.frombuffer(header, np.uint8)
     return out.tobytes()

@@ -9,17 +9,33 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import orjson
 
-from vmstate_tools.errors import StreamError
-from vmstate_tools.wire import Record
+from vmstate_tools.errors import StreamError, printable
+from vmstate_tools.wire import MAX_VMDESC, Record
 
-# No vmdesc seen is larger than this: 0.2 MB for a bare q35, growing with the number of devices and CPUs.
-MAX_VMDESC = 256 << 20
+# Objects, lists and elements in a vmdesc, 100 bytes of memory each: 11,226 is the most seen, of four CPUs.
+_MAX_TOKENS = 1 << 21
+
+# Structs and subsections inside each other; 5 is the most seen.
+_MAX_DEPTH = 64
+
+# Fields of one section, arrays of scalars counted once. 20,481 is the most seen, 31,054 in one stream.
+MAX_LEAVES = 500_000
+
+# Elements of an array of pointers that is described in several runs.
+_MAX_SPLIT = 1 << 16
+
+# A vmdesc is kept for the next stream that has the same, if it is no longer than this.
+_MAX_KEPT = 1 << 20
+# And all that is kept may have so many objects, leaves and rows, of 300 bytes at most.
+_MAX_KEPT_ITEMS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +68,37 @@ class FieldDescription:
 
 @dataclass(frozen=True, slots=True)
 class Vmsd:
-    """A VMStateDescription: its own fields, then its subsections."""
+    """A VMStateDescription: its own fields, then its subsections.
+
+    `wire_name` is the name as the stream has it, `name` is safe to show. `size` are the bytes that a section of this
+    description occupies, subsection headers included; `unrolled` how many fields it has at most when every struct of
+    an array counts for itself.
+    """
 
     name: str
     version_id: int
     fields: tuple[FieldDescription, ...] = ()
     subsections: tuple[Vmsd, ...] = ()
     minimum_version_id: int | None = None
+    wire_name: bytes = b""
+    size: int = field(init=False, compare=False, repr=False)
+    unrolled: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        size = sum(f.size * (1 if f.count is None else f.count) for f in self.fields)
+        size += sum(6 + len(s.wire_name) + s.size for s in self.subsections)
+        object.__setattr__(self, "size", size)
+        unrolled = sum(_unrolled(f) for f in self.fields) + sum(1 + s.unrolled for s in self.subsections)
+        object.__setattr__(self, "unrolled", unrolled)
+        if not self.wire_name:
+            object.__setattr__(self, "wire_name", self.name.encode())
+
+
+def _unrolled(field: FieldDescription) -> int:
+    elements = (1 if field.count is None else field.count) if field.size else 0
+    if field.struct is not None:
+        return 1 + elements * (1 + field.struct.unrolled)
+    return 1 + (4 * elements if field.type in ("slbe", "pci irq state") else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +140,9 @@ class StreamDescription:
         return found
 
 
+_VMDESC_START = re.compile(rb"\x06(?=(....)\{)", re.DOTALL)
+
+
 def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     """Offset and size in bytes of the VMDESCRIPTION record at the stream's end, None where there is none.
 
@@ -107,17 +150,15 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     """
     end = len(view)
     if end > 6 and view[end - 1] == ord("}"):  # it ends the file: where QEMU puts it
-        low = max(0, end - MAX_VMDESC)
-        tail = bytes(view[max(low, end - (1 << 20)) :])
-        while True:
-            at = len(tail)
-            while (at := tail.rfind(Record.VMDESCRIPTION, 0, at)) >= 0:
-                start = end - len(tail) + at
-                if int.from_bytes(tail[at + 1 : at + 5], "big") == end - start - 5:
-                    return start, end - start
-            if end - len(tail) == low:
-                break
-            tail = bytes(view[low:])
+        low = max(0, end - MAX_VMDESC - 5)
+        for stop in range(end - 5, low, -(1 << 20)):
+            start = max(stop - (1 << 20), low)
+            window = np.frombuffer(view[start : stop + 5], np.uint8)
+            at = np.flatnonzero((window[:-5] == Record.VMDESCRIPTION) & (window[5:] == ord("{")))
+            sizes = sum(window[at + 1 + i].astype(np.int64) << 8 * (3 - i) for i in range(4))
+            fitting = at[sizes == end - (start + at) - 5]
+            if len(fitting):
+                return start + int(fitting[-1]), end - start - int(fitting[-1])
     # Something follows it (padding, another stream), or it is not there.
     low = max(0, end - (64 << 20))
     last = None
@@ -128,20 +169,39 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     return last
 
 
-@functools.lru_cache(maxsize=256)
 def read_vmdesc(text: bytes) -> StreamDescription:
     """Read a vmdesc; the same text is read once. Raises StreamError (offset within the text) if it is not one."""
+    return _kept_vmdesc(text) if len(text) <= _MAX_KEPT else _read_vmdesc(text)
+
+
+_kept = 0
+
+
+def keep(items: int) -> None:
+    """Count objects, leaves or rows that are kept with a description; where it comes to too many, all are dropped."""
+    global _kept
+    _kept += items
+    if _kept > _MAX_KEPT_ITEMS:
+        _kept = items
+        _kept_vmdesc.cache_clear()
+        _built_in.cache_clear()
+
+
+def _read_vmdesc(text: bytes) -> StreamDescription:
+    tokens = sum(map(text.count, (b"{", b"[", b",")))
+    if tokens > _MAX_TOKENS:
+        raise StreamError(f"a vmdesc of {tokens} objects and elements", expected=f"{_MAX_TOKENS} at most")
+    keep(tokens)
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as err:
         raise StreamError(f"the vmdesc is not JSON: {err}", offset=err.pos, expected="a JSON document") from None
     try:
         page_size = document.get("page_size")
-        devices = tuple(_device(entry) for entry in document["devices"])
-        if page_size is not None and (not isinstance(page_size, int) or page_size <= 0 or page_size & (page_size - 1)):
+        reader = _Reader()
+        devices = tuple([reader.device(entry) for entry in document["devices"]])
+        if page_size is not None and _int(page_size, 1 << 8, 1 << 30) & (page_size - 1):
             raise ValueError(f"page_size {page_size!r}")
-    except RecursionError:
-        raise StreamError("the vmdesc nests too deeply", expected="structs a device could have") from None
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise StreamError(
             f"the vmdesc has an entry of another shape: {type(err).__name__}: {err}",
@@ -150,10 +210,7 @@ def read_vmdesc(text: bytes) -> StreamDescription:
     return StreamDescription(page_size, devices, len(text))
 
 
-def size_of(vmsd: Vmsd) -> int:
-    """Bytes that a section of this description occupies, subsection headers included."""
-    size = sum(f.size * (1 if f.count is None else f.count) for f in vmsd.fields)
-    return size + sum(6 + len(s.name.encode()) + size_of(s) for s in vmsd.subsections)
+_kept_vmdesc = functools.lru_cache(maxsize=256)(_read_vmdesc)
 
 
 def built_in(entry: dict[str, Any]) -> Description:
@@ -163,55 +220,71 @@ def built_in(entry: dict[str, Any]) -> Description:
 
 @functools.lru_cache(maxsize=4096)
 def _built_in(text: bytes) -> Description:
-    return _device(orjson.loads(text), "built-in")
+    keep(len(text) // 8)
+    return _Reader("built-in").device(orjson.loads(text))
 
 
-def _device(entry: dict[str, Any], origin: str = "vmdesc") -> Description:
-    # QEMU up to 5.2 prints instance_id signed.
-    instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
-    return Description(_text(entry["name"]), instance_id, _vmsd(entry, _text(entry["name"])), origin)
+class _Reader:
+    """One reading of a vmdesc. `split`: how many elements arrays that come in several runs may still have."""
 
+    def __init__(self, origin: str = "vmdesc") -> None:
+        self.origin = origin
+        self.split = _MAX_SPLIT
 
-def _vmsd(entry: dict[str, Any], default_name: str = "") -> Vmsd:
-    return Vmsd(
-        name=_text(entry.get("vmsd_name", default_name)),
-        version_id=_int(entry.get("version", 0), -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF,
-        fields=tuple(_fields(entry.get("fields", ()))),
-        subsections=tuple(_vmsd(sub) for sub in entry.get("subsections", ())),
-    )
+    def device(self, entry: dict[str, Any]) -> Description:
+        # QEMU up to 5.2 prints instance_id signed.
+        instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
+        name = _text(entry["name"])
+        return Description(printable(name), instance_id, self.vmsd(entry, 0, name), self.origin)
 
+    def vmsd(self, entry: dict[str, Any], depth: int, default_name: str = "") -> Vmsd:
+        if depth >= _MAX_DEPTH:
+            raise ValueError(f"structs nested more than {_MAX_DEPTH} deep")
+        name = _text(entry.get("vmsd_name", default_name))
+        if len(name.encode()) > 255:  # a byte counts it
+            raise ValueError(f"{reprlib.repr(name)} as the name of a vmsd")
+        return Vmsd(
+            name=printable(name),
+            version_id=_int(entry.get("version", 0), -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF,
+            fields=tuple(self.fields(entry.get("fields", ()), depth)),
+            subsections=tuple([self.vmsd(sub, depth + 1) for sub in entry.get("subsections", ())]),
+            wire_name=name.encode(),
+        )
 
-def _fields(entries: list[dict[str, Any]]) -> Iterator[FieldDescription]:
-    # An array of pointers with NULL holes comes as several entries of one name and no index (since 10.0,
-    # commit 35049eb0d2): they are elements of one array, in order.
-    names = [entry["name"] for entry in entries]
-    split = {n for n, follows in itertools.pairwise(names) if n == follows}
-    next_index: dict[str, int] = {}
-    for entry in entries:
-        name, type_, size = _text(entry["name"]), _text(entry["type"]), _int(entry["size"], 0, 1 << 48)
-        count = _int(entry["array_len"], 0, 1 << 48) if "array_len" in entry else None
-        index = _int(entry["index"], 0, 1 << 48) if "index" in entry else None
-        struct = None
-        if "struct" in entry:
-            struct = _vmsd(entry["struct"])
-        elif "vmsd_name" in entry and "fields" in entry:  # WITH_TMP and VSTRUCT nest in the field itself
-            struct = _vmsd(entry)
-        if name in split and index is None:
-            first = next_index.get(name, 0)
-            next_index[name] = first + (count or 1)
-            for i in range(count or 1) if (count or 1) <= 1 << 16 else ():
-                yield FieldDescription(name, type_, size, None, first + i, struct)
-        else:
-            yield FieldDescription(name, type_, size, count, index, struct)
+    def fields(self, entries: list[dict[str, Any]], depth: int) -> Iterator[FieldDescription]:
+        # An array of pointers with NULL holes comes as several entries of one name and no index (since 10.0,
+        # commit 35049eb0d2): they are elements of one array, in order.
+        names = [printable(_text(entry["name"])) for entry in entries]
+        split = {n for n, follows in itertools.pairwise(names) if n == follows}
+        next_index: dict[str, int] = {}
+        for name, entry in zip(names, entries, strict=True):
+            type_, size = printable(_text(entry["type"])), _int(entry["size"], 0, 1 << 48)
+            count = _int(entry["array_len"], 0, 1 << 48) if "array_len" in entry else None
+            index = _int(entry["index"], 0, 1 << 48) if "index" in entry else None
+            struct = None
+            if "struct" in entry:
+                struct = self.vmsd(entry["struct"], depth + 1)
+            elif "vmsd_name" in entry and "fields" in entry:  # WITH_TMP and VSTRUCT nest in the field itself
+                struct = self.vmsd(entry, depth + 1)
+            if name in split and index is None:
+                first = next_index.get(name, 0)
+                next_index[name] = first + (count or 1)
+                self.split -= count or 1
+                if self.split < 0:
+                    raise ValueError(f"arrays in runs of more than {_MAX_SPLIT} elements")
+                for i in range(count or 1):
+                    yield FieldDescription(name, type_, size, None, first + i, struct)
+            else:
+                yield FieldDescription(name, type_, size, count, index, struct)
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} where a string belongs")
+        raise TypeError(f"{reprlib.repr(value)} where a string belongs")
     return value
 
 
 def _int(value: object, low: int, high: int) -> int:
-    if not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{value!r} where a number belongs")
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{reprlib.repr(value)} where a number belongs")
     return value

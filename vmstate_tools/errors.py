@@ -4,8 +4,19 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Text that came from a stream, safe for a terminal: control characters become escapes."""
+    """Text that came from a stream, safe for a terminal: control characters and bidi overrides become escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+# The longest part of an error's text: names and values from a stream stand in it.
+_MOST = 600
+
+
+def _shown(text: str) -> str:
+    text = text if len(text) <= _MOST else text[:_MOST] + "…"
+    return printable(text)
 
 
 class VmstateError(Exception):
@@ -45,10 +56,10 @@ class StreamError(VmstateError):
         if self.offset is not None:
             where.append(f"offset {self.offset} (0x{self.offset:x})")
         if self.section is not None:
-            where.append(f"section {printable(self.section)!r}")
-        text = printable(self.message)
+            where.append(f"section '{_shown(self.section)}'")
+        text = _shown(self.message)
         if self.expected is not None:
-            text += f"; expected {printable(self.expected)}"
+            text += f"; expected {_shown(self.expected)}"
         return f"{', '.join(where)}: {text}" if where else text
 
     def __reduce__(self) -> tuple[object, ...]:

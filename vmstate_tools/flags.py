@@ -1,7 +1,7 @@
 """Flag words of the ppc CPU and the names of their bits, release by release.
 
 The words are `insns_flags` and `insns_flags2` (QEMU `target/ppc/cpu.h`, enumerators `PPC_*` and `PPC2_*`; in
-`translate.c` before 0.15) and `msr_mask` (`MSR_*`). The bits come from `data/catalog/flags.csv`, what they
+`translate.c` before 0.14) and `msr_mask` (`MSR_*`). The bits come from `data/catalog/flags.csv`, what they
 mean from `data/catalog/meanings.csv`.
 """
 

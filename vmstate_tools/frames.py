@@ -16,7 +16,8 @@ import pandas as pd
 
 from vmstate_tools import arrays
 from vmstate_tools.arrays import ValueArray
-from vmstate_tools.decode import BYTES, Rows, gather, rows_of
+from vmstate_tools.decode import BYTES, Rows, affordable, gather, rows_of
+from vmstate_tools.description import keep
 from vmstate_tools.errors import StreamError, VmstateError
 from vmstate_tools.stream import Section, Stream, open_stream
 
@@ -64,7 +65,7 @@ def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Ta
     which = np.flatnonzero(rows.kind == BYTES)
     words[which] = np.arange(len(which))
     blobs = [
-        bytes(stream._view[at : at + size])
+        _bytes(stream._view, at, size)
         for at, size in zip(offset[which].tolist(), rows.size[which].tolist(), strict=True)
     ]
     return _Table(
@@ -75,6 +76,17 @@ def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Ta
         blobs,
         [leaf for s in sections if not s.described for leaf in _leaves(stream, s)],
     )
+
+
+def _bytes(view: memoryview, at: int, size: int) -> bytes:
+    """These bytes; where all are zero the same object for all streams: a fresh guest's TCE table is 2 MiB of them."""
+    found = bytes(view[at : at + size])
+    return zeros if size >= 4096 and found == (zeros := _zeros(size)) else found
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros(size: int) -> bytes:
+    return bytes(size)
 
 
 def _leaves(stream: Stream, section: Section) -> Iterator[tuple[str, int, int, str, str, int, int, Any]]:
@@ -92,11 +104,12 @@ def _rows(stream: Stream, described: Sequence[Section], fold: int | None) -> Row
     layouts = [stream.layout(s) for s in described]
     cache: dict[Any, Any] = stream.vmdesc.cache if stream.vmdesc is not None else {}
     key = ("rows", fold, tuple(id(layout) for layout in layouts))
-    rows = cache.get(key)
+    rows, _ = cache.get(key, (None, None))
     if rows is None:
-        rows = rows_of(layouts, fold)
+        rows = rows_of(layouts, affordable(layouts, fold))
         if len(rows) < 100_000:
-            cache[key] = rows
+            keep(len(rows))
+            cache[key] = rows, layouts  # while they live no other layout has their ids
     return rows
 
 
@@ -447,7 +460,7 @@ def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
 def manifest_rows(files: Sequence[str]) -> pd.DataFrame:
     """The manifest rows of these files, indexed by file as given; from `manifest.csv` in a folder above."""
     found: dict[Path, pd.DataFrame | None] = {}
-    rows: dict[str, Any] = {}
+    parts: list[pd.DataFrame] = []
     for file in files:
         if "://" in file or file == "-":
             continue
@@ -459,9 +472,9 @@ def manifest_rows(files: Sequence[str]) -> pd.DataFrame:
             manifest = found[folder]
             name = path.absolute().relative_to(folder).as_posix()
             if manifest is not None and name in manifest.index:
-                rows[file] = manifest.loc[name]
+                parts.append(manifest.loc[[name]].set_axis([file]))
                 break
-    return pd.DataFrame.from_dict(rows, orient="index") if rows else pd.DataFrame()
+    return pd.concat(parts) if parts else pd.DataFrame()
 
 
 def read_manifest(path: str | os.PathLike[str]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import zstandard
 
+from vmstate_tools import wire
 from vmstate_tools.errors import StreamError
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Channel:
         out = [(0, _GREETING, "multifd greeting", f"channel {self.id}")]
         for p in self.packets:
             name = p.device[0] if p.device else p.ramblock
-            text = name.split(b"\0")[0].decode("utf-8", "backslashreplace")
+            text = wire.name(name.split(b"\0")[0])
             what = "device state" if p.device else "sync" if p.flags & SYNC and not p.normal + p.zero else "packet"
             detail = text if p.device else f"{p.normal} full, {p.zero} zero x {text}" if p.normal + p.zero else ""
             out.append((p.offset, p.size, f"multifd {what}", detail))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from vmstate_tools.description import Description, FieldDescription, Vmsd, size_of
+from vmstate_tools.budget import Budget
+from vmstate_tools.description import Description, FieldDescription, Vmsd
 
 NULL = ord("0")
 
@@ -37,31 +38,38 @@ _ELEMENTS = {
 
 
 def with_holes(
-    description: Description, view: memoryview, start: int, fits: Callable[[int], bool]
+    description: Description, view: memoryview, start: int, fits: Callable[[int], bool], budget: Budget
 ) -> Description | None:
     """The description with the NULLs of one pointer array put where the bytes have them.
 
     Tried for each array of structs until the section, standing at `start`, ends where `fits` says it may.
-    None where no array explains the bytes.
+    None where no array explains the bytes, or `budget`, in elements, is spent.
     """
     vmsd = description.vmsd
     offset = start
     for i, field in enumerate(vmsd.fields):
+        size = field.size * (1 if field.count is None else field.count)
         if field.struct is not None and field.count is not None:
             element = field.struct if field.struct.fields else _ELEMENTS.get((vmsd.name, field.name))
-            if element is not None:
-                holed = dataclasses.replace(
-                    vmsd, fields=(*vmsd.fields[:i], *_elements(field, element, view, offset), *vmsd.fields[i + 1 :])
-                )
-                if fits(start + size_of(holed)):
+            if element is not None and element.size and budget.take(field.count):
+                elements = _elements(field, element, view, offset)
+                if fits(start + vmsd.size - size + sum(e.size for e in elements)):
+                    holed = Vmsd(
+                        vmsd.name,
+                        vmsd.version_id,
+                        (*vmsd.fields[:i], *elements, *vmsd.fields[i + 1 :]),
+                        vmsd.subsections,
+                        vmsd.minimum_version_id,
+                        vmsd.wire_name,
+                    )
                     return dataclasses.replace(description, vmsd=holed, cache={})
-        offset += field.size * (1 if field.count is None else field.count)
+        offset += size
     return None
 
 
 def _elements(field: FieldDescription, element: Vmsd, view: memoryview, offset: int) -> list[FieldDescription]:
     fields: list[FieldDescription] = []
-    size = size_of(element)
+    size = element.size
     for i in range(field.count or 0):
         if offset >= len(view):
             break

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
+from vmstate_tools import wire
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.multifd import Channel
 from vmstate_tools.pagemap import PAGES, GuestMemory, MappedMemory, RecordedMemory
@@ -223,7 +224,7 @@ class Ram:
         number = self._numbers.get(name)
         if number is None:
             raise StreamError(
-                f"a page of RAM block {name.decode('utf-8', 'backslashreplace')!r}",
+                f"a page of RAM block {wire.name(name)!r}",
                 offset=offset,
                 expected="a block from the block list",
             )
@@ -608,7 +609,7 @@ class Ram:
         name = packet.ramblock.split(b"\0")[0]
         if name not in self._numbers:
             raise StreamError(
-                f"multifd pages of RAM block {name.decode('utf-8', 'backslashreplace')!r}",
+                f"multifd pages of RAM block {wire.name(name)!r}",
                 offset=packet.offset,
                 expected="a block from the main stream's block list",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from vmstate_tools import wire
 from vmstate_tools.errors import StreamError
 
 PAGE_SIZES = tuple(1 << bits for bits in range(16, 9, -1))
@@ -46,7 +47,7 @@ class Block:
 
     @property
     def name(self) -> str:
-        return self.raw_name.decode("utf-8", "backslashreplace")
+        return wire.name(self.raw_name)
 
     @property
     def bitmap_offset(self) -> int | None:

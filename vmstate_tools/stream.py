@@ -6,14 +6,23 @@ import contextlib
 import functools
 import io
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vmstate_tools import handwritten, layouts, wire
 from vmstate_tools.bounds import end_of_opaque, is_header
-from vmstate_tools.description import Description, StreamDescription, built_in, find_vmdesc, read_vmdesc, size_of
-from vmstate_tools.errors import StreamError
+from vmstate_tools.budget import Budget
+from vmstate_tools.description import (
+    MAX_LEAVES,
+    Description,
+    StreamDescription,
+    built_in,
+    find_vmdesc,
+    read_vmdesc,
+)
+from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.nullarrays import with_holes
 from vmstate_tools.ram import Ram
 from vmstate_tools.source import Source, open_source
@@ -116,6 +125,8 @@ class Stream:
         self._partial = partial
         self._error: StreamError | None = None
         self.channels: list[Channel] = []  # filled by the walk
+        self._unrolled = Budget(2 * MAX_LEAVES)  # fields of all sections that are told one by one
+        self._laid_out: set[int] = set()  # offsets of the sections counted in it
         with self._located():
             self.header = self._read_header()
 
@@ -130,6 +141,8 @@ class Stream:
             err.file = err.file or self.name
             if section is not None and err.section is None:
                 err.section = section.label
+            if section is not None and err.offset is None:
+                err.offset = section.payload_offset
             raise
 
     def _read_header(self) -> wire.Parsed:
@@ -158,14 +171,20 @@ class Stream:
         if self._vmdesc_place is None:
             return None
         offset, size = self._vmdesc_place
+        try:
+            return self._read_vmdesc(offset, size)
+        except StreamError as err:
+            if not self._partial:
+                raise
+            self._error = err
+            return None
+
+    def _read_vmdesc(self, offset: int, size: int) -> StreamDescription:
         with self._located():
             try:
                 return read_vmdesc(bytes(self._view[offset + 5 : offset + size]))
             except StreamError as err:
                 err.offset = offset + 5 + (err.offset or 0)
-                if self._partial:
-                    self._error = err
-                    return None
                 raise
 
     @functools.cached_property
@@ -234,6 +253,7 @@ class Stream:
 
     def section(self, idstr: str, instance: int | None = None) -> Section:
         """The first section of that idstr (and instance_id). Raises KeyError naming what there is."""
+        idstr = printable(idstr)  # as names from a stream are shown
         for section in self.sections:
             if section.idstr == idstr and instance in (None, section.instance_id):
                 return section
@@ -256,6 +276,12 @@ class Stream:
 
         assert section.description is not None
         with self._located(section):
+            if section.offset not in self._laid_out:
+                if not self._unrolled.take(section.description.vmsd.unrolled):
+                    raise StreamError(
+                        "one section too many to tell the fields of", expected=f"{2 * MAX_LEAVES} in all at most"
+                    )
+                self._laid_out.add(section.offset)
             layout = layout_of(section.description, section.payload_size)
             check_subsections(layout, self._view, section.payload_offset)
             return layout
@@ -308,6 +334,7 @@ class Stream:
         """
         from vmstate_tools.frames import fields_of
 
+        section = section if section is None else printable(section)
         wanted = [
             s
             for s in self.sections
@@ -459,8 +486,12 @@ class _Walk:
         self.states: dict[tuple[str, int], dict[str, Any]] = {}  # of handwritten sections
         self.postcopy = False
         self.footers = False  # has a section had one
+        self.holes = Budget(1 << 16)  # elements of pointer arrays looked at for NULLs
+        self.guesses = Budget(1 << 18)  # fields of built-in layouts that did not fit
+        self.leaves = Budget(MAX_LEAVES)  # of handwritten sections
+        self.complete = False  # has there been a section that could have had one
         vmdesc = stream.vmdesc
-        self.devices = vmdesc.by_section() if vmdesc else {}
+        self.devices = {key: deque(found) for key, found in vmdesc.by_section().items()} if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
 
     @functools.cached_property
@@ -506,7 +537,10 @@ class _Walk:
                 raise StreamError(f"found 0x{kind:02x}", offset=offset, expected=expected)
         offset = self.add(wire.parse(wire.EOF, self.view, offset, expected))
         if offset < len(self.view) and self.view[offset] == Record.VMDESCRIPTION:
-            self.add(wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc"))
+            record = wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc")
+            self.add(record)
+            if self.stream._vmdesc_place is None:  # it does not even look like one: say what is wrong with it
+                self.stream._read_vmdesc(record.offset, record.size)
 
     def add(self, record: wire.Parsed) -> int:
         self.records.append(record)
@@ -527,15 +561,18 @@ class _Walk:
                     expected=f"one of {[wire.name(n) for n in wire.CONFIGURATION_SUBSECTIONS]}",
                 )
             body = wire.parse(fmt, self.view, offset, f"subsection {wire.name(header.value.name)}")
+            if (bits := body.value.get("page_bits")) is not None and not 8 <= bits <= 30:
+                raise StreamError(
+                    f"{bits} target page bits", offset=offset, section="configuration", expected="between 8 and 30"
+                )
             offset = self.add(body)
             for key, value in body.value.items():
                 if key == "capabilities":
                     self.configuration[key] = [wire.name(v) for v in value]
                 elif key in ("page_bits", "uuid"):
+                    if key == "page_bits" and not 8 <= value <= 30:
+                        raise StreamError(f"{value} target page bits", offset=body.offset, expected="between 8 and 30")
                     self.configuration[key] = value
-        bits = self.configuration.get("page_bits")
-        if bits is not None and not 8 <= bits <= 30:
-            raise StreamError(f"{bits} target page bits", section="configuration", expected="between 8 and 30")
         return offset
 
     def command(self, offset: int) -> int:
@@ -567,19 +604,23 @@ class _Walk:
                     offset=end,
                     expected=f"the footer of section id {section.section_id}",
                 )
+            if self.stream._partial and section.description is not None:
+                self.stream.layout(section)  # what is kept can be decoded
             self.records.append(section)
+            self.complete = True
         return end
 
     def fits(self, section: Section, end: int) -> bool:
         """May this section's payload end here: is its footer, or the next record, to be seen?"""
         view = self.view
         if end >= len(view):
-            return False
+            return end == len(view) and self.stream._partial and not self.footers
         if self.footers:
             return view[end : end + 5] == bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
         kind = view[end]
         if kind in (Record.SECTION_START, Record.SECTION_FULL):
-            return is_header(view, end)
+            cut = self.stream._partial and (len(view) < end + 6 or len(view) < end + 14 + view[end + 5])
+            return cut or is_header(view, end)
         if kind in (Record.SECTION_PART, Record.SECTION_END):
             return int.from_bytes(view[end + 1 : end + 5], "big") in self.open
         if kind == Record.EOF:
@@ -600,7 +641,7 @@ class _Walk:
             raise StreamError(
                 f"section id {header.value.section_id} was never started",
                 offset=offset,
-                expected=f"one of {sorted(self.open)}" if self.open else "a section start",
+                expected=f"one of {sorted(self.open)[:20]}" if self.open else "a section start",
             )
         return Section(started.idstr, started.instance_id, started.version_id, started.section_id, part, header)
 
@@ -608,9 +649,13 @@ class _Walk:
         """Find where the payload ends, and what it consists of."""
         start, key = section.payload_offset, (section.idstr, section.instance_id)
         if section.idstr == "ram":
+            if section.part == "full":
+                raise StreamError("the RAM in one piece", offset=section.offset, expected="its start, parts and end")
             section.how = "ram"
+            if section.part == "full":
+                raise StreamError("a ram section in one piece", offset=section.offset, expected="a start, part or end")
             return self.ram.parse(start, part=section.part)
-        own = self.devices[key].pop(0) if section.part == "full" and self.devices.get(key) else None
+        own = self.devices[key].popleft() if section.part == "full" and self.devices.get(key) else None
         if handwritten.known(section.idstr) and (own is None or own.opaque):
             try:
                 end, leaves = handwritten.parse(
@@ -626,13 +671,16 @@ class _Walk:
                 if section.part != "full":
                     raise
             else:
-                if self.fits(section, end) and (own is None or end == start + size_of(own.vmsd)):
+                if self.fits(section, end) and (own is None or end == start + own.vmsd.size):
+                    if not self.leaves.take(len(leaves)):  # so many that they are not told one by one
+                        payload = bytes(self.view[start:end])
+                        leaves = [handwritten.Leaf("data", "buffer", start, end - start, payload)]
                     section.how, section.leaves, section.description = "handwritten", leaves, own
                     return end
         if own is not None:
             fitting = self.fitting(section, own)
             if fitting is None:
-                size = size_of(own.vmsd)
+                size = own.vmsd.size
                 raise StreamError(
                     f"its description claims {size} bytes, {len(self.view) - start} are left"
                     if size > len(self.view) - start
@@ -642,14 +690,14 @@ class _Walk:
                 )
             section.how, section.description = "vmdesc", fitting
         elif section.part == "full":
-            for device in self.borrowed.get(key, ()):
+            for device in self.borrowed.get(key, ())[:8]:
                 section.description = self.fitting(section, device)
                 if section.description is not None and self.has_subsections(section):
                     section.how = "borrowed"
                     break
                 section.description = None
         if section.description is not None:
-            return start + size_of(section.description.vmsd)
+            return start + section.description.vmsd.size
         if section.part == "full":
             found = layouts.resolve(
                 section.idstr,
@@ -658,23 +706,24 @@ class _Walk:
                 start,
                 plausible_end=lambda end: self.fits(section, end),
                 release=self.least_release,
+                budget=self.guesses,
                 instance_id=section.instance_id,
             )
             if found is not None:
                 section.how, section.description = "built-in", built_in(found)
-                return start + size_of(section.description.vmsd)
+                return start + section.description.vmsd.size
         section.how = "opaque"
         end, section.bounded_by = end_of_opaque(
-            self.view, start, section.section_id, footers=self.footers, seen=self.open
+            self.view, start, section.section_id, footers=self.footers or not self.complete, seen=self.open
         )
         return end
 
     def fitting(self, section: Section, description: Description) -> Description | None:
         """The description, if the section ends where it says; with NULLs put where the bytes have them."""
         start = section.payload_offset
-        if self.fits(section, start + size_of(description.vmsd)):
+        if self.fits(section, start + description.vmsd.size):
             return description
-        return with_holes(description, self.view, start, lambda end: self.fits(section, end))
+        return with_holes(description, self.view, start, lambda end: self.fits(section, end), self.holes)
 
     def has_subsections(self, section: Section) -> bool:
         """Do the subsections stand where a description that is not the stream's own puts them?"""

@@ -69,7 +69,9 @@ def _capabilities(config: bytes) -> dict[int, int]:
     if len(config) < 256 or not config[6] & 0x10:
         return found
     at = config[0x34] & 0xFC
-    while at >= 0x40 and len(found) < 48:  # more would be a loop
+    for _ in range(48):  # more would be a loop
+        if at < 0x40:
+            break
         found[config[at]] = int.from_bytes(config[at + 2 : at + 4], "little")
         if config[at + 1] & 0xFC == at:
             break

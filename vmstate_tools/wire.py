@@ -14,7 +14,7 @@ from typing import Any
 
 import construct as c
 
-from vmstate_tools.errors import StreamError
+from vmstate_tools.errors import StreamError, printable
 
 MAGIC = b"QEVM"
 VERSION = 3
@@ -109,9 +109,12 @@ CONFIGURATION_SUBSECTIONS = {  # `vmstate_configuration`
     b"configuration/uuid": _subsection(uuid=c.Bytes(16)),  # since 4.2
 }
 
+# Bytes of JSON. No vmdesc seen is larger than 0.2 MB; it grows with the number of devices and CPUs.
+MAX_VMDESC = 64 << 20
+
 # How far a record can reach: a u8 name and a few words, or what a length field can hold and still be believed.
 _REACH = 300
-_REACHES = {id(COMMAND): 5 + 0xFFFF, id(CONFIGURATION): 4096, id(VMDESCRIPTION): 1 << 32}
+_REACHES = {id(COMMAND): 5 + 0xFFFF, id(CONFIGURATION): 4096, id(VMDESCRIPTION): 5 + MAX_VMDESC}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,5 +155,5 @@ def parse(fmt: c.Construct, view: memoryview, offset: int, expected: str) -> Par
 
 
 def name(raw: bytes) -> str:
-    """A name from a stream as text; bytes that are not UTF-8 show as escapes."""
-    return raw.decode("utf-8", "backslashreplace")
+    """A name from a stream as text that is safe to show: what is not UTF-8, or not printable, as escapes."""
+    return printable(raw.decode("utf-8", "backslashreplace"))

@@ -109,7 +109,7 @@ def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
             "models": {(name, *model): () for name, model in facts.models.items()},
             "aliases": dict.fromkeys(facts.aliases.items(), ()),
             "adjustments": dict.fromkeys(facts.adjustments, ()),
-            "masks": {(number, *mask): () for number, mask in enumerate(masks)},
+            "masks": dict.fromkeys(masks, ()),
             "fields": {(number, *row): () for number, row in enumerate(fields)},
             "gates": dict.fromkeys(machines.gates(tree), ()),
             "machines": dict.fromkeys(defaults.items(), ()),
@@ -144,7 +144,7 @@ def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
         "models": ("model", "family", "pvr", "svr"),
         "aliases": ("alias", "model"),
         "adjustments": ("role", "word", "op", "value"),
-        "masks": ("order", "word", "op", "value", "gate"),
+        "masks": ("word", "op", "value", "gate"),
         "gates": ("member", "property", "default", "machine", "value"),
         "machines": ("machine", "cpu"),
     }
@@ -176,8 +176,7 @@ def intervals(per_release: dict[str, Iterable[Any]], columns: tuple[str, ...]) -
             open_.setdefault(item, at)
     rows += [(item, start, len(names) - 1) for item, start in open_.items()]
     last = len(names) - 1
-    # Numbered rows belong together by release, all others by name.
-    rows.sort(key=lambda r: (r[1], r[0]) if columns[0] == "order" else (r[0], r[1]))
+    rows.sort(key=lambda row: (row[0][0], row[1], row[0]))
     return [
         {
             **dict(zip(columns, item, strict=True)),

@@ -60,10 +60,9 @@ def _step(step: tuple[Release, Release]) -> list[dict[str, Any]]:
     explained: dict[Fact, str] = {}
     if repo is not None:
         for commit in _commits(repo, old.commit.hash, new.commit.hash):
-            try:
-                changed = _difference(_all(repo, f"{commit}^"), _all(repo, commit))
-            except CatalogError:
-                continue  # a state between two releases that was never meant to be read; see the check below
+            # A state halfway through a rewrite cannot be read: its child is compared with its parent.
+            facts, parent = _readable(repo, commit, 1), _readable(repo, f"{commit}^", 9)
+            changed = _difference(parent, facts) if parent is not None and facts is not None else {}
             if changed:
                 info = repo.commit(commit)
                 for fact, (was, now) in changed.items():
@@ -73,6 +72,16 @@ def _step(step: tuple[Release, Release]) -> list[dict[str, Any]]:
         if explained.get(fact, was) != now:
             found.append(_row(new.name, "", new.commit.date, "", fact, was, now))
     return found
+
+
+def _readable(repo: Repo, revision: str, tries: int) -> dict[Fact, str] | None:
+    """Facts of a revision, or of the nearest ancestor that can be read."""
+    for back in range(tries):
+        try:
+            return _all(repo, f"{revision}~{back}")
+        except CatalogError:
+            continue
+    return None
 
 
 def _row(release: str, commit: str, date: str, subject: str, fact: Fact, was: str, now: str) -> dict[str, Any]:
@@ -121,8 +130,8 @@ def _all(repo: Repo, revision: str) -> dict[Fact, str]:
         return tuple(tree.blobs.get(f"{tree.folder}/{name}") for name in names)
 
     spapr = repo.blobs(revision, [name[1:] for name in _SPAPR])
-    # Until 0.14 the flags stood in translate.c, which changes often.
-    constants = of(*_INIT, *(() if tree.has("machine.c") and _flags_in_header(tree) else (ppc.TRANSLATE,)))
+    # Until 0.13 the flags stood in translate.c, which changes often.
+    constants = of(*_INIT, *(() if _flags_in_header(tree) else (ppc.TRANSLATE,)))
     keys: dict[str, tuple[Any, ...]] = {
         "cpu": constants,
         "models": constants if not tree.has(ppc.MODELS) else of(ppc.MODELS, *ppc.HEADERS),

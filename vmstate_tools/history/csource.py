@@ -290,7 +290,7 @@ def _expand(tokens: list[str], functions: Mapping[str, Macro], hidden: frozenset
             at += 1
             continue
         args, end = call
-        out.append(_substitute(macro, args, functions, hidden, path))
+        out.append(_remembered(macro, args, functions, hidden, path))
         # Lines keep their numbers: the newlines inside the call follow its expansion.
         out.append("\n" * "".join(tokens[at:end]).count("\n"))
         at = end
@@ -314,6 +314,30 @@ def _arguments(tokens: list[str], at: int) -> tuple[list[str], int] | None:
             if depth == 0:
                 return args, i + 1
     return None
+
+
+_expansions: dict[tuple[object, ...], str] = {}
+
+
+def _remembered(
+    macro: Macro, args: list[str], functions: Mapping[str, Macro], hidden: frozenset[str], path: str
+) -> str:
+    """Expansion of a call. The same calls return in every revision: those with plain arguments are kept."""
+    if any("(" in arg for arg in args):
+        return _substitute(macro, args, functions, hidden, path)
+    reached: dict[str, Macro] = {macro.name: macro}
+    queue = [macro]
+    while queue:
+        for name in _names(queue.pop().body) & functions.keys() - reached.keys():
+            reached[name] = functions[name]
+            queue.append(functions[name])
+    meaning = tuple(sorted((m.name, m.params, m.body) for m in reached.values()))
+    key = (macro.name, meaning, tuple(args), hidden)
+    if key not in _expansions:
+        if len(_expansions) > 20_000:
+            _expansions.clear()
+        _expansions[key] = _substitute(macro, args, functions, hidden, path)
+    return _expansions[key]
 
 
 def _substitute(
@@ -348,6 +372,11 @@ def _substitute(
         at += 1
     again = _TOKEN.findall("".join(out))
     return _expand(again, functions, hidden | {macro.name}, path).replace("\n", " ")
+
+
+@cache
+def _names(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[A-Za-z_]\w*", text))
 
 
 @cache

@@ -118,7 +118,7 @@ class Tree:
         """Everything the headers and the init files name, ready to evaluate."""
         units = [self.unit(n) for n in (*HEADERS, *INIT) if self.has(n)]
         if not any("PPC_INSNS_BASE" in unit.enumerators for unit in units):
-            units.append(self.unit(TRANSLATE))  # where the flags stood until 0.14
+            units.append(self.unit(TRANSLATE))  # where the flags stood until 0.13
         macros: dict[str, Macro | None] = {}
         names: dict[str, tuple[Unit, Node | None, int]] = {}
         for unit in units:
@@ -309,6 +309,10 @@ def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words
                 words[word] = number if operator == "=" else words[word] | number
         words["nb_BATs"] = bats.of(init_proc, unit.where(node))
         families[match[1]] = Words(**words)
+    for word in ("insns_flags", "msr_mask"):
+        # In some commits of the 1.5 cycle each model's class still gave them.
+        if not any(getattr(words, word) for words in families.values()):
+            raise CatalogError(f"{unit.path}: no family gives its {word}")
     return families
 
 
@@ -354,7 +358,7 @@ def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, 
                     aliases[alias] = model
             continue
         parts = designated(value)
-        if {"name", "parent", "class_init"} <= parts.keys():
+        if {"name", "parent", "class_init"} <= parts.keys() and "abstract" not in parts:
             own = classes.get(text_of(parts["class_init"]), {})
             if own.keys() != {"pvr", "svr"}:
                 raise CatalogError(f"{where}: {text_of(parts['class_init'])} gives no PVR and SVR")
@@ -506,7 +510,8 @@ def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
         values = tree.constants
         found: list[Adjustment] = []
         for path in sorted({path for path, _ in altering(tree)}):
-            unit = tree.at(path, tree.blobs.get(path))
+            # Macros make functions of families only, which are read already, expanded.
+            unit = tree.at(path, tree.blobs.get(path), expand=path.endswith(INIT))
             for name, node in unit.functions.items():
                 if re.search(_ASSIGNED, text_of(node)):
                     found += _adjust(unit, name, node, values)

@@ -184,18 +184,17 @@ def _masks(unit: Unit, values: Evaluator) -> list[Mask]:
             continue
         where = unit.where(node)
         operator, right = text_of(child(node, "operator")), child(node, "right")
-        assert right is not None
         gate = _gate(node)
         if operator == "|=":
             found.append(Mask(match[1], "or", values.node(right, where), gate))
+        elif any(mask.word == match[1] for mask in found):
+            raise CatalogError(f"{where}: {left} is assigned twice")
         elif operator == "=" and text_of(right) == f"env->{match[1]}":
             found.append(Mask(match[1], "and", 0xFFFF_FFFF_FFFF_FFFF, gate))
         elif operator == "=" and right.type == "binary_expression":
-            source, mask = right.child_by_field_name("left"), right.child_by_field_name("right")
-            assert source is not None and mask is not None
-            if text_of(source) != f"env->{match[1]}" or text_of(child(right, "operator")) != "&":
+            if (text_of(child(right, "left")), text_of(child(right, "operator"))) != (f"env->{match[1]}", "&"):
                 raise CatalogError(f"{where}: {text_of(node)!r} not understood")
-            found.append(Mask(match[1], "and", values.node(mask, where), gate))
+            found.append(Mask(match[1], "and", values.node(child(right, "right"), where), gate))
         else:
             raise CatalogError(f"{where}: {text_of(node)!r} not understood")
     return found

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
+from vmstate_tools.budget import Budget
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -39,6 +41,7 @@ def resolve(
     plausible_end: Callable[[int], bool],
     release: str | None = None,
     instance_id: int = 0,
+    budget: Budget | None = None,
 ) -> dict[str, Any] | None:
     """What a section consists of, in the form of its entry in a vmdesc.
 
@@ -50,6 +53,7 @@ def resolve(
         (another section's header, the end of the stream), is to be seen.
     release : the QEMU release that wrote it, if known (`2.6.0`), or the least it can be. Variants seen in it, and
         then later ones, are tried first; of two that differ in names only, nothing else can tell.
+    budget : fields that may be looked at in vain, in all sections of a stream.
 
     Returns
     -------
@@ -60,16 +64,19 @@ def resolve(
     if name is None:
         return None
     # Elements of one array are alike in nearly every device: only when that fails is each looked at for itself.
-    left = _MAX_FIELDS
+    budget = budget or Budget(_MAX_FIELDS)
+    left = most = min(_MAX_FIELDS, budget.left)
     for each in (False, True):
         plan: list[int] = []
         for _ in range(_MAX_TRIES):
             if left <= 0:
+                budget.left -= most
                 return None
             reading = _Reading(view, plan, release, each, left)
             try:
                 vmsd, end = reading.vmsd(name, version_id, offset)
                 if plausible_end(end):
+                    budget.left -= max(0, most - reading.left - (end - offset))
                     return {"name": idstr, "instance_id": instance_id, **vmsd}
             except _MisfitError:
                 pass
@@ -80,6 +87,7 @@ def resolve(
             if not plan:
                 break
             plan[-1] += 1
+    budget.left -= most - left
     return None
 
 

@@ -1,0 +1,473 @@
+"""Which QEMU releases could have written a stream, and what in it says so.
+
+A migration stream does not name its writer: the machine type it carries is the guest's, and may be many releases
+older. What it is made of does tell: framing that came or went with a release, machine types that exist from one
+release to another, and the descriptions of its devices, whose versions and fields QEMU's source fixes release by
+release. Each is a set of releases; the writer is in all of them.
+
+Only what every writer of a release must or cannot do is used. A field that depends on the guest's state, a device
+never seen, a machine type of a distribution's own say nothing, and exclude nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from vmstate_tools.bundled import data_path
+from vmstate_tools.errors import VmstateError, printable
+from vmstate_tools.wire import Command
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vmstate_tools.description import Vmsd
+    from vmstate_tools.stream import Section, Stream
+
+_MINORS = {1: range(6, 8), 2: range(13), 3: range(2), **{major: range(3) for major in range(4, 11)}, 11: range(2)}
+RELEASES = tuple(f"{major}.{minor}" for major, minors in _MINORS.items() for minor in minors)
+"""All releases, oldest first; their stable releases (2.7.1) count as them."""
+
+READ = "10.2"
+"""The newest release whose source the facts were read from; of later ones only what is gone by then is known."""
+
+_BIT = {release: 1 << i for i, release in enumerate(RELEASES)}
+ALL = (1 << len(RELEASES)) - 1
+LATER = ALL & -(_BIT[READ] << 1)
+
+
+def span(since: str = "", until: str = "") -> int:
+    """The releases from one to another, both included, as bits; '' leaves an end open."""
+    low = _BIT[since] if since else 1
+    high = _BIT[until] if until else 1 << (len(RELEASES) - 1)
+    return (high << 1) - low if high >= low else 0
+
+
+def names(bits: int) -> list[str]:
+    """The releases of a set of bits, oldest first."""
+    return [r for i, r in enumerate(RELEASES) if bits >> i & 1]
+
+
+def runs(bits: int) -> str:
+    """A set of releases as text: `1.6-2.4 2.6 8.0-`; an open end means that it still holds."""
+    parts, i = [], 0
+    while i < len(RELEASES):
+        if not bits >> i & 1:
+            i += 1
+            continue
+        j = i
+        while bits >> (j + 1) & 1:
+            j += 1
+        last = "" if j == len(RELEASES) - 1 else RELEASES[j]
+        parts.append(RELEASES[i] if last == RELEASES[i] else f"{RELEASES[i]}-{last}")
+        i = j + 1
+    return " ".join(parts)
+
+
+def bits_of(text: str) -> int:
+    """Reads what `runs` writes. Raises VmstateError for a release that is not known."""
+    found = 0
+    try:
+        for part in text.split():
+            low, dash, high = part.partition("-")
+            found |= span(low, high if dash else low)
+    except KeyError as err:
+        raise VmstateError(f"{err.args[0]!r} is no QEMU release this package knows") from None
+    return found
+
+
+class Evidence(NamedTuple):
+    """Something seen in a stream, and the releases (bits) that can have written it."""
+
+    what: str
+    where: str
+    bits: int
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """The releases that could have written a stream.
+
+    Attributes
+    ----------
+    releases : x.y, oldest first; empty where the evidence contradicts itself (a patched QEMU, an edited stream).
+    found : all evidence that excludes some release.
+    """
+
+    file: str
+    releases: list[str]
+    found: tuple[Evidence, ...]
+
+    @property
+    def unique(self) -> bool:
+        return len(self.releases) == 1
+
+    @functools.cached_property
+    def evidence(self) -> pd.DataFrame:
+        """A row per thing seen that excludes some release.
+
+        Columns (str): what, where (section, or part of the stream), since and until (release; '' where open),
+        releases (all that can have written it, as runs), source (where in QEMU the fact comes from).
+        """
+        import pandas as pd
+
+        rows = []
+        for e in self.found:
+            inside = names(e.bits)
+            since = "" if e.bits & 1 or not inside else inside[0]
+            until = "" if e.bits >> (len(RELEASES) - 1) or not inside else inside[-1]
+            rows.append((e.what, e.where, since, until, runs(e.bits), e.source))
+        return pd.DataFrame(rows, columns=["what", "where", "since", "until", "releases", "source"]).astype("str")
+
+    @property
+    def deciding(self) -> list[Evidence]:
+        """The fewest pieces of evidence, taken greedily, that leave these releases."""
+        left, chosen = ALL, []
+        rest = list(self.found)
+        while rest:
+            best = min(rest, key=lambda e: (left & e.bits).bit_count())
+            if left & best.bits == left:
+                break
+            left &= best.bits
+            chosen.append(best)
+            rest.remove(best)
+        return chosen
+
+    def explain(self) -> str:
+        """A few lines of plain text: the releases, and the evidence that decides."""
+        if self.releases:
+            bits = sum(_BIT[r] for r in self.releases)
+            head = f"{printable(self.file)}: written by QEMU {runs(bits).replace(' ', ', ')}"
+        else:
+            head = f"{printable(self.file)}: no QEMU release writes all that is in this stream"
+        lines = [
+            f"  {printable(e.what)} ({printable(e.where)}): {runs(e.bits) or 'no release'}; {e.source}"
+            for e in self.deciding
+        ]
+        return "\n".join([head, *lines])
+
+    def __repr__(self) -> str:
+        return f"<Fingerprint of {printable(self.file)}: {' '.join(self.releases) or 'no release'}>"
+
+
+def fingerprint(stream: Stream) -> Fingerprint:
+    """Name the QEMU releases (x.y from 1.6 to 11.1) that could have written a stream.
+
+    Raises StreamError where the stream cannot be read, VmstateError where the facts cannot.
+    """
+    sections = [s for s in stream.sections if s.part in ("start", "full")]
+    seen = (
+        *_framing(stream, sections),
+        *_machine(stream),
+        *_descriptions(stream, sections),
+        *_cpu_words(stream, sections),
+    )
+    found = tuple(dict.fromkeys(e for e in seen if e.bits != ALL))
+    left = functools.reduce(lambda bits, e: bits & e.bits, found, ALL)
+    return Fingerprint(stream.name, names(left), found)
+
+
+# -- facts ------------------------------------------------------------------------------------------------------
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    path = data_path("fingerprint", name)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as err:
+        raise VmstateError(f"the facts about releases cannot be read: {err}") from None
+
+
+@functools.cache
+def _framing_facts() -> dict[str, Evidence]:
+    return {
+        row["fact"]: Evidence(row["what"], "framing", span(row["since"], row["until"]), row["source"])
+        for row in _rows("framing.csv")
+    }
+
+
+@functools.cache
+def _machines() -> dict[str, int]:
+    return {row["machine"]: bits_of(row["releases"]) for row in _rows("machines.csv")}
+
+
+class _Definition:
+    """What QEMU's source says of one VMStateDescription: releases as bits."""
+
+    __slots__ = ("always", "exists", "fields", "open", "types", "versions")
+
+    def __init__(self) -> None:
+        self.exists = 0
+        self.open = 0  # where a field not listed here may stand
+        self.versions: dict[str, int] = {}
+        self.fields: dict[str, int] = {}
+        self.types: dict[str, dict[str, int]] = {}
+        self.always: dict[str, int] = {}
+
+    def version(self, version_id: int) -> int:
+        return self.versions.get(str(version_id), LATER) | self.versions.get("?", 0)
+
+    def field(self, name: str, type_: str) -> int:
+        """The releases that can write this field."""
+        bits = self.fields.get(name)
+        if bits is None:
+            short = re.sub(r"\[\d+\]$", "", name)  # QEMU numbers fields of one name
+            bits = self.fields.get(short, ALL)
+        known = self.types.get(name)
+        if known is not None:
+            bits &= known.get(type_, LATER) | known.get("?", 0)
+        return bits
+
+
+@functools.cache
+def _source_facts() -> tuple[dict[str, dict[str, _Definition]], dict[str, int], dict[str, int]]:
+    """vmsd → symbol → what its definition says; vmsd → where its name occurs; field type → where it exists."""
+    definitions: dict[str, dict[str, _Definition]] = {}
+    occurs: dict[str, int] = {}
+    types: dict[str, int] = {}
+    read = functools.cache(bits_of)
+    for row in _rows("descriptions.csv"):
+        vmsd, symbol, kind, what, bits = row["vmsd"], row["symbol"], row["kind"], row["what"], read(row["releases"])
+        if kind == "name":
+            occurs[vmsd] = bits
+        elif kind == "info":
+            types[what] = bits
+        else:
+            d = definitions.setdefault(vmsd, {}).setdefault(symbol, _Definition())
+            if kind == "defined":
+                d.exists = bits
+            elif kind == "open":
+                d.open = bits
+            elif kind == "version":
+                d.versions[what] = bits
+            elif kind == "field":
+                d.fields[what] = bits
+            elif kind == "always":
+                d.always[what] = bits
+            elif kind == "type":
+                name, type_ = what.rsplit(":", 1)
+                d.types.setdefault(name, {})[type_] = bits
+    return definitions, occurs, types
+
+
+# -- what a stream shows ----------------------------------------------------------------------------------------
+
+
+def _framing(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
+    facts = _framing_facts()
+    if stream.configuration:
+        yield facts["configuration"]
+        for key in ("page_bits", "capabilities", "uuid"):
+            if key in stream.configuration:
+                yield facts[f"configuration {key}"]
+        for capability in stream.configuration.get("capabilities", ()):
+            if f"capability {capability}" in facts:
+                yield facts[f"capability {capability}"]
+    if any(s.footer for s in sections):
+        yield facts["footer"]
+    first_ram = next((i for i, s in enumerate(sections) if s.idstr == "ram"), 0)
+    if any(s.part == "full" for s in sections[:first_ram]):
+        yield facts["early section"]
+    for number in {c.value.command for c in stream.commands}:
+        name = f"command {Command(number).name}" if number in set(Command) else ""
+        yield facts.get(name, facts["command"])
+    flags = _ram_flags(stream)
+    for flag, name in ((0x100, "page compressed"), (0x200, "multifd flush")):
+        if flags & flag:
+            yield facts[name]
+    text = _vmdesc_text(stream)
+    if not text:
+        return
+    yield facts["vmdesc"]
+    yield facts["vmdesc spaced" if text[:2] == b"{ " else "vmdesc compact"]
+    if stream.configuration:
+        yield facts["vmdesc configuration" if b'"configuration"' in text[:20] else "vmdesc no configuration"]
+    if re.search(rb'"instance_id" ?: ?-', text):
+        yield facts["vmdesc signed instance_id"]
+
+
+def _vmdesc_text(stream: Stream) -> bytes:
+    if stream.vmdesc is None or stream._vmdesc_place is None:
+        return b""
+    offset, size = stream._vmdesc_place
+    return bytes(stream._view[offset + 5 : offset + size])
+
+
+def _ram_flags(stream: Stream) -> int:
+    """All flags that page records of the RAM section carry, together."""
+    import numpy as np
+
+    heads = stream.ram._runs["head"]
+    return int(np.bitwise_or.reduce(heads & np.uint64(0x3FF), initial=np.uint64(0)))
+
+
+def _machine(stream: Stream) -> Iterator[Evidence]:
+    machine = stream.machine
+    if machine is None:
+        return
+    bits = _machines().get(machine, ALL)
+    numbered = re.search(r"-(\d+\.\d+)(?:-sxxm)?$", machine)
+    if numbered and numbered[1] in _BIT and re.match(r"pseries|pc-|virt-|s390-ccw-virtio-", machine):
+        bits &= span(numbered[1])
+    yield Evidence(f"machine type {machine}", "configuration", bits, "the machine types of each release")
+
+
+def _descriptions(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
+    vmdesc = stream.vmdesc
+    definitions = _source_facts()[0]
+    if vmdesc is None:
+        for section in sections:
+            vmsd = _vmsd_of(section.idstr, definitions)
+            if vmsd is not None:
+                yield from _match(vmsd, section.version_id, None, section.label)
+                yield from _subsections(stream, section, definitions)
+        return
+    if "fingerprint" not in vmdesc.cache:
+        shapes: dict[tuple[str, int, frozenset[tuple[str, str]]], str] = {}
+        types: dict[str, str] = {}
+        for device in vmdesc.devices:
+            if not device.opaque:
+                _collect(device.vmsd, f"{device.idstr}/{device.instance_id}", shapes, types)
+        found = [e for (name, version, fields), where in shapes.items() for e in _match(name, version, fields, where)]
+        known = _source_facts()[2]
+        for type_, where in types.items():
+            if f"type {type_}" in _framing_facts():
+                found.append(_framing_facts()[f"type {type_}"])
+            elif type_ in known:
+                found.append(Evidence(f"field type {type_}", where, known[type_], f"VMStateInfo {printable(type_)}"))
+        vmdesc.cache["fingerprint"] = [e for e in found if e.bits != ALL]
+    yield from vmdesc.cache["fingerprint"]
+
+
+def _vmsd_of(idstr: str, definitions: dict[str, dict[str, _Definition]]) -> str | None:
+    """The description a section is of: its idstr, less the path of the device's bus."""
+    while idstr not in definitions:
+        _, slash, idstr = idstr.partition("/")
+        if not slash:
+            return None
+    return idstr
+
+
+def _subsections(
+    stream: Stream, section: Section, definitions: dict[str, dict[str, _Definition]]
+) -> Iterator[Evidence]:
+    """Headers of subsections in the bytes of a section that the stream does not describe."""
+    if section.part != "full":
+        return
+    payload = bytes(stream._view[section.payload_offset : section.payload_end])
+    for match in re.finditer(rb"\x05([\x03-\x50])([a-z][\w/.-]+/[\w.-]+)", payload):
+        size = match[1][0]
+        name = match[2][:size].decode("ascii", "replace")
+        version = payload[match.start(2) + size : match.start(2) + size + 4]
+        if len(name) == size and name in definitions and len(version) == 4:
+            yield from _match(name, int.from_bytes(version, "big"), None, section.label)
+
+
+def _collect(
+    vmsd: Vmsd,
+    where: str,
+    shapes: dict[tuple[str, int, frozenset[tuple[str, str]]], str],
+    types: dict[str, str],
+) -> None:
+    fields = set()
+    for field in vmsd.fields:
+        fields.add((field.name, field.type))
+        if field.struct is not None:
+            _collect(field.struct, where, shapes, types)
+        types.setdefault(field.type, where)
+    shapes.setdefault((vmsd.name, vmsd.version_id, frozenset(fields)), where)
+    for sub in vmsd.subsections:
+        _collect(sub, where, shapes, types)
+
+
+def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, where: str) -> Iterator[Evidence]:
+    """Evidence from one description: each item by itself, then all together where that says more."""
+    by_symbol, occurs, _ = _source_facts()
+    found = by_symbol.get(vmsd)
+    if found is None:
+        return
+    definitions = tuple(found.values())
+    known = functools.reduce(lambda bits, d: bits | d.exists, definitions, 0)
+    unread = occurs.get(vmsd, ALL) & ~known  # the name is there, in a form that was not understood
+    source = f"VMStateDescription {printable(vmsd)}"
+
+    def item(what: str, each: list[int]) -> Evidence:
+        bits = unread
+        for definition, allowed in zip(definitions, each, strict=True):
+            bits |= definition.exists & allowed
+        return Evidence(what, where, bits, source)
+
+    joint = [d.exists for d in definitions]
+
+    def narrowed(what: str, each: list[int]) -> Evidence:
+        for i, bits in enumerate(each):
+            joint[i] &= bits
+        return item(what, each)
+
+    items = [narrowed(f"vmsd {vmsd} version {version}", [d.version(version) for d in definitions])]
+    if fields is not None:
+        several = len(definitions) > 1
+        for name, type_ in sorted(fields):
+            each = [d.field(name, type_) for d in definitions]
+            if several and any(name in d.fields for d in definitions):
+                each = [b if name in d.fields else d.open for b, d in zip(each, definitions, strict=True)]
+            items.append(narrowed(f"vmsd {vmsd} has {name} ({type_})", each))
+        have = {name for name, _ in fields}
+        missing = {name for d in definitions for name in d.always if name not in have and f"{name}[0]" not in have}
+        for name in sorted(missing):
+            items.append(narrowed(f"vmsd {vmsd} lacks {name}", [ALL & ~d.always.get(name, 0) for d in definitions]))
+    together = functools.reduce(lambda a, b: a | b, joint, unread)
+    items = [e for e in items if e.bits != ALL]
+    yield from items
+    if together != functools.reduce(lambda bits, e: bits & e.bits, items, ALL):
+        yield Evidence(f"vmsd {vmsd} as a whole", where, together, source)
+
+
+# -- the ppc CPU's words ------------------------------------------------------------------------------------------
+
+
+def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
+    """The words a ppc CPU section carried until 9.1: which releases give a CPU of that PVR these values."""
+    section = next((s for s in sections if s.idstr == "cpu" and s.description is not None), None)
+    if section is None:
+        return
+    layout = stream.layout(section)
+    nip = layout.find("env.nip")
+    if not nip or int(layout.width[nip[0][0]]) != 8:  # the catalog is of 64-bit targets
+        return
+
+    def value(path: str) -> int:
+        i, n = layout.find(path)[0]
+        width = int(layout.width[i])
+        start = section.payload_offset + int(layout.offset[i]) + n * width
+        return int.from_bytes(stream._view[start : start + width], "big")
+
+    words = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
+    seen = {w: value(p) for w in words for p in (f"env.{w}", f"mig_{w}") if layout.find(p)}
+    if not seen or not layout.find("env.spr[287]"):
+        return
+    pvr = value("env.spr[287]")
+    pseries = any(s.idstr.startswith("spapr") for s in sections)
+    for word, found in seen.items():
+        bits = _word_facts().get((pvr, pseries, word, found))
+        if bits is None:
+            bits = _word_facts().get((pvr, pseries, word, None), ALL)
+        what = f"{word} 0x{found:x} of a CPU with PVR 0x{pvr:08x}"
+        yield Evidence(what, section.label, bits, "target/ppc/cpu_init.c: data/catalog")
+
+
+@functools.cache
+def _word_facts() -> dict[tuple[int, bool, str, int | None], int]:
+    """(PVR, a pseries machine, word, value) → who sends it; value None: who may send any."""
+    return {
+        (int(r["pvr"], 16), r["pseries"] == "yes", r["word"], int(r["value"], 16) if r["value"] else None): bits_of(
+            r["releases"]
+        )
+        for r in _rows("words.csv")
+    }
