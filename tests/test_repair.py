@@ -14,6 +14,7 @@ from vmstate_tools import catalog
 from vmstate_tools.bundled import data_path
 from vmstate_tools.errors import CatalogError, RewriteError
 from vmstate_tools.repair import changes_for
+from vmstate_tools.rewriting import Change, patched
 
 MATRIX = real.SHARED / "outcomes" / "load_matrix.csv"
 if not MATRIX.is_file():
@@ -120,6 +121,10 @@ def _with(stream: vt.Stream, **values: int) -> vt.Stream:
     return vt.open(out.getvalue())
 
 
+def _with_bytes(stream: vt.Stream, change: Change) -> vt.Stream:
+    return vt.open(b"".join(patched(stream.source.view, [change])))
+
+
 def test_a_release_without_the_guests_vector_unit() -> None:
     """1.6 emulates no VSX. A guest that has it switched on, and one that merely has the registers."""
     with _stream("2.0.0", "pseries", "POWER7_v2.3") as stream:
@@ -138,10 +143,15 @@ def test_the_pvr_that_releases_up_to_2_0_compare() -> None:
         assert stream.layout(stream.section("cpu")).offset[0] == 0
         (pvr,) = (change for change in changes if "PVR" in change.why)
         assert pvr.offset == stream.section("cpu").payload_offset
-        assert pvr.data == (0x000C0209).to_bytes(8, "big")
-    with _stream("2.0.0", "g3beige", "7400_v2.9") as stream:
-        own = stream.section("cpu").payload_offset
-        assert bytes(stream.source.view[own : own + 8]) == pvr.data
+        assert int.from_bytes(pvr.data, "big") == stream.value("cpu", "env.spr[287]") != 0
+        with _with_bytes(stream, pvr) as new:
+            assert changes_for(new, "2.0.0", machine="g3beige") == []
+    for machine in ("g3beige", "pseries"):  # what 2.0 itself puts there
+        cpu = "" if machine == "g3beige" else "POWER7_v2.3"
+        with _stream("2.0.0", machine, cpu) as stream:
+            own = stream.section("cpu").payload_offset
+            own_pvr = int.from_bytes(bytes(stream.source.view[own : own + 8]), "big")
+            assert own_pvr == stream.value("cpu", "env.spr[287]") != 0
 
 
 def test_streams_of_other_targets() -> None:

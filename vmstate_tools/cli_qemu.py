@@ -48,9 +48,9 @@ class _Lists(click.Command):
 @click.command(
     cls=_Lists,
     epilog=_example(
-        "vmstate capture --qemu qemu-system-ppc64 --machine 'pseries-2.*' --cpu POWER7_v2.3 -o streams",
-        "vmstate capture --qemu old/qemu new/qemu --machine mac99 g3beige --ran -o streams",
-        "vmstate capture --qemu qemu-system-x86_64 --machine q35 -o streams -- -smp 4",
+        "vmstate capture --qemu qemu-system-ppc64 --machine 'pseries-2.*' -o streams",
+        "vmstate capture --qemu old/qemu new/qemu --machine mac99 g3beige -o streams",
+        "vmstate capture --qemu qemu-system-x86_64 --machine q35 -o out -- -smp 4",
     ),
 )
 @click.option("--qemu", metavar="BIN...", multiple=True, required=True, help="QEMU binaries, any release from 1.6 on.")
@@ -92,8 +92,8 @@ def capture(as_json: bool, out: str, arguments: tuple[str, ...], **options: Any)
 @click.command(
     "try",
     epilog=_example(
-        "vmstate try guest.mig --qemu qemu-system-ppc64 --machine pseries-2.7,cap-htm=off --cpu POWER8_v2.0",
-        "vmstate try streams/qemu-2.6.0/pseries-2.6/POWER7_v2.3.mig.zst --qemu qemu-system-ppc64 -o outcomes.csv",
+        "vmstate try guest.mig --qemu qemu-system-ppc64 --cpu POWER7_v2.3",
+        "vmstate try streams/qemu-2.6.0/mac99/default.mig.zst --qemu new/qemu -o t.csv",
     ),
 )
 @click.argument("file")
@@ -130,8 +130,8 @@ def try_(file: str, as_json: bool, arguments: tuple[str, ...], **options: Any) -
 @click.command(
     epilog=_example(
         "vmstate rewrite stuck.mig -o loads.mig --for 2.7.0",
-        "vmstate rewrite guest.mig -o other.mig --set cpu/env.insns_flags=0x8000600fe1ff7ae1",
-        'migrate "exec:vmstate rewrite - --for 2.7.0 | ssh there socat - UNIX:incoming"',
+        "vmstate rewrite a.mig -o b.mig --set cpu/env.insns_flags=0x8000600fe1ff7ae1",
+        'migrate "exec:vmstate rewrite - --for 2.7.0 | ssh there socat - UNIX:in"',
     )
 )
 @click.argument("file")
