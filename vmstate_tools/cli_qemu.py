@@ -93,7 +93,7 @@ def capture(as_json: bool, out: str, arguments: tuple[str, ...], **options: Any)
     "try",
     epilog=_example(
         "vmstate try guest.mig --qemu qemu-system-ppc64 --cpu POWER7_v2.3",
-        "vmstate try streams/qemu-2.6.0/mac99/default.mig.zst --qemu new/qemu -o t.csv",
+        "vmstate try streams/qemu-2.6.0/mac99/default.mig.zst --qemu new/qemu -o t",
     ),
 )
 @click.argument("file")
