@@ -1,0 +1,1 @@
+"""Will it load there, and if not, why."""

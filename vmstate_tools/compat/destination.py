@@ -1,0 +1,235 @@
+"""Destination: a QEMU to load into, known by a stream it wrote, by its -dump-vmstate file, or by release and machine."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmstate_tools import handwritten
+from vmstate_tools.compat import facts, library, plan, rules
+from vmstate_tools.compat.expectation import Entry, Expectation
+from vmstate_tools.compat.program import NUMBERS, Compiler
+from vmstate_tools.compat.verdict import Obstacle
+from vmstate_tools.decode import BYTES, gather
+from vmstate_tools.description import Vmsd
+from vmstate_tools.stream import Section, Stream, open_stream
+
+if TYPE_CHECKING:
+    from vmstate_tools.compat.load import Load
+
+
+@dataclass(eq=False)
+class Destination:
+    """A QEMU that a stream is to be loaded into.
+
+    Parameters
+    ----------
+    release : e.g. "2.7.0".
+    machine : machine type, e.g. "pseries-2.6"; machine options may follow after commas ("pseries-2.6,cap-htm=off").
+    cpu : CPU model, e.g. "POWER8_v2.0".
+    accel : "tcg" or "kvm".
+    """
+
+    release: str | None = None
+    machine: str | None = None
+    cpu: str | None = None
+    accel: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    reference: Expectation | None = field(default=None, repr=False)
+    assumptions: list[str] = field(default_factory=list, repr=False)
+    absent: Obstacle | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.machine and "," in self.machine:
+            self.machine, *options = self.machine.split(",")
+            self.options |= dict(o.split("=", 1) if "=" in o else (o, "on") for o in options)
+        self.version = facts.version(self.release)
+
+    # -- where the knowledge comes from -----------------------------------------------------------------------
+
+    @classmethod
+    def from_stream(
+        cls,
+        reference: Stream | str | os.PathLike[str],
+        release: str | None = None,
+        machine: str | None = None,
+        cpu: str | None = None,
+        accel: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Destination:
+        """The destination that wrote `reference` with the machine, CPU and devices it will have.
+
+        What is not given and not in the stream becomes an assumption. Raises StreamError.
+        """
+        return cls(release, machine, cpu, accel, dict(options or {})).with_reference(reference)
+
+    def with_reference(self, reference: Stream | str | os.PathLike[str]) -> Destination:
+        """This destination, known better by a stream that it wrote."""
+        if not isinstance(reference, Stream):
+            with open_stream(reference) as stream:
+                return self.with_reference(stream)
+        expectation = expectation_of(reference, library.of_release(self.version))
+        machine = self.machine or reference.machine
+        assumptions = list(self.assumptions)
+        if self.version is None:
+            assumptions.append("release: not given, rules that depend on it follow from the reference stream or are left out")
+        return replace(self, machine=machine, reference=expectation, assumptions=assumptions)
+
+    # -- what the loader asks ---------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        parts = [self.release and f"QEMU {self.release}", self.machine, self.cpu, self.accel]
+        return ", ".join(p for p in parts if p) or "a reference stream's writer"
+
+    @property
+    def knows_nothing(self) -> bool:
+        return not self.expectation.entries
+
+    @functools.cached_property
+    def expectation(self) -> Expectation:
+        if self.reference is not None:
+            return self.reference
+        raise NotImplementedError
+
+    def alias(self, section: Section) -> Entry | None:
+        """An entry that takes this section under another name (`find_se`: alias_id, compat idstr)."""
+        return None
+
+    def would_accept(self, section: Section, load: Load) -> bool:
+        """Is this a section that every QEMU of the release has registered, though its own stream lacks it?"""
+        release = self.version
+        if section.idstr == "block":
+            return release is not None and release < (9, 1, 0)
+        if section.idstr == "dirty-bitmap":
+            return release is not None and release >= (2, 12, 0)
+        return False
+
+    def resizable(self, block: str) -> bool:
+        """RAM blocks that take the stream's length (`qemu_ram_resize`): ROMs and tables loaded from files, since 2.3."""
+        return bool(re.search(r"acpi/|\.rom$|/rom@|etc/", block))
+
+    @functools.cached_property
+    def caps(self) -> dict[str, int]:
+        """Effective pseries capabilities that are not the default: name -> level."""
+        found = {}
+        entry = self.expectation.find("spapr", 0)
+        for cap in facts.spapr_caps(self.version, self.machine):
+            for (vmsd, _), value in entry.values.items() if entry else ():
+                if vmsd == cap.subsection:
+                    found[cap.name] = value
+            option = self.options.get(f"cap-{cap.name}")
+            if option is not None:
+                found[cap.name] = _LEVELS.get(option, 0)
+        return found
+
+    def cap_default(self, cap: facts.Cap) -> int:
+        """Its default for this machine type and CPU (`default_caps_with_cpu`)."""
+        pvr = self.pvr
+        family = facts.family(pvr) if pvr else None
+        if cap.needs and family is not None and cap.needs not in family.levels:
+            return 0
+        return cap.default
+
+    @functools.cached_property
+    def pvr(self) -> int | None:
+        entry = self.expectation.find("cpu", 0)
+        return entry.values.get(("cpu", "pvr")) if entry else None
+
+    def known(self, vmsd: Vmsd) -> Mapping[str, Vmsd | None]:
+        """Subsections this release knows of a description, beyond those seen in its own stream."""
+        return library.of_release(self.version).subsections.get(vmsd.name, {})
+
+    def plan(self, stream: Stream, section: Section, entry: Entry) -> plan.Plan:
+        """How this destination reads this section: made once per description."""
+        other = section.description
+        made: plan.Plan | None = entry.programs.get(id(other))
+        if made is None:
+            own = entry.vmsd
+            assumptions = []
+            if own is None:
+                assert other is not None
+                own = other.vmsd
+                assumptions.append(f"{entry.idstr}: its description is not known; taken to be the stream's")
+            made = plan.make(
+                own,
+                other.vmsd if other is not None else None,
+                known=self.known,
+                mine=entry.values,
+                theirs=lambda vmsd, path: values_of(stream, section).get((vmsd, path)),
+                newer=entry.version_id > section.version_id,
+                compiler=Compiler(wanted=rules.wanted),
+            )
+            made.assumptions += assumptions
+            entry.programs[id(other)] = made
+            entry.programs["keep", id(other)] = other  # so that its id stays its own
+        return made
+
+
+_LEVELS = {"off": 0, "on": 1, "broken": 0, "workaround": 1, "fixed": 2, "fixed-ibs": 2, "fixed-ccd": 3, "fixed-na": 4}
+
+
+# -- an expectation out of a stream -----------------------------------------------------------------------------------
+
+
+def expectation_of(stream: Stream, trees: library.Library) -> Expectation:
+    """What the writer of this stream expects when it is to read one."""
+    sections = [s for s in stream.sections if s.part in ("start", "full")]
+    expectation = Expectation(
+        configuration=stream.machine,
+        page_bits=stream.configuration.get("page_bits"),
+        capabilities=tuple(stream.configuration.get("capabilities", ())),
+        footers=any(s.footer is not None for s in stream.sections),
+        ram=rules.blocks_of(stream),
+        page_size=stream.page_size,
+    )
+    expectation.add(entry_of(stream, section, trees) for section in sections)
+    return expectation
+
+
+def entry_of(stream: Stream, section: Section, trees: library.Library) -> Entry:
+    """One section as its writer would read it."""
+    entry = Entry(section.idstr, section.instance_id, section.version_id, size=section.payload_size)
+    description = section.description
+    if section.part == "start" or handwritten.known(section.idstr):
+        entry.iterable = True
+    elif description is not None and description.old_style:
+        entry.old_style = True
+    elif description is not None:
+        entry.vmsd = description.vmsd
+        entry.values = values_of(stream, section)
+    else:
+        trees.describe(stream, section, entry)
+    return entry
+
+
+def values_of(stream: Stream, section: Section) -> dict[tuple[str, str], Any]:
+    """Numbers of a described section by (vmsd, path), and what rules want; long arrays of structs are left out."""
+    layout = stream.layout(section)
+    data = np.frombuffer(stream._view, np.uint8)
+    single = (layout.count == 0) & (layout.kind != BYTES)
+    which = np.flatnonzero(single)
+    if len(which) > 4096:
+        which = np.array([i for i in which if layout.types[i].endswith(" equal")], np.int64)
+    words = gather(data, layout.offset[which] + section.payload_offset, layout.width[which], layout.kind[which])
+    values: dict[tuple[str, str], Any] = {}
+    for i, word in zip(which.tolist(), words.tolist(), strict=True):
+        signed = NUMBERS.get(layout.types[i], (0, False))[1]
+        values[layout.vmsds[i], layout.paths[i]] = word - (1 << 64) if signed and word >> 63 else word
+    for i in range(len(layout.paths)):
+        path = layout.paths[i]
+        if rules.wanted(layout.vmsds[i], path.rsplit(".", 1)[-1]) or rules.wanted(layout.vmsds[i], path):
+            at, size = section.payload_offset + int(layout.offset[i]), int(layout.length[i])
+            if path == "env.spr":
+                at += rules.SPR_PVR * int(layout.width[i])
+                pvr = bytes(stream._view[at : at + int(layout.width[i])])
+                values["cpu", "pvr"] = int.from_bytes(pvr, "big")
+            elif (layout.vmsds[i], path) not in values and path != "env.gpr":
+                values[layout.vmsds[i], path] = bytes(stream._view[at : at + size])
+    return values

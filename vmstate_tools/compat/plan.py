@@ -1,0 +1,196 @@
+"""How a destination reads one section of a stream: its own description, fitted to what varies with state.
+
+A description taken from a stream shows what that stream had: arrays of the length they had then, holes where
+pointers were NULL, the subsections needed then. What differs for such reasons is taken from the stream to load;
+what differs otherwise is a difference, and the destination's own form stands.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vmstate_tools.compat.program import NUMBERS, Compiler, Program
+from vmstate_tools.compat.verdict import Obstacle
+from vmstate_tools.description import FieldDescription, Vmsd, size_of
+
+# Wire types that have their own length.
+VARIABLE = frozenset({"virtio", "qtailq", "qlist", "gtree", "tmp", "vstruct"})
+
+Known = Callable[[Vmsd], Mapping[str, Vmsd | None]]
+Value = Callable[[str, str], Any]
+
+
+@dataclass(eq=False, slots=True)
+class Plan:
+    program: Program
+    differences: list[Obstacle] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Fit:
+    """Fits a destination's description to a stream's.
+
+    `mine` and `theirs` give the value of a number by (vmsd, path), None where it is not known.
+    """
+
+    known: Known
+    mine: Value
+    theirs: Value
+    newer: bool = False  # is the destination's section version above the stream's
+    differences: list[Obstacle] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
+
+    def vmsd(self, own: Vmsd, other: Vmsd, prefix: str = "") -> Vmsd:
+        fields = self.fields(own, other, prefix)
+        mine = {s.name: s for s in own.subsections}
+        known = self.known(own)
+        subsections = dict(mine)
+        for sub in other.subsections:
+            if sub.name in mine:
+                subsections[sub.name] = self.vmsd(mine[sub.name], sub, prefix)
+            elif sub.name in known:
+                tree = known[sub.name]
+                subsections[sub.name] = sub if tree is None else self.vmsd(tree, sub, prefix)
+        return replace(own, fields=tuple(fields), subsections=tuple(subsections.values()))
+
+    def fields(self, own: Vmsd, other: Vmsd, prefix: str) -> list[FieldDescription]:
+        ours, theirs = _grouped(own.fields), _grouped(other.fields)
+        matcher = difflib.SequenceMatcher(None, [n for n, _ in ours], [n for n, _ in theirs], autojunk=False)
+        out: list[FieldDescription] = []
+        for tag, a, b, c, d in matcher.get_opcodes():
+            if tag == "equal":
+                for (_, mine), (_, their) in zip(ours[a:b], theirs[c:d], strict=True):
+                    out += self.same(own, mine, their, prefix)
+                continue
+            only_mine = [f for _, g in ours[a:b] for f in g]
+            only_theirs = [f for _, g in theirs[c:d] for f in g]
+            if _bytes(only_mine) == _bytes(only_theirs):
+                out += only_mine  # renamed, or filler for what is gone
+                continue
+            for f in only_mine:
+                if self.empty(own, f, prefix, self.mine, self.theirs):
+                    continue
+                if self.newer and not f.equal:
+                    self.assumptions.append(f"{own.name}: {f.label} came with a later version than the stream's")
+                    continue
+                self.differ(own, "field missing in stream", f"the destination reads {f.label}, not in the stream", f)
+                out.append(f)
+            for f in only_theirs:
+                if self.empty(own, f, prefix, self.theirs, self.mine):
+                    out.append(f)
+                else:
+                    self.differ(own, "field unknown", f"the destination does not read {f.label}, which the stream has", f)
+        return out
+
+    def same(
+        self, own: Vmsd, mine: list[FieldDescription], theirs: list[FieldDescription], prefix: str
+    ) -> list[FieldDescription]:
+        """One field of one name in both, or the elements of one array."""
+        if len(mine) == len(theirs) == 1:
+            return [self.one(own, mine[0], theirs[0], prefix)]
+        out = []
+        for i, their in enumerate(theirs):  # elements that were each described for themselves
+            like = next((m for m in mine if m.index == their.index and m.type == their.type), None)
+            like = like or next((m for m in mine if m.type == their.type), None)
+            out.append(their if like is None else replace(self.one(own, like, their, prefix), index=their.index))
+            del i
+        if len(mine) != len(theirs) and all(m.type == theirs[0].type for m in mine):
+            self.assumptions.append(f"{own.name}: {theirs[0].name} has as many elements as the stream says")
+        return out
+
+    def one(self, own: Vmsd, mine: FieldDescription, their: FieldDescription, prefix: str) -> FieldDescription:
+        if mine.type in VARIABLE and mine.type == their.type:
+            return their
+        if mine.struct is not None and their.struct is not None:
+            path = f"{prefix}{mine.label}."
+            struct = self.vmsd(mine.struct, their.struct, path)
+            mine = replace(mine, struct=struct, size=size_of(struct))
+        if mine.count == their.count and mine.size == their.size:
+            return mine
+        if mine.struct is None and mine.size != their.size and mine.count is None and their.count is None:
+            if mine.type == "buffer" and self.counted(own, prefix, mine.size, their.size):
+                return replace(mine, size=their.size)
+            text = f"{mine.label} has {mine.size} bytes at the destination, {their.size} in the stream"
+            self.differ(own, "field size", text, mine, their.size, mine.size)
+            return mine
+        counts = (1 if mine.count is None else mine.count, 1 if their.count is None else their.count)
+        if counts[0] != counts[1]:
+            if self.counted(own, prefix, *counts):
+                return replace(mine, count=their.count)
+            text = f"{mine.label} has {counts[0]} elements at the destination, {counts[1]} in the stream"
+            self.differ(own, "array length", text, mine, counts[1], counts[0])
+        return mine
+
+    def counted(self, own: Vmsd, prefix: str, mine: int, theirs: int) -> bool:
+        """Does a number of this description tell both lengths?"""
+        return any(
+            self.mine(own.name, prefix + f.label) == mine and self.theirs(own.name, prefix + f.label) == theirs
+            for f in own.fields
+            if f.type in NUMBERS and f.count is None
+        )
+
+    def empty(self, own: Vmsd, f: FieldDescription, prefix: str, there: Value, here: Value) -> bool:
+        """Is this array absent on one side because its length is 0 there?"""
+        length = f.size if f.count is None else f.count
+        return any(
+            there(own.name, prefix + n.label) == length and here(own.name, prefix + n.label) == 0
+            for n in own.fields
+            if n.type in NUMBERS and n.count is None
+        )
+
+    def differ(self, own: Vmsd, kind: str, text: str, f: FieldDescription, stream: Any = None, mine: Any = None) -> None:
+        self.differences.append(Obstacle("F", kind, f"{own.name}: {text}", None, None, f.label, stream, mine))
+
+
+def _grouped(fields: tuple[FieldDescription, ...]) -> list[tuple[str, list[FieldDescription]]]:
+    """Fields by name, those of one array together. Several `unused` stay apart: QEMU numbers them."""
+    out: list[tuple[str, list[FieldDescription]]] = []
+    for f in fields:
+        if out and f.index is not None and out[-1][0] == f.name and out[-1][1][-1].index is not None:
+            out[-1][1].append(f)
+        else:
+            out.append((f.name, [f]))
+    return out
+
+
+def _bytes(fields: list[FieldDescription]) -> int:
+    return sum(f.size * (1 if f.count is None else f.count) for f in fields)
+
+
+def count_by_value(values: Mapping[tuple[str, str], Any]) -> Callable[[Vmsd, FieldDescription], str | None]:
+    """Guess which number tells an array's length: the nearest one before it that had that value."""
+
+    def count_of(vmsd: Vmsd, f: FieldDescription) -> str | None:
+        length = f.count if f.count is not None else f.size if f.type == "buffer" else 0
+        found = None
+        for n in vmsd.fields:
+            if n is f or length < 2:
+                break
+            if n.type in NUMBERS and n.count is None and values.get((vmsd.name, n.label)) == length:
+                found = n.name
+        return found
+
+    return count_of
+
+
+def make(
+    own: Vmsd,
+    other: Vmsd | None,
+    *,
+    known: Known,
+    mine: Mapping[tuple[str, str], Any],
+    theirs: Value,
+    newer: bool,
+    compiler: Compiler,
+) -> Plan:
+    """Compile `own` for a stream whose section is described by `other`, None where nothing describes it."""
+    if other is None:
+        return Plan(replace(compiler, known=known, count_of=count_by_value(mine))(own))
+    if other is own:
+        return Plan(replace(compiler, known=known)(own))
+    fit = Fit(known, lambda vmsd, path: mine.get((vmsd, path)), theirs, newer)
+    return Plan(replace(compiler, known=known)(fit.vmsd(own, other)), fit.differences, fit.assumptions)

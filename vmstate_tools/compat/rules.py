@@ -1,0 +1,242 @@
+"""What a destination checks by code of its own: post_load hooks and hand-written loaders, release by release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmstate_tools import wire
+from vmstate_tools.compat import facts
+from vmstate_tools.compat.verdict import Obstacle
+from vmstate_tools.description import FieldDescription
+
+if TYPE_CHECKING:
+    from vmstate_tools.compat.destination import Destination
+    from vmstate_tools.compat.expectation import Entry
+    from vmstate_tools.compat.load import Load
+    from vmstate_tools.compat.policy import Policy
+    from vmstate_tools.compat.program import Reader
+    from vmstate_tools.stream import Section, Stream
+
+SPR_PVR = 287  # target/ppc/cpu.h
+
+# Sections QEMU registers by itself, whatever the devices.
+INTERNAL = frozenset({"globalstate", "ram", "timer", "block", "dirty-bitmap"})
+
+# The sanity-check words of the ppc CPU section, by the names they have had (target/ppc/machine.c).
+SANITY = {
+    f"{prefix}{word}": word
+    for prefix in ("env.", "mig_")
+    for word in ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
+}
+
+# vmsd -> fields that the rules below ask for.
+WANTED = {
+    "cpu": {"env.spr", "env.gpr", "cpreg_vmstate_indexes", "cpreg_vmstate_array_len", *SANITY},
+    "cpu/compat": {"compat_pvr"},
+    "PCIDevice": {"config"},
+    "PCIEDevice": {"config"},
+}
+
+
+def wanted(vmsd: str, name: str) -> bool:
+    """Do the rules need this field's value?"""
+    return name in WANTED.get(vmsd, ()) or vmsd.startswith("spapr/cap/")
+
+
+# -- F: compared fields ----------------------------------------------------------------------------------------------
+
+
+def compare(
+    vmsd: str,
+    path: str,
+    field: FieldDescription,
+    value: Any,
+    own: Any,
+    destination: Destination,
+    policy: Policy | None,
+) -> Obstacle | None:
+    """`VMSTATE_*_EQUAL` and `VMSTATE_INT32_POSITIVE_LE`: the value in the stream against the destination's own."""
+    if own is None:
+        return None
+    if field.type == "int32 le":
+        if 0 <= value <= own:
+            return None
+        message = f"{path} is {value}, the destination takes 0 to {own}"
+        return Obstacle("F", "too large", message, None, None, path, value, own)
+    if value == own:
+        return None
+    message = f"{path} must equal the destination's"
+    return Obstacle("F", "not equal", message, None, None, path, value, own)
+
+
+# -- A to C: configuration, commands, RAM ----------------------------------------------------------------------------
+
+
+def configuration(stream: Stream, destination: Destination) -> Iterator[Obstacle]:
+    """The subsections of the configuration (migration/savevm.c: `configuration_post_load`)."""
+    local = destination.expectation
+    release = destination.version
+    sent = stream.configuration
+    bits = sent.get("page_bits")
+    if bits is not None:
+        if release is not None and release < (2, 8, 0):
+            name = "configuration/target-page-bits"
+            message = f"the destination does not know the subsection {name} (since 2.8)"
+            yield Obstacle("G", "unknown subsection", message, "configuration", 0, name, bits)
+        elif local.page_bits is not None and bits != local.page_bits:
+            message = f"target page bits {bits}, the destination has {local.page_bits}"
+            yield Obstacle("B", "page bits", message, "configuration", 0, "target_page_bits", bits, local.page_bits)
+    theirs, ours = set(sent.get("capabilities", ())), set(local.capabilities)
+    if theirs and release is not None and release < (4, 0, 0):
+        name = "configuration/capabilities"
+        message = f"the destination does not know the subsection {name} (since 4.0)"
+        yield Obstacle("G", "unknown subsection", message, "configuration", 0, name)
+    elif theirs != ours and stream.machine is not None:
+        for name in sorted(theirs ^ ours):
+            on = name in theirs
+            message = f"capability {name} is {'on' if on else 'off'} in the stream, not so at the destination"
+            remedy = f"destination: migrate_set_capability {name} {'on' if on else 'off'}"
+            yield Obstacle("B", "capability", message, "configuration", 0, name, on, not on, remedy=remedy)
+
+
+def command(record: wire.Parsed, destination: Destination) -> list[Obstacle]:
+    """Commands came with 2.5 (migration/savevm.c: `loadvm_process_command`)."""
+    release = destination.version
+    number = record.value.command
+    since = {8: (3, 1, 0), 9: (3, 0, 0), 10: (3, 0, 0), 11: (10, 0, 0)}.get(number, (2, 5, 0))
+    if release is None or release >= since:
+        return []
+    message = f"the destination does not know command {number} (since {since[0]}.{since[1]})"
+    return [Obstacle("D", "unknown command", message, stream_value=number)]
+
+
+def iterable(section: Section, entry: Entry, stream: Stream, destination: Destination) -> list[Obstacle]:
+    """Sections with a loader of their own."""
+    if section.idstr == "ram":
+        return list(_ram(stream, destination))
+    if section.idstr == "spapr/htab":
+        return list(_htab(section, entry))
+    return []
+
+
+def _ram(stream: Stream, destination: Destination) -> Iterator[Obstacle]:
+    """The block list against the destination's (migration/ram.c: `ram_load`, `parse_ramblock`)."""
+    local = destination.expectation.ram
+    if not local:
+        return
+    for name, size in blocks_of(stream).items():
+        if name not in local:
+            message = f"the destination has no RAM block {name}"
+            remedy = "give the destination the same devices and memory"
+            yield Obstacle("C", "unknown RAM block", message, field=name, stream_value=size, remedy=remedy)
+        elif size != local[name] and not destination.resizable(name):
+            message = f"RAM block {name} has {size} bytes, the destination's has {local[name]}"
+            yield Obstacle("C", "RAM block size", message, field=name, stream_value=size, destination_value=local[name])
+
+
+def blocks_of(stream: Stream) -> dict[str, int]:
+    """RAM block name -> bytes."""
+    return {b.name: b.used_length for b in stream.ram._blocks}
+
+
+def _htab(section: Section, entry: Entry) -> Iterator[Obstacle]:
+    return iter(())
+
+
+# -- H: post_load ----------------------------------------------------------------------------------------------------
+
+
+def post_load(r: Reader, section: Section, entry: Entry, load: Load) -> list[Obstacle]:
+    """The hooks that refuse, of the descriptions in this section."""
+    found: list[Obstacle] = []
+    for hook in _HOOKS:
+        found += hook(r, section, entry, load)
+    return found
+
+
+def _ppc_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[Obstacle]:
+    """The PVR rule of target/ppc/machine.c: `cpu_post_load`.
+
+    To 2.0 the PVR is a field that must be equal; 2.1 to 2.9 it is not looked at; since 2.10 (commit d5fc133eed) a
+    compat PVR must be one the CPU can run as, else the PVR must match the class; since 7.2 (21d3a78ed9) closely.
+    """
+    spr = r.kept.get(("cpu", "env.spr"))
+    own = entry.values.get(("cpu", "pvr"))
+    if spr is None or own is None or entry.vmsd is None or entry.vmsd.name != "cpu":
+        return
+    release = load.destination.version
+    if release is None or release < (2, 10, 0):
+        return
+    width = len(spr) // 1024
+    pvr = int.from_bytes(spr[SPR_PVR * width : (SPR_PVR + 1) * width], "big")
+    compat = r.kept.get(("cpu/compat", "compat_pvr"), 0)
+    mine = facts.family(own)
+    if compat:
+        level = facts.LOGICAL_PVR.get(compat)
+        if mine is not None and level not in mine.levels:
+            message = f"compat PVR 0x{compat:08x} ({level or 'unknown'}) is nothing a {mine.name} can run as"
+            yield Obstacle("H", "compat PVR", message, None, None, "compat_pvr", compat, own)
+        return
+    if not pvr_match(own, pvr, best=release >= (7, 2, 0)):
+        message = "the PVR does not match the destination's CPU model"
+        remedy = "destination: the CPU model of the stream, or on the source -machine max-cpu-compat=… (since 2.10)"
+        yield Obstacle("H", "PVR", message, None, None, f"env.spr[{SPR_PVR}]", pvr, own, remedy=remedy)
+
+
+def pvr_match(own: int, pvr: int, *, best: bool) -> bool:
+    """Does a CPU class of PVR `own` take a stream of `pvr`? `best`: as closely as since 7.2."""
+    if own == pvr:
+        return True
+    mine, theirs = facts.family(own), facts.family(pvr)
+    if mine is None or theirs is None or theirs.name not in mine.matches:
+        return False
+    if not best:
+        return True
+    if theirs.name != mine.name or (own ^ pvr) & mine.best_mask:
+        return False
+    if mine.name == "POWER9":  # DD2.0 and 2.1 go together, DD2.2 and 2.3 (cpu_init.c: ppc_pvr_match_power9)
+        return pvr & 0xF00 == 0x200 and own & 0xF == (0 if pvr & 0xF < 2 else 2)
+    return True
+
+
+def _spapr_caps(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[Obstacle]:
+    """hw/ppc/spapr_caps.c: `spapr_caps_post_migration`, since 2.12 (commit be85537d65).
+
+    What the stream does not send counts as the default of this machine type and CPU.
+    """
+    if section.idstr != "spapr":
+        return
+    release = load.destination.version
+    if release is not None and release < (2, 12, 0):
+        return
+    effective = load.destination.caps
+    for cap in facts.spapr_caps(release, load.destination.machine):
+        default = load.destination.cap_default(cap)
+        sent = next((v for (vmsd, _), v in r.kept.items() if vmsd == cap.subsection), default)
+        have = effective.get(cap.name, default)
+        if sent > have:
+            message = f"cap-{cap.name} is {sent} in the stream, the destination has {have}"
+            remedy = f"destination: -machine cap-{cap.name} at the level of the source"
+            yield Obstacle("H", "capability", message, None, None, f"cap-{cap.name}", sent, have, remedy=remedy)
+        elif sent < have:
+            load.warnings.append(f"cap-{cap.name} is {sent} in the stream, {have} at the destination")
+
+
+def _arm_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[Obstacle]:
+    """target/arm/machine.c: `cpu_post_load`: every system register in the stream must be one the destination has."""
+    theirs = r.kept.get(("cpu", "cpreg_vmstate_indexes"))
+    ours = entry.values.get(("cpu", "cpreg_vmstate_indexes"))
+    if theirs is None or ours is None:
+        return
+    sent, have = np.frombuffer(theirs, ">u8"), np.frombuffer(ours, ">u8")
+    missing = sent[~np.isin(sent, have)]
+    if len(missing):
+        message = f"{len(missing)} system registers in the stream that the destination lacks"
+        first = int(missing[0])
+        yield Obstacle("H", "system register", message, None, None, "cpreg_vmstate_indexes", first)
+
+
+_HOOKS: tuple[Callable[[Reader, Section, Entry, Load], Iterator[Obstacle]], ...] = (_ppc_cpu, _spapr_caps, _arm_cpu)
