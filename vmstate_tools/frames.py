@@ -265,13 +265,11 @@ def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
         if section.idstr != "cpu" or section.part != "full":
             continue
         row: dict[str, Any] = {"section_instance": section.instance_id, **dict.fromkeys(CPU_WORDS)}
-        if section.description is not None and "env.spr" in stream.layout(section).index:
+        if section.description is not None and (layout := stream.layout(section)).find(CPU_WORDS["pvr"][0]):
             for column, names in CPU_WORDS.items():
                 for name in names:
-                    try:
+                    if layout.find(name):
                         row[column] = stream.value("cpu", name, instance=section.instance_id)
-                    except KeyError:
-                        continue
         yield row
 
 

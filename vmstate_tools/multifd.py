@@ -156,7 +156,7 @@ class Channel:
                 else "packet"
             )
             detail = (
-                text if p.device else f"{p.normal} full, {p.zero} zero × {text}" if p.normal + p.zero else ""
+                text if p.device else f"{p.normal} full, {p.zero} zero x {text}" if p.normal + p.zero else ""
             )
             out.append((p.offset, p.size, f"multifd {what}", detail))
             if p.data_size:
@@ -183,8 +183,8 @@ class Channel:
     def page(self, start: int) -> bytes | memoryview:
         """The page that begins at byte `start` of all the channel's full pages in order.
 
-        Plain pages are where they are. zlib and zstd run through the whole channel: reading on is cheap, going back
-        begins anew. Raises `StreamError` where the data cannot be expanded.
+        Plain pages are where they are. zlib and zstd run through the whole channel: reading on is cheap,
+        going back begins anew. Raises `StreamError` where the data cannot be expanded.
         """
         number = int(np.searchsorted(self.starts, start, "right")) - 1
         packet = self.packets[number]
@@ -246,13 +246,31 @@ class _Zlib:
         return b""
 
 
+class _Zstd:
+    """The same for zstd. (`stream_reader` loses what is still inside when the input ends, and the frame never
+    ends.)
+    """
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._stream = zstandard.ZstdDecompressor().decompressobj()
+        self._left = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        # 1 KiB of input is at most 256 blocks of 128 KiB
+        while not self._left and (data := self._source.read(1024)):
+            self._left = memoryview(self._stream.decompress(data))
+        out, self._left = bytes(self._left[:size]), self._left[size:]
+        return out
+
+
 class _Reader:
     """All full pages of one compressed channel, in order."""
 
     def __init__(self, channel: Channel, method: int) -> None:
         self._size = channel.page_size
         source = _Source(channel, method)
-        self._stream = _Zlib(source) if method == ZLIB else zstandard.ZstdDecompressor().stream_reader(source)
+        self._stream = _Zlib(source) if method == ZLIB else _Zstd(source)
         self._last = b""
         self.at = 0
         """Start of the page read last."""

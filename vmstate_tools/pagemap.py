@@ -97,7 +97,7 @@ class RecordedMemory:
         return int(self._pages["file"][row]) + int(self._pages["body"][row])
 
     def _sent_whole(self, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
-        """In the order of the stream, not of the guest: so the stream is read, and a channel expanded, once."""
+        """In the order of the stream, not of the guest: so a channel is expanded once."""
         if not len(self._owner):
             return
         first = max(0, int(np.searchsorted(self._bounds, start, "right")) - 1)
@@ -110,39 +110,47 @@ class RecordedMemory:
         begin = np.maximum(self._bounds[first:last], start)[wanted]
         stop = np.minimum(self._bounds[first + 1 : last + 1], end)[wanted]
         order = np.argsort(owner, kind="stable")
+        owner, begin, stop = owner[order], begin[order], stop[order]
+        skip = (begin - self._guest[owner]) // self._page_size
+        yield from self._contents(self._pages[owner], skip.tolist(), begin.tolist(), stop.tolist())
+
+    def _contents(
+        self, runs: np.ndarray, skips: list[int], begins: list[int], stops: list[int]
+    ) -> Iterator[tuple[int, memoryview]]:
+        """Pages [begin, stop) of each run, from its page `skip` on; neighbours in one piece."""
         size = self._page_size
         most = max(_PIECE // size, 1)
         buffer = np.empty((most, size), np.uint8)
+        flat = memoryview(buffer.reshape(-1).data)
         guest = used = 0
-        for row, at, until in zip(
-            owner[order].tolist(), begin[order].tolist(), stop[order].tolist(), strict=True
-        ):
-            while at < until:
+        for run, skip, at, stop in zip(runs.tolist(), skips, begins, stops, strict=True):
+            while at < stop:
                 if used and (used == most or at != guest + used * size):
-                    yield guest, memoryview(buffer).cast("B")[: used * size]
+                    yield guest, flat[: used * size]
                     used = 0
                 if not used:
                     guest = at
-                n = min((until - at) // size, most - used)
-                self._fill(buffer[used : used + n], row, (at - int(self._guest[row])) // size)
+                n = min((stop - at) // size, most - used)
+                self._fill(buffer[used : used + n], run, skip)
                 used += n
+                skip += n
                 at += n * size
         if used:
-            yield guest, memoryview(buffer).cast("B")[: used * size]
+            yield guest, flat[: used * size]
 
-    def _fill(self, out: np.ndarray, row: int, skip: int) -> None:
+    def _fill(self, out: np.ndarray, run: tuple[int, int, int, int, int], skip: int) -> None:
         """Put pages `skip`, `skip` + 1 … of a run into the rows of `out`."""
-        source, file, head, _, body = self._pages[row].tolist()
+        source, file, head, _, body = run
         n, size = out.shape
-        if source:
+        if source and head & PAGE:
+            channel = self._channels[source - 1]
             for i in range(n):
-                page = (
-                    self._channels[source - 1].page(file + (skip + i) * size) if head & PAGE else bytes(size)
-                )
-                out[i] = np.frombuffer(page, np.uint8)
+                out[i] = np.frombuffer(channel.page(file + (skip + i) * size), np.uint8)
         elif head & PAGE:
             at = file + body + skip * (8 + size)
             out[:] = np.ndarray((n, size), np.uint8, self._view, at, (8 + size, 1))
+        elif source:
+            out[:] = 0
         elif head & ZERO:
             out[:] = np.ndarray((n, 1), np.uint8, self._view, file + body + skip * 9, (9, 1))
         else:
@@ -167,7 +175,9 @@ class RecordedMemory:
 
 
 class MappedMemory:
-    """Content at fixed places of the file (`mapped-ram`, since 9.0), with a bitmap of the pages that have any."""
+    """Content at fixed places of the file (`mapped-ram`, since 9.0), with a bitmap of the pages that have
+    any.
+    """
 
     def __init__(self, view: memoryview, bitmap: int, pages: int, n: int, page_size: int) -> None:
         self._view = view
@@ -188,9 +198,9 @@ class MappedMemory:
     def byteorder(self) -> str:
         """Byte order of the host that wrote the bitmap, "little" or "big".
 
-        The bitmap is an array of the host's `unsigned long`, as it lies in memory, and nothing says of which host. Bits
-        past the last page are never set; else pages that only one reading counts as present are looked at, and the
-        reading wins under which more of them have content.
+        The bitmap is an array of the host's `unsigned long`, as it lies in memory, and nothing says of which
+        host. Bits past the last page are never set; else pages that only one reading counts as present are
+        looked at, and the reading wins under which more of them have content.
         """
         words = self._bitmap
         tail = self._n % 64
@@ -232,14 +242,15 @@ class MappedMemory:
 def _last_writers(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which of the intervals [start, end), written one after another, is seen where.
 
-    Returns (bounds, owner): owner[i] is the number of the last interval over [bounds[i], bounds[i + 1]), or -1.
+    Returns (bounds, owner): owner[i] is the number of the last interval over [bounds[i], bounds[i + 1]), or
+    -1.
     """
     bounds = np.unique(np.concatenate((starts, ends)))
     owner = np.full(max(len(bounds) - 1, 0), -1, np.int64)
     first = np.searchsorted(bounds, starts)
     lengths = np.searchsorted(bounds, ends) - first
-    # An interval of n pages lies over at most n parts, so this is bounded by the pages sent. In batches all the same:
-    # many small intervals over large ones come to many parts.
+    # An interval of n pages lies over at most n parts, so this is bounded by the pages sent. In batches all
+    # the same: many small intervals over large ones come to many parts.
     total = np.cumsum(lengths)
     done = 0
     while done < len(starts):

@@ -1,9 +1,9 @@
 """The RAM section: RAM blocks and page records, by numpy where the stream is regular.
 
-A payload of the `ram` section is a row of records, each headed by a be64 that is a page's offset in its RAMBlock and,
-in the bits below the page size, flags (migration/ram.c: `save_page_header`, `ram_load`; arch_init.c before 2.4). A
-guest has millions of pages, so they are kept as *runs*: like records in a row, at a fixed distance in the stream and
-consecutive in the block, are one row of a numpy table.
+A payload of the `ram` section is a row of records, each headed by a be64 that is a page's offset in its
+RAMBlock and, in the bits below the page size, flags (migration/ram.c: `save_page_header`, `ram_load`;
+arch_init.c before 2.4). A guest has millions of pages, so they are kept as *runs*: like records in a row, at
+a fixed distance in the stream and consecutive in the block, are one row of a numpy table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import os
 import struct
 from array import array
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -21,6 +20,7 @@ import numpy as np
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.multifd import Channel
 from vmstate_tools.pagemap import PAGES, GuestMemory, MappedMemory, RecordedMemory
+from vmstate_tools.ramblocks import PAGE_SIZES, Block, be64, put_be64, read_block_list, short_string
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,19 +51,20 @@ _WHAT = {
 }
 
 RUN = np.dtype([("file", "i8"), ("head", "u8"), ("count", "u4"), ("block", "u4")])
-"""Like records in a row: offset of the first in the stream, its header word, how many there are, the block's number."""
+"""Like records in a row: offset of the first in the stream, its header word, how many there are, the block's
+number.
+"""
+
+CHANNEL_RUN = np.dtype([*RUN.descr, ("sync", "u4")])
+"""The same in a multifd channel: `file` counts in its full pages, `sync` the syncs before."""
 
 NO_BLOCK = 0xFFFFFFFF
-_PAGE_SIZES = tuple(1 << bits for bits in range(16, 9, -1))
-_MAX_BLOCKS = 65536
 _STEP = 32 << 20  # bytes walked between two calls of `forget`
 _MIXED = 1024  # records walked one by one before a regular stretch is looked for again
 
 _be64 = struct.Struct(">Q").unpack_from
 _be32 = struct.Struct(">I").unpack_from
 _be16 = struct.Struct(">H").unpack_from
-_put_be64 = struct.Struct(">Q").pack
-_mapped_header = struct.Struct(">IQQQ")
 
 
 def _sum(numbers: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
@@ -73,52 +74,19 @@ def _sum(numbers: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-@dataclass
-class Block:
-    """One RAMBlock as the stream lists it. Sizes and offsets in bytes; None where the stream does not say."""
-
-    raw_name: bytes
-    used_length: int
-    offset: int  # of its entry in the block list
-    end: int
-    page_size: int | None = None  # of the backing memory, where it is huge pages and postcopy was advised
-    gpa: int | None = None
-    mapped: tuple[int, int, int, int] | None = None  # MappedRamHeader: version, page size, bitmap, pages
-
-    @property
-    def name(self) -> str:
-        return self.raw_name.decode("utf-8", "backslashreplace")
-
-    @property
-    def bitmap_offset(self) -> int | None:
-        return self.mapped[2] if self.mapped and self.mapped[3] else None
-
-    @property
-    def pages_offset(self) -> int | None:
-        return self.mapped[3] if self.mapped and self.mapped[3] else None
-
-    @property
-    def bitmap_size(self) -> int:
-        """Bytes of the mapped-ram bitmap: whole host `long`s of 64 bits."""
-        return -(-(self.used_length // self.mapped[1]) // 64) * 8 if self.mapped else 0
-
-    def build(self) -> bytes:
-        out = bytes([len(self.raw_name)]) + self.raw_name + _put_be64(self.used_length)
-        out += b"".join(_put_be64(word) for word in (self.page_size, self.gpa) if word is not None)
-        return out + (_mapped_header.pack(*self.mapped) if self.mapped else b"")
-
-
 class Ram:
-    """All RAM state of one stream: RAM blocks and page records, over every START, PART and END section of `ram`.
+    """All RAM state of one stream: RAM blocks and page records, over every START, PART and END section of
+    `ram`.
 
     Parameters
     ----------
     view : the whole stream; it must stay open as long as this object is used (see `close`).
-    page_size : the target's page size in bytes; None where the stream does not say: it is then inferred from the
+    page_size : the target's page size in bytes; None where the stream does not say: it is then inferred from
+    the
         first payload with pages, as the size under which its records make sense (`page_size_source` tells).
-    capabilities : names from `configuration/capabilities`; `mapped-ram` and `x-ignore-shared` change the block list.
-    postcopy : MIG_CMD_POSTCOPY_ADVISE came before: a block on huge pages has its page size in the list.
-    forget : called with (start, end) of ranges that were walked and are not needed for now.
+    capabilities : names from `configuration/capabilities`; `mapped-ram` and `x-ignore-shared` change the
+    block list. postcopy : MIG_CMD_POSTCOPY_ADVISE came before: a block on huge pages has its page size in the
+    list. forget : called with (start, end) of ranges that were walked and are not needed for now.
     """
 
     def __init__(
@@ -130,7 +98,7 @@ class Ram:
         postcopy: bool = False,
         forget: Callable[[int, int], None] | None = None,
     ) -> None:
-        if page_size is not None and page_size not in _PAGE_SIZES:
+        if page_size is not None and page_size not in PAGE_SIZES:
             raise StreamError(f"page size {page_size}", expected="a power of two from 1024 to 65536")
         self._view = view
         self._size = len(view)
@@ -160,13 +128,13 @@ class Ram:
         """The target's page size in bytes; None as long as nothing told it."""
         return self._page_size
 
-    # -- reading ---------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
     def parse(self, offset: int, *, part: str) -> int:
         """Read the payload that starts at `offset`; its end.
 
-        `part` is "start", "part" or "end"; QEMU reads all three alike (`ram_load`). Payloads must be parsed in stream
-        order. After a `StreamError` what was read before it stays usable, up to `parsed_to`.
+        `part` is "start", "part" or "end"; QEMU reads all three alike (`ram_load`). Payloads must be parsed
+        in stream order. After a `StreamError` what was read before it stays usable, up to `parsed_to`.
         """
         if part not in ("start", "part", "end"):
             raise ValueError(f"part is {part!r}, not 'start', 'part' or 'end'")
@@ -175,11 +143,11 @@ class Ram:
         self._forgotten = max(self._forgotten, offset)
         self.parsed_to = offset
         while True:
-            head = self._word(self.parsed_to)
+            head = be64(self._view, self.parsed_to)
             kind = head & FLAGS & ~CONTINUE
             if kind in KINDS:
                 self._pages(head, kind)
-            elif kind == MEM_SIZE:
+            elif head & FLAGS == MEM_SIZE:
                 self._block_list(head)
             elif kind in (EOS, MULTIFD_FLUSH) and not head & CONTINUE:
                 self._add(self.parsed_to, head, NO_BLOCK, self.parsed_to + 8)
@@ -198,12 +166,21 @@ class Ram:
                     expected="a RAM page record",
                 )
 
-    def _word(self, offset: int) -> int:
-        if offset + 8 > self._size:
-            raise StreamError(
-                "the stream ends inside the RAM section", offset=self._size, expected="a RAM record"
-            )
-        return int(_be64(self._view, offset)[0])
+    def _block_list(self, head: int) -> None:
+        start = self.parsed_to
+        blocks = read_block_list(
+            self._view, start, self._capabilities, postcopy=self._postcopy, page_size=self._page_size
+        )
+        self._lists[start] = blocks
+        self._add(start, head, NO_BLOCK, blocks[-1].end if blocks else start + 8)
+        for block in blocks:
+            if block.mapped and self._page_size is None:
+                self._page_size, self.page_size_source = block.mapped[1], "mapped-ram header"
+            if block.raw_name in self._numbers:  # listed again: COLO sends the list with every checkpoint
+                self._blocks[self._numbers[block.raw_name]] = block
+            else:
+                self._numbers[block.raw_name] = len(self._blocks)
+                self._blocks.append(block)
 
     def _add(self, file: int, head: int, block: int, end: int) -> None:
         if end > self._size:
@@ -242,13 +219,11 @@ class Ram:
             raise StreamError("a page of the same block as before, and none before", offset=self.parsed_to)
         elif kind not in (ZERO, PAGE):
             self._single(head, kind, self._current)
-        elif self._regular(head & FLAGS):
-            self._like(head & FLAGS)
-        else:
+        elif not self._regular(head & FLAGS) or self._like(head & FLAGS) < 16:
             self._mixed()
 
     def _named_block(self, offset: int) -> int:
-        name = self._name(offset)
+        name = short_string(self._view, offset)
         number = self._numbers.get(name)
         if number is None:
             raise StreamError(
@@ -257,11 +232,6 @@ class Ram:
                 expected="a block from the block list",
             )
         return number
-
-    def _name(self, offset: int) -> bytes:
-        if offset >= self._size or offset + 1 + self._view[offset] > self._size:
-            raise StreamError("the stream ends inside a RAM block name", offset=self._size, expected="a name")
-        return bytes(self._view[offset + 1 : offset + 1 + self._view[offset]])
 
     def _single(self, head: int, kind: int, block: int) -> None:
         """One page record, with its block's name or of its own size."""
@@ -311,30 +281,34 @@ class Ram:
         )
 
     def _regular(self, flags: int) -> bool:
-        """Whether there seem to be many records of one kind in a row: there is one where the 33rd would stand."""
+        """Whether there seem to be many records of one kind in a row: there is one where the 33rd would
+        stand.
+        """
         assert self._page_size is not None
         at = self.parsed_to + 32 * self._stride(flags)
         return at + 8 <= self._size and _be64(self._view, at)[0] & (self._page_size - 1) == flags
 
-    def _like(self, flags: int) -> None:
-        """Take records from here on as long as their flags stay the same.
+    def _like(self, flags: int) -> int:
+        """Take records from here on as long as their flags stay the same; how many there were.
 
         Looks only at the headers, which lie at a fixed distance, in windows that grow while they match.
         """
         assert self._page_size is not None
         stride = self._stride(flags)
-        k = n = window = 64
+        taken, k, n, window = 0, 0, 0, 64
         while k == n:
             start = self.parsed_to
             n = min(window, (self._size - start) // stride)
             if not n:
-                return
+                break
             heads = np.ndarray((n,), ">u8", self._view, start, (stride,)).astype(np.uint64)
             unlike = np.flatnonzero((heads & np.uint64(self._page_size - 1)) != flags)
             k = int(unlike[0]) if len(unlike) else n
             if k:
                 self._take(start, heads[:k], np.full(k, stride))
+            taken += k
             window = min(window * 8, max(64, _STEP // stride))
+        return taken
 
     def _mixed(self) -> None:
         """Walk full and zero pages in any order, record by record, for a while."""
@@ -407,105 +381,11 @@ class Ram:
         assert self._page_size is not None
         return 9 if head & ZERO else 8 + self._page_size
 
-    # -- the block list --------------------------------------------------------------------------------------------
-
-    def _block_list(self, head: int) -> None:
-        """`ram_save_setup`: the sizes must add up to the total, nothing else tells where the list ends."""
-        start = self.parsed_to
-        if head & CONTINUE:
-            raise StreamError(f"unknown RAM flags 0x{head & FLAGS:x}", offset=start, expected="a block list")
-        left = total = head & ~FLAGS
-        blocks: list[Block] = []
-        names: set[bytes] = set()
-        at = start + 8
-        while left:
-            block = self._block(at, last=left)
-            if block.used_length > left or block.raw_name in names or len(blocks) == _MAX_BLOCKS:
-                raise StreamError(
-                    f"RAM block {block.name!r} of {block.used_length} bytes, the {len(blocks) + 1}th",
-                    offset=at,
-                    expected=f"blocks of different names that add up to {total} bytes, {left} of them still missing",
-                )
-            left -= block.used_length
-            names.add(block.raw_name)
-            blocks.append(block)
-            at = block.end
-        self._lists[start] = blocks
-        self._add(start, head, NO_BLOCK, at)
-        for block in blocks:
-            if block.raw_name in self._numbers:  # listed again: COLO sends the list with every checkpoint
-                self._blocks[self._numbers[block.raw_name]] = block
-            else:
-                self._numbers[block.raw_name] = len(self._blocks)
-                self._blocks.append(block)
-
-    def _block(self, offset: int, *, last: int) -> Block:
-        name = self._name(offset)
-        if not name:
-            raise StreamError(
-                "a RAM block without a name", offset=offset, expected="a name in the block list"
-            )
-        at = offset + 1 + len(name)
-        block = Block(name, self._word(at), offset, at + 8)
-        if "x-ignore-shared" in self._capabilities:
-            block.gpa = self._word(block.end)
-            block.end += 8
-        if "mapped-ram" in self._capabilities:
-            self._mapped(block)
-        elif self._postcopy and block.gpa is None and block.used_length <= last:
-            # Nothing announces the page size, but what could stand here instead (a name's length, a record with
-            # flags) is never a power of two from 4096 on.
-            word = self._word(block.end)
-            if word & (word - 1) == 0 and 4096 <= word < 1 << 48:
-                block.page_size = word
-                block.end += 8
-        return block
-
-    def _mapped(self, block: Block) -> None:
-        """`MappedRamHeader` (since 9.0), then the bitmap and the pages in the places it names."""
-        at = block.end
-        if at + _mapped_header.size > self._size:
-            raise StreamError(
-                "the stream ends inside a mapped-ram header", offset=self._size, expected="28 bytes"
-            )
-        block.mapped = _mapped_header.unpack_from(self._view, at)
-        version, page_size, bitmap, pages = block.mapped
-        block.end = at + _mapped_header.size
-        if version > 1:
-            raise StreamError(f"mapped-ram version {version}", offset=at, expected="version 1")
-        if page_size not in _PAGE_SIZES or self._page_size not in (None, page_size):
-            wanted = f"{self._page_size}" if self._page_size else "a power of two from 1024 to 65536"
-            raise StreamError(f"mapped-ram page size {page_size}", offset=at, expected=wanted)
-        if self._page_size is None:
-            self._page_size, self.page_size_source = page_size, "mapped-ram header"
-        if not bitmap and not pages and block.gpa is not None:
-            return  # shared memory, ignored: it has no place in the file
-        if block.used_length % page_size or pages % page_size:
-            raise StreamError(
-                f"mapped-ram pages of block {block.name!r}: {block.used_length} bytes at {pages}",
-                offset=at,
-                expected=f"multiples of the page size {page_size}",
-            )
-        if (
-            not block.end
-            <= bitmap
-            <= bitmap + block.bitmap_size
-            <= pages
-            <= pages + block.used_length
-            <= self._size
-        ):
-            raise StreamError(
-                f"mapped-ram block {block.name!r} of {block.used_length} bytes, bitmap at {bitmap}, pages at {pages}",
-                offset=at,
-                expected=f"header, bitmap and pages one after another before the file's end at {self._size}",
-            )
-        block.end = pages + block.used_length
-
-    # -- the page size, where nothing tells it -----------------------------------------------------------------------
+    # -- the page size, where nothing tells it ---------------------------------------------------------------
 
     def _infer_page_size(self) -> None:
         """Try every page size on the records from here on; take the one that fits them best."""
-        fits = {size: step for size in _PAGE_SIZES if (step := self._try(size)) is not None}
+        fits = {size: step for size in PAGE_SIZES if (step := self._try(size)) is not None}
         steps = set(fits.values())
         exact = [size for size in fits if size in steps]
         if exact:
@@ -515,7 +395,9 @@ class Ram:
             self._page_size, self.page_size_source = 4096, "inferred" if list(fits) == [4096] else "assumed"
 
     def _try(self, page_size: int) -> int | None:
-        """Smallest distance between consecutive pages if the records read well as pages of this size, else None."""
+        """Smallest distance between consecutive pages if the records read well as pages of this size, else
+        None.
+        """
         at, block, before, step = self.parsed_to, self._current, None, 1 << 63
         for _ in range(4096):
             if at + 8 > self._size:
@@ -551,7 +433,7 @@ class Ram:
                 at = body + 4 + _be32(self._view, body)[0]
         return step
 
-    # -- what was read -----------------------------------------------------------------------------------------------
+    # -- what was read ---------------------------------------------------------------------------------------
 
     @property
     def _runs(self) -> np.ndarray:
@@ -566,9 +448,9 @@ class Ram:
     def blocks(self) -> pd.DataFrame:
         """One row per RAMBlock, in the stream's order.
 
-        block (str), used_length (UInt64, bytes), page_size (Int64, bytes: the pages it is migrated in), host_page_size
-        (Int64: of the memory behind it, where the stream says), gpa (UInt64, where sent: `x-ignore-shared`),
-        bitmap_offset and pages_offset (Int64, in the file: `mapped-ram`).
+        block (str), used_length (UInt64, bytes), page_size (Int64, bytes: the pages it is migrated in),
+        host_page_size (Int64: of the memory behind it, where the stream says), gpa (UInt64, where sent:
+        `x-ignore-shared`), bitmap_offset and pages_offset (Int64, in the file: `mapped-ram`).
         """
         import pandas as pd
 
@@ -589,9 +471,9 @@ class Ram:
     def pages(self) -> pd.DataFrame:
         """Page records per RAMBlock, by kind: a page sent twice counts twice.
 
-        block (str), zero, normal, xbzrle, compressed, multifd_zero, multifd_normal (int64), bytes (int64: what they take
-        in the stream, headers included, and in the channels, as far as it can be told apart by block). With `mapped-ram`
-        normal are the pages present in the file, zero all others.
+        block (str), zero, normal, xbzrle, compressed, multifd_zero, multifd_normal (int64), bytes (int64:
+        what they take in the stream, headers included, and in the channels, as far as it can be told apart by
+        block). With `mapped-ram` normal are the pages present in the file, zero all others.
         """
         import pandas as pd
 
@@ -619,7 +501,7 @@ class Ram:
                 bytes_[number] = memory.present * self._page_size
         table["multifd_zero"], table["multifd_normal"] = np.zeros((2, n), np.int64)
         for channel in range(len(self._channels)):
-            rows, _ = self._channel_runs(channel)
+            rows = self._channel_runs(channel)
             for kind, name in ((ZERO, "multifd_zero"), (PAGE, "multifd_normal")):
                 which = rows["head"] & np.uint64(kind) != 0
                 table[name] += _sum(rows["block"][which], rows["count"][which], n)
@@ -636,7 +518,8 @@ class Ram:
         return runs, np.append(runs["file"][1:], min(end, self.parsed_to))
 
     def records(self, start: int, end: int) -> list[tuple[int, int, str, str]]:
-        """What the payload [start, end) consists of: (offset, size, what, detail), in order, no gap, no overlap.
+        """What the payload [start, end) consists of: (offset, size, what, detail), in order, no gap, no
+        overlap.
 
         Pages of one kind and block in a row are one entry, `detail` being their number and the block.
         """
@@ -657,7 +540,7 @@ class Ram:
                 out += self._list_records(offset)
             else:
                 what = _WHAT[kind] + ("s" if kind in KINDS and count > 1 else "")
-                detail = f"{count} × {self._blocks[block].name}" if kind in KINDS else ""
+                detail = f"{count} x {self._blocks[block].name}" if kind in KINDS else ""
                 out.append((offset, stop - offset, what, detail))
         return out
 
@@ -697,7 +580,7 @@ class Ram:
             else:
                 named = number != NO_BLOCK and not head & CONTINUE
                 name = self._blocks[number].raw_name if named else b""
-                parts.append(_put_be64(head) + (bytes([len(name)]) + name if named else b""))
+                parts.append(put_be64(head) + (bytes([len(name)]) + name if named else b""))
                 parts.append(self._view[file + len(parts[-1]) : stop])
             waiting += stop - file
             if waiting > 1 << 20:
@@ -717,16 +600,16 @@ class Ram:
             out[:, 8:] = np.ndarray(
                 (n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1)
             )
-            yield memoryview(out).cast("B")
+            yield out.reshape(-1).data
 
     def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
-        yield _put_be64(head)
+        yield put_be64(head)
         for block in self._lists[file]:
             entry = block.build()
             yield entry
             yield self._view[block.offset + len(entry) : block.end]
 
-    # -- channels ----------------------------------------------------------------------------------------------------
+    # -- channels --------------------------------------------------------------------------------------------
 
     def add_channel(self, view: memoryview) -> Channel:
         """Join the pages of a multifd connection; parse the main stream's RAM before reading memory."""
@@ -747,8 +630,8 @@ class Ram:
             )
         return self._numbers[name]
 
-    def _channel_runs(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """A channel's pages as runs (`file` counts in its full pages), and the number of syncs before each run."""
+    def _channel_runs(self, number: int) -> np.ndarray:
+        """A channel's pages as runs (`file` counts in its full pages)."""
         channel = self._channels[number]
         size = channel.page_size
         if size != self._page_size:
@@ -768,7 +651,7 @@ class Ram:
                     offset=packet.offset,
                     expected=f"page offsets below its size 0x{limit:x}",
                 )
-            rows = np.empty(len(offsets), [*RUN.descr, ("sync", "u4")])
+            rows = np.empty(len(offsets), CHANNEL_RUN)
             full = np.arange(len(offsets)) < packet.normal
             rows["file"] = (
                 int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
@@ -781,16 +664,15 @@ class Ram:
             rows = rows[first]
             rows["count"] = count
             parts.append(rows)
-        rows = np.concatenate(parts) if parts else np.empty(0, [*RUN.descr, ("sync", "u4")])
-        return rows[list(RUN.names)], rows["sync"]
+        return np.concatenate(parts) if parts else np.empty(0, CHANNEL_RUN)
 
-    # -- guest memory ------------------------------------------------------------------------------------------------
+    # -- guest memory ----------------------------------------------------------------------------------------
 
     def read(self, block: str, offset: int, size: int) -> bytes:
         """`size` bytes of guest memory at `offset` in a RAMBlock, as the destination would have them.
 
-        The last write of a page wins; what was never sent is zero. Raises `KeyError` for an unknown block, `ValueError`
-        for a range outside it, `StreamError` where a page cannot be decoded.
+        The last write of a page wins; what was never sent is zero. Raises `KeyError` for an unknown block,
+        `ValueError` for a range outside it, `StreamError` where a page cannot be decoded.
         """
         number = self._numbers_by_name[block]
         length = self._blocks[number].used_length
@@ -852,7 +734,9 @@ class Ram:
             return MappedMemory(self._view, block.bitmap_offset, block.pages_offset, n, size)
         # Pages of one sync round are in no order among the channels, and none is written twice in it.
         tables = [(0, self._runs, self._syncs())]
-        tables += [(n + 1, *self._channel_runs(n)) for n in range(len(self._channels))]
+        for n in range(len(self._channels)):
+            rows = self._channel_runs(n)
+            tables.append((n + 1, rows, rows["sync"]))
         parts, syncs = [], []
         for source, runs, sync in tables:
             which = runs["block"] == number

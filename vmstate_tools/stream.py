@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vmstate_tools import handwritten, wire
-from vmstate_tools.bounds import end_of_opaque
+from vmstate_tools.bounds import end_of_opaque, is_header
 from vmstate_tools.description import Description, StreamDescription, find_vmdesc, read_vmdesc, size_of
 from vmstate_tools.errors import StreamError
 from vmstate_tools.nullarrays import with_holes
@@ -524,10 +524,19 @@ class _Walk:
 
     def fits(self, section: Section, end: int) -> bool:
         """May this section's payload end here: is its footer, or the next record, to be seen?"""
+        view = self.view
+        if end >= len(view):
+            return False
         if self.footers:
-            mark = bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
-            return self.view[end : end + 5] == mark
-        return end < len(self.view) and self.view[end] in (*wire.NEXT_RECORDS, Record.SECTION_FOOTER)
+            return view[end : end + 5] == bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
+        kind = view[end]
+        if kind in (Record.SECTION_START, Record.SECTION_FULL):
+            return is_header(view, end)
+        if kind in (Record.SECTION_PART, Record.SECTION_END):
+            return int.from_bytes(view[end + 1 : end + 5], "big") in self.open
+        if kind == Record.EOF:
+            return end + 1 == len(view) or view[end + 1] == Record.VMDESCRIPTION
+        return kind in (Record.COMMAND, Record.SECTION_FOOTER)
 
     def section_header(self, offset: int) -> Section:
         part = wire.PART_NAMES[Record(self.view[offset])]
@@ -548,20 +557,14 @@ class _Walk:
         return Section(started.idstr, started.instance_id, started.version_id, started.section_id, part, header)
 
     def payload_end(self, section: Section) -> int:
-        start = section.payload_offset
+        """Find where the payload ends, and what it consists of."""
+        start, key = section.payload_offset, (section.idstr, section.instance_id)
         if section.idstr == "ram":
             section.how = "ram"
             return self.ram.parse(start, part=section.part)
-        key = (section.idstr, section.instance_id)
-        if section.part == "full":
-            for devices in (self.devices, self.borrowed):
-                if devices.get(key):
-                    section.description = devices[key].pop(0) if devices is self.devices else devices[key][0]
-                    section.how = "vmdesc" if devices is self.devices else "borrowed"
-                    return self.described_end(section, start)
-        if handwritten.known(section.idstr):
-            section.how = "handwritten"
-            end, section.leaves = handwritten.parse(
+        own = self.devices[key].pop(0) if section.part == "full" and self.devices.get(key) else None
+        if handwritten.known(section.idstr) and (own is None or own.old_style):
+            end, leaves = handwritten.parse(
                 section.idstr,
                 self.view,
                 start,
@@ -569,18 +572,13 @@ class _Walk:
                 version_id=section.version_id,
                 state=self.states.setdefault(key, {}),
             )
-            return end
-        end, section.bounded_by = end_of_opaque(
-            self.view, start, section.section_id, footers=self.footers, seen=self.open
-        )
-        return end
-
-    def described_end(self, section: Section, start: int) -> int:
-        assert section.description is not None
-        size = size_of(section.description.vmsd)
-        if not self.fits(section, start + size):
-            holed = with_holes(section.description, self.view, start, lambda end: self.fits(section, end))
-            if holed is None:
+            if own is None or end == start + size_of(own.vmsd):
+                section.how, section.leaves = "handwritten", leaves
+                return end
+        if own is not None:
+            fitting = self.fitting(section, own)
+            if fitting is None:
+                size = size_of(own.vmsd)
                 raise StreamError(
                     f"its description claims {size} bytes, {len(self.view) - start} are left"
                     if size > len(self.view) - start
@@ -588,9 +586,40 @@ class _Walk:
                     offset=min(start + size, len(self.view)),
                     expected="a description that fits the bytes",
                 )
-            section.description = holed
-            size = size_of(holed.vmsd)
-        return start + size
+            section.how, section.description = "vmdesc", fitting
+        elif section.part == "full":
+            for device in self.borrowed.get(key, ()):
+                section.description = self.fitting(section, device)
+                if section.description is not None and self.has_subsections(section):
+                    section.how = "borrowed"
+                    break
+                section.description = None
+        if section.description is not None:
+            return start + size_of(section.description.vmsd)
+        section.how = "opaque"
+        end, section.bounded_by = end_of_opaque(
+            self.view, start, section.section_id, footers=self.footers, seen=self.open
+        )
+        return end
+
+    def fitting(self, section: Section, description: Description) -> Description | None:
+        """The description, if the section ends where it says; with NULLs put where the bytes have them."""
+        start = section.payload_offset
+        if self.fits(section, start + size_of(description.vmsd)):
+            return description
+        return with_holes(description, self.view, start, lambda end: self.fits(section, end))
+
+    def has_subsections(self, section: Section) -> bool:
+        """Do the subsections stand where a description that is not the stream's own puts them?"""
+        from vmstate_tools.decode import check_subsections, layout_of
+
+        assert section.description is not None
+        try:
+            layout = layout_of(section.description, len(self.view) - section.payload_offset)
+            check_subsections(layout, self.view, section.payload_offset)
+        except StreamError:
+            return False
+        return True
 
 
 def open_stream(

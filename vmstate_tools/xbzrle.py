@@ -10,9 +10,10 @@ ENCODING = 1  # ENCODING_FLAG_XBZRLE, the only encoding there ever was (migratio
 def apply(delta: bytes, page: bytearray, *, offset: int | None = None) -> None:
     """Apply one encoded difference to `page`, in place.
 
-    `delta` is pairs of (bytes to keep, bytes to replace) as ULEB128 of at most two bytes, each pair followed by the
-    new bytes; what the last pair does not reach stays as it is. Rules as in QEMU's `xbzrle_decode_buffer`
-    (migration/xbzrle.c; page_cache.c and savevm.c before 2.1): only the first run to keep may be empty.
+    `delta` is pairs of (bytes to keep, bytes to replace) as ULEB128 of at most two bytes, each pair followed
+    by the new bytes; what the last pair does not reach stays as it is. Rules as in QEMU's
+    `xbzrle_decode_buffer` (migration/xbzrle.c; page_cache.c and savevm.c before 2.1): only the first run to
+    keep may be empty.
 
     Raises `StreamError` (at `offset`, where the delta stands in the stream) where QEMU would refuse it.
     """

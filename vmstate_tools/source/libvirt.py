@@ -1,6 +1,6 @@
-"""libvirt's save images (`virsh save`, managed save, `virsh dump`): a header and XML in front of the stream.
+"""libvirt's save images (`virsh save`, managed save): a header and XML in front of the stream.
 
-The facts are of libvirt's `src/qemu/qemu_saveimage.h` (`virQEMUSaveHeader`) and `qemu_saveimage_format.h`.
+`virsh dump` writes the stream alone, perhaps compressed. The facts are of libvirt's `src/qemu/qemu_saveimage.h` (`virQEMUSaveHeader`) and `qemu_saveimage_format.h`.
 """
 
 from __future__ import annotations

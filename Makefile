@@ -1,0 +1,79 @@
+# `make report` and `make test` are all one needs; `make help` lists the rest.
+
+VENV    ?= .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.vmstate-tools
+# The first Python that is new enough and can make virtual environments. PYTHON=… overrides.
+PYTHON  ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+PAGES     := $(NOTEBOOKS:notebooks/%.ipynb=reports/notebooks/%.html)
+SOURCES   := $(shell find vmstate_tools data -type f -not -name '*.pyc')
+# Times of execution would make every run a change.
+NBCONVERT := $(BIN)/jupyter nbconvert --log-level=WARN --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help report test lab lint notebooks wheel clean
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+report: $(PAGES) reports/report.html reports/report.txt  ## execute the notebooks and write the reports, all under reports/
+	@echo "Reports:"
+	@for f in $(abspath reports/report.html reports/report.txt $(PAGES)); do echo "  $$f"; done
+
+test: $(READY)  ## run the tests
+	@$(BIN)/python -m pytest -n auto
+
+lab: $(READY)  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: $(READY)  ## execute the notebooks in place, to commit them
+	$(if $(NOTEBOOKS),$(NBCONVERT) --execute --inplace --to notebook $(NOTEBOOKS),@echo "there are no notebooks")
+
+wheel: $(READY)  ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove what was built; the virtual environment stays
+	rm -rf reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find vmstate_tools tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+reports/report.html: $(READY) $(SOURCES)
+	@mkdir -p $(@D)
+	$(BIN)/vmstate report data/streams -o $@ --format html
+
+reports/report.txt: $(READY) $(SOURCES)
+	@mkdir -p $(@D)
+	$(BIN)/vmstate report data/streams -o $@ --format text
+
+# Executed beside the data, written elsewhere: the committed notebooks stay as they are.
+reports/notebooks/%.html: notebooks/%.ipynb $(READY) $(SOURCES)
+	@mkdir -p $(@D)
+	$(NBCONVERT) --execute --to notebook --output-dir $(@D) $<
+	$(NBCONVERT) --to html --output-dir $(@D) $(@D)/$*.ipynb
+
+# An environment that is already there is used, never replaced. Nothing is installed again until pyproject.toml changes.
+$(READY): pyproject.toml
+	@if [ ! -e $(VENV) ] && [ ! -L $(VENV) ]; then \
+		if [ -z "$(PYTHON)" ]; then \
+			echo "No Python 3.11 or newer with venv found. Install one (Debian: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+			exit 1; \
+		fi; \
+		echo "Making $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv $(VENV) || exit 1; \
+	fi
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "$(VENV) is not a working environment of Python 3.11 or newer. Move it away, or use another: make VENV=/path/to/venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	@echo "Installing the project and its tools into $(VENV)"
+	@# Dependency groups need pip 25.1.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
