@@ -16,8 +16,8 @@ from vmstate_tools.compat import facts, library, plan, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.program import NUMBERS, Compiler
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.decode import BYTES, gather
-from vmstate_tools.description import Vmsd
+from vmstate_tools.decode import BYTES, gather, layout_of
+from vmstate_tools.description import Description, Vmsd
 from vmstate_tools.stream import Section, Stream, open_stream
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Destination:
         if not isinstance(reference, Stream):
             with open_stream(reference) as stream:
                 return self.with_reference(stream)
-        expectation = expectation_of(reference, library.of_release(self.version))
+        expectation = expectation_of(reference, self.release)
         machine = self.machine or reference.machine
         assumptions = list(self.assumptions)
         if self.version is None:
@@ -98,18 +98,16 @@ class Destination:
             return self.reference
         raise NotImplementedError
 
-    def alias(self, section: Section) -> Entry | None:
-        """An entry that takes this section under another name (`find_se`: alias_id, compat idstr)."""
+    def always(self, section: Section) -> Entry | None:
+        """The entry of a section that every QEMU of the release has registered, though its own stream lacks it."""
+        release = self.version or (0, 0, 0)
+        if section.idstr == "globalstate" and release >= (2, 4, 0):
+            return Entry(section.idstr, 0, 1)
+        if (section.idstr == "block" and release < (9, 1, 0)) or (
+            section.idstr == "dirty-bitmap" and release >= (2, 12, 0)
+        ):
+            return Entry(section.idstr, 0, section.version_id, iterable=True)
         return None
-
-    def would_accept(self, section: Section, load: Load) -> bool:
-        """Is this a section that every QEMU of the release has registered, though its own stream lacks it?"""
-        release = self.version
-        if section.idstr == "block":
-            return release is not None and release < (9, 1, 0)
-        if section.idstr == "dirty-bitmap":
-            return release is not None and release >= (2, 12, 0)
-        return False
 
     def resizable(self, block: str) -> bool:
         """RAM blocks that take the stream's length (`qemu_ram_resize`): ROMs and tables loaded from files, since 2.3."""
@@ -143,8 +141,8 @@ class Destination:
         return entry.values.get(("cpu", "pvr")) if entry else None
 
     def known(self, vmsd: Vmsd) -> Mapping[str, Vmsd | None]:
-        """Subsections this release knows of a description, beyond those seen in its own stream."""
-        return library.of_release(self.version).subsections.get(vmsd.name, {})
+        """Subsections this release knows of a description, whether or not its own stream has them."""
+        return library.subsections(vmsd, self.version) or {}
 
     def plan(self, stream: Stream, section: Section, entry: Entry) -> plan.Plan:
         """How this destination reads this section: made once per description."""
@@ -162,7 +160,7 @@ class Destination:
                 other.vmsd if other is not None else None,
                 known=self.known,
                 mine=entry.values,
-                theirs=lambda vmsd, path: values_of(stream, section).get((vmsd, path)),
+                theirs=functools.cache(lambda: values_of(stream, section, other) if other else {}),
                 newer=entry.version_id > section.version_id,
                 compiler=Compiler(wanted=rules.wanted),
             )
@@ -178,7 +176,7 @@ _LEVELS = {"off": 0, "on": 1, "broken": 0, "workaround": 1, "fixed": 2, "fixed-i
 # -- an expectation out of a stream -----------------------------------------------------------------------------------
 
 
-def expectation_of(stream: Stream, trees: library.Library) -> Expectation:
+def expectation_of(stream: Stream, release: str | None) -> Expectation:
     """What the writer of this stream expects when it is to read one."""
     sections = [s for s in stream.sections if s.part in ("start", "full")]
     expectation = Expectation(
@@ -189,29 +187,29 @@ def expectation_of(stream: Stream, trees: library.Library) -> Expectation:
         ram=rules.blocks_of(stream),
         page_size=stream.page_size,
     )
-    expectation.add(entry_of(stream, section, trees) for section in sections)
+    expectation.add(entry_of(stream, section, release) for section in sections)
     return expectation
 
 
-def entry_of(stream: Stream, section: Section, trees: library.Library) -> Entry:
+def entry_of(stream: Stream, section: Section, release: str | None) -> Entry:
     """One section as its writer would read it."""
     entry = Entry(section.idstr, section.instance_id, section.version_id, size=section.payload_size)
     description = section.description
     if section.part == "start" or handwritten.known(section.idstr):
         entry.iterable = True
-    elif description is not None and description.old_style:
-        entry.old_style = True
-    elif description is not None:
+        return entry
+    if description is None or description.origin == "built-in":
+        description = library.describe(stream, section, release)
+    if description is not None:
+        entry.old_style = description.old_style
         entry.vmsd = description.vmsd
-        entry.values = values_of(stream, section)
-    else:
-        trees.describe(stream, section, entry)
+        entry.values = {} if description.old_style else values_of(stream, section, description)
     return entry
 
 
-def values_of(stream: Stream, section: Section) -> dict[tuple[str, str], Any]:
+def values_of(stream: Stream, section: Section, description: Description) -> dict[tuple[str, str], Any]:
     """Numbers of a described section by (vmsd, path), and what rules want; long arrays of structs are left out."""
-    layout = stream.layout(section)
+    layout = layout_of(description, section.payload_size)
     data = np.frombuffer(stream._view, np.uint8)
     single = (layout.count == 0) & (layout.kind != BYTES)
     which = np.flatnonzero(single)

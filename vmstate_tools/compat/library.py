@@ -1,23 +1,93 @@
-"""Descriptions seen in real streams, by release: what a release is known to know."""
+"""Descriptions beyond a stream's own: what a release knows, from QEMU's source; what fits a section, from layouts."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from vmstate_tools.compat.expectation import Entry
-from vmstate_tools.description import Vmsd
+from vmstate_tools import layouts
+from vmstate_tools.compat import facts
+from vmstate_tools.description import Description, Vmsd, from_json
 from vmstate_tools.stream import Section, Stream
 
-
-@dataclass(eq=False)
-class Library:
-    subsections: dict[str, dict[str, Vmsd | None]] = field(default_factory=dict)
-
-    def describe(self, stream: Stream, section: Section, entry: Entry) -> None:
-        """Find the description that fits an undescribed section."""
+Release = tuple[int, int, int]
 
 
-@functools.lru_cache(maxsize=64)
-def of_release(release: tuple[int, int, int] | None) -> Library:
-    return Library()
+class Known(NamedTuple):
+    """One VMStateDescription in one release: `fields` as 'MACRO name argument …'."""
+
+    file: str
+    version_id: int
+    minimum_version_id: int
+    unmigratable: bool
+    subsections: tuple[str, ...]
+    fields: tuple[str, ...]
+
+    def names(self) -> set[str]:
+        return {words[1] for f in self.fields if len(words := f.split(" ", 2)) > 1}
+
+
+@functools.cache
+def _vmsds() -> Mapping[str, list[tuple[Release, Release, Known]]]:
+    """Name -> (first release, last release, what it was). Source: data/compat/vmsds.csv."""
+    found: dict[str, list[tuple[Release, Release, Known]]] = {}
+    for row in facts.rows("vmsds"):
+        since, until = facts.version(row["since"]), facts.version(row["until"])
+        known = Known(
+            row["file"],
+            int(row["version_id"]),
+            int(row["minimum_version_id"]),
+            row["unmigratable"] == "1",
+            tuple(row["subsections"].split()) if "vfio devices" not in row["subsections"] else (),
+            tuple(row["fields"].split(";")),
+        )
+        found.setdefault(row["name"], []).append((since or (0, 0, 0), until or (999, 0, 0), known))
+    return found
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _of_release(name: str, release: Release) -> tuple[Known, ...]:
+    minor = release[:2]
+    return tuple(k for since, until, k in _vmsds().get(name, ()) if since[:2] <= minor <= until[:2])
+
+
+def find(vmsd: Vmsd, release: Release | None) -> Known | None:
+    """A description as a release has it; of several of one name the one with the most fields in common.
+
+    None where the release is not known or its source has no such name.
+    """
+    candidates = _of_release(vmsd.name, release) if release is not None else ()
+    if not candidates:
+        return None
+    names = {f.name for f in vmsd.fields}
+    return max(candidates, key=lambda k: len(k.names() & names))
+
+
+def subsections(vmsd: Vmsd, release: Release | None) -> dict[str, Vmsd] | None:
+    """The subsections a release knows of a description, with versions and no fields; None: not to be told."""
+    known = find(vmsd, release)
+    if known is None or release is None:
+        return None
+    found: dict[str, Vmsd] = {}
+    for name in known.subsections:
+        same = sorted(_of_release(name, release), key=lambda k: k.file != known.file)
+        version, minimum = (same[0].version_id, same[0].minimum_version_id) if same else (1 << 31, 0)
+        found[name] = Vmsd(name, version, minimum_version_id=minimum)
+    return found
+
+
+def describe(stream: Stream, section: Section, release: str | None = None) -> Description | None:
+    """A built-in description that fits a section no vmdesc describes; `release` is its writer's, if known."""
+    if section.part != "full":
+        return None
+    entry = layouts.resolve(
+        section.idstr,
+        section.version_id,
+        stream._view,
+        section.payload_offset,
+        plausible_end=lambda end: end == section.payload_end,
+        release=release,
+        instance_id=section.instance_id,
+    )
+    return None if entry is None else from_json(entry, "built-in")

@@ -52,9 +52,9 @@ class Fit:
         for sub in other.subsections:
             if sub.name in mine:
                 subsections[sub.name] = self.vmsd(mine[sub.name], sub, prefix)
-            elif sub.name in known:
-                tree = known[sub.name]
-                subsections[sub.name] = sub if tree is None else self.vmsd(tree, sub, prefix)
+            elif (tree := known.get(sub.name)) is not None:  # its fields are taken to be the stream's
+                versions = {"version_id": tree.version_id, "minimum_version_id": tree.minimum_version_id}
+                subsections[sub.name] = replace(sub, **versions)
         return replace(own, fields=tuple(fields), subsections=tuple(subsections.values()))
 
     def fields(self, own: Vmsd, other: Vmsd, prefix: str) -> list[FieldDescription]:
@@ -183,7 +183,7 @@ def make(
     *,
     known: Known,
     mine: Mapping[tuple[str, str], Any],
-    theirs: Value,
+    theirs: Callable[[], Mapping[tuple[str, str], Any]],
     newer: bool,
     compiler: Compiler,
 ) -> Plan:
@@ -192,5 +192,5 @@ def make(
         return Plan(replace(compiler, known=known, count_of=count_by_value(mine))(own))
     if other is own:
         return Plan(replace(compiler, known=known)(own))
-    fit = Fit(known, lambda vmsd, path: mine.get((vmsd, path)), theirs, newer)
+    fit = Fit(known, lambda vmsd, path: mine.get((vmsd, path)), lambda vmsd, path: theirs().get((vmsd, path)), newer)
     return Plan(replace(compiler, known=known)(fit.vmsd(own, other)), fit.differences, fit.assumptions)

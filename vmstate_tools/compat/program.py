@@ -195,7 +195,8 @@ class Compiler:
                 steps[-1] = _Skip(steps[-1].size + step.size)
             else:
                 steps.append(step)
-        subs = {**self.known(vmsd), **{s.name: s for s in vmsd.subsections}}
+        own = {s.name: s for s in vmsd.subsections}
+        subs = {**dict.fromkeys(self.known(vmsd)), **own}
         fixed = None
         if not subs and all(isinstance(s, _Skip) for s in steps):
             fixed = sum(s.size for s in steps)
