@@ -161,7 +161,7 @@ class Destination:
                 known=self.known,
                 mine=entry.values,
                 theirs=functools.cache(lambda: values_of(stream, section, other) if other else {}),
-                newer=entry.version_id > section.version_id,
+                condition=lambda vmsd, f: library.condition(vmsd, f, self.version),
                 compiler=Compiler(wanted=rules.wanted),
             )
             made.assumptions += assumptions

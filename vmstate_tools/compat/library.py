@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from vmstate_tools import layouts
 from vmstate_tools.compat import facts
-from vmstate_tools.description import Description, Vmsd, from_json
+from vmstate_tools.description import Description, FieldDescription, Vmsd, from_json
 from vmstate_tools.stream import Section, Stream
 
 Release = tuple[int, int, int]
@@ -62,6 +63,40 @@ def find(vmsd: Vmsd, release: Release | None) -> Known | None:
         return None
     names = {f.name for f in vmsd.fields}
     return max(candidates, key=lambda k: len(k.names() & names))
+
+
+class Condition(NamedTuple):
+    """When a field is read: from `version` of its description on, or when the predicate `test` says so."""
+
+    version: int = 0
+    test: str = ""
+
+    @property
+    def by_machine(self) -> bool:
+        """Does the predicate ask for a property that machine types set?"""
+        return bool(re.search(r"pre_|migrat|compat", self.test))
+
+
+def condition(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> Condition | None:
+    """The condition of a field in a release; None where it has none, or is not known."""
+    known = find(vmsd, release)
+    for text in known.fields if known else ():
+        macro, *arguments = text.split(" ")
+        unused = macro.startswith("UNUSED")
+        if unused != (field.type == "unused_buffer") or (not unused and arguments[:1] != [field.name]):
+            continue
+        numbers = [int(a) for a in arguments if a.isdigit()]
+        if macro == "UNUSED_BUFFER":
+            return Condition(test=arguments[0]) if numbers[-1:] == [field.size] else None
+        if "_TEST" in macro:
+            return Condition(test=arguments[0] if unused else arguments[-1])
+        if macro == "FIELD":
+            words = dict(a.split("=", 1) for a in arguments if "=" in a)
+            if "test" in words:
+                return Condition(test=words["test"])
+            return Condition(int(words["version"])) if words.get("version", "").isdigit() else None
+        return Condition(numbers[-1]) if macro.endswith("_V") and numbers else None
+    return None
 
 
 def subsections(vmsd: Vmsd, release: Release | None) -> dict[str, Vmsd] | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vmstate_tools.compat.library import Condition
 from vmstate_tools.compat.program import NUMBERS, Compiler, Program
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.description import FieldDescription, Vmsd, size_of
@@ -40,7 +41,7 @@ class Fit:
     known: Known
     mine: Value
     theirs: Value
-    newer: bool = False  # is the destination's section version above the stream's
+    condition: Callable[[Vmsd, FieldDescription], Condition | None] = lambda *_: None
     differences: list[Obstacle] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
 
@@ -72,19 +73,36 @@ class Fit:
                 out += only_mine  # renamed, or filler for what is gone
                 continue
             for f in only_mine:
-                if self.empty(own, f, prefix, self.mine, self.theirs):
-                    continue
-                if self.newer and not f.equal:
-                    self.assumptions.append(f"{own.name}: {f.label} came with a later version than the stream's")
-                    continue
-                self.differ(own, "field missing in stream", f"the destination reads {f.label}, not in the stream", f)
-                out.append(f)
+                if self.reads(own, other, f, prefix):
+                    text = f"the destination reads {f.label}, which the stream does not have"
+                    self.differ(own, "field missing in stream", text, f)
+                    out.append(f)
             for f in only_theirs:
-                if self.empty(own, f, prefix, self.theirs, self.mine):
+                if self.takes(own, f, prefix):
                     out.append(f)
                 else:
-                    self.differ(own, "field unknown", f"the destination does not read {f.label}, which the stream has", f)
+                    text = f"the destination does not read {f.label}, which the stream has"
+                    self.differ(own, "field unknown", text, f)
         return out
+
+    def reads(self, own: Vmsd, other: Vmsd, f: FieldDescription, prefix: str) -> bool:
+        """Does the destination read a field of its own that this stream does not have?"""
+        if self.empty(own, f, prefix, self.mine, self.theirs):
+            return False
+        when = self.condition(own, f)
+        if when is not None and when.version:
+            return when.version <= other.version_id
+        if (when is not None and not when.by_machine) or (when is None and own.version_id > other.version_id):
+            self.assumptions.append(f"{own.name}: the destination does not wait for {f.label}")
+            return False
+        return True
+
+    def takes(self, own: Vmsd, f: FieldDescription, prefix: str) -> bool:
+        """Does the destination read a field of the stream that its own stream does not have?"""
+        if self.empty(own, f, prefix, self.theirs, self.mine):
+            return True
+        when = self.condition(own, f)
+        return when is not None and not when.by_machine
 
     def same(
         self, own: Vmsd, mine: list[FieldDescription], theirs: list[FieldDescription], prefix: str
@@ -184,7 +202,7 @@ def make(
     known: Known,
     mine: Mapping[tuple[str, str], Any],
     theirs: Callable[[], Mapping[tuple[str, str], Any]],
-    newer: bool,
+    condition: Callable[[Vmsd, FieldDescription], Condition | None],
     compiler: Compiler,
 ) -> Plan:
     """Compile `own` for a stream whose section is described by `other`, None where nothing describes it."""
@@ -192,5 +210,5 @@ def make(
         return Plan(replace(compiler, known=known, count_of=count_by_value(mine))(own))
     if other is own:
         return Plan(replace(compiler, known=known)(own))
-    fit = Fit(known, lambda vmsd, path: mine.get((vmsd, path)), lambda vmsd, path: theirs().get((vmsd, path)), newer)
+    fit = Fit(known, lambda vmsd, path: mine.get((vmsd, path)), lambda vmsd, path: theirs().get((vmsd, path)), condition)
     return Plan(replace(compiler, known=known)(fit.vmsd(own, other)), fit.differences, fit.assumptions)

@@ -34,7 +34,7 @@ SANITY = {
 
 # vmsd -> fields that the rules below ask for.
 WANTED = {
-    "cpu": {"env.spr", "env.gpr", "cpreg_vmstate_indexes", "cpreg_vmstate_array_len", *SANITY},
+    "cpu": {"env.spr", "env.gpr", "cpreg_vmstate_indexes", "cpreg_vmstate_values", *SANITY},
     "cpu/compat": {"compat_pvr"},
     "PCIDevice": {"config"},
     "PCIEDevice": {"config"},
@@ -227,16 +227,33 @@ def _spapr_caps(r: Reader, section: Section, entry: Entry, load: Load) -> Iterat
 
 def _arm_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[Obstacle]:
     """target/arm/machine.c: `cpu_post_load`: every system register in the stream must be one the destination has."""
-    theirs = r.kept.get(("cpu", "cpreg_vmstate_indexes"))
-    ours = entry.values.get(("cpu", "cpreg_vmstate_indexes"))
-    if theirs is None or ours is None:
+    cpu = [entry.values.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")]
+    sent = [r.kept.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")]
+    if None in cpu or None in sent:
         return
-    sent, have = np.frombuffer(theirs, ">u8"), np.frombuffer(ours, ">u8")
-    missing = sent[~np.isin(sent, have)]
-    if len(missing):
-        message = f"{len(missing)} system registers in the stream that the destination lacks"
-        first = int(missing[0])
-        yield Obstacle("H", "system register", message, None, None, "cpreg_vmstate_indexes", first)
+    ours = dict(zip(*(np.frombuffer(a, ">u8").tolist() for a in cpu), strict=True))
+    theirs = dict(zip(*(np.frombuffer(a, ">u8").tolist() for a in sent), strict=False))
+    last = max(ours, default=0)
+    lacking = [i for i in theirs if i not in ours and i < last]  # beyond the last of ours the loop has ended
+    if lacking:
+        message = f"the destination lacks {len(lacking)} system registers that the stream has"
+        yield Obstacle("H", "system register", message, None, None, "cpreg_vmstate_indexes", lacking[0])
+    for index, value in theirs.items():
+        if index in ours and value != ours[index] and _is_constant(index):
+            message = f"system register 0x{index:x} is constant and has another value at the destination"
+            both = (f"cpreg 0x{index:x}", value, ours[index])
+            yield Obstacle("H", "system register", message, None, None, *both)
+
+
+def _is_constant(index: int) -> bool:
+    """Is this an identification register, which does not read back what was written (`write_list_to_cpustate`)?
+
+    `index` is as KVM numbers registers: CRn is 0 for the ID registers (target/arm/kvm-consts.h).
+    """
+    if index >> 48 == 0x6030:  # AArch64: op0, op1, CRn, CRm, op2
+        op0, op1, crn = index >> 14 & 3, index >> 11 & 7, index >> 7 & 15
+        return op0 == 3 and op1 == 0 and crn == 0
+    return index >> 16 & 0xFFF == 0xF and index >> 11 & 15 == 0 and index >> 3 & 15 == 0  # cp15 of AArch32
 
 
 _HOOKS: tuple[Callable[[Reader, Section, Entry, Load], Iterator[Obstacle]], ...] = (_ppc_cpu, _spapr_caps, _arm_cpu)
