@@ -197,6 +197,7 @@ def entry_of(stream: Stream, section: Section, release: str | None) -> Entry:
     description = section.description
     if section.part == "start" or handwritten.known(section.idstr):
         entry.iterable = True
+        entry.values = {("", leaf.path): leaf.value for leaf in section.leaves if leaf.path == "htab_shift"}
         return entry
     if description is None or description.origin == "built-in":
         description = library.describe(stream, section, release)

@@ -118,7 +118,7 @@ def iterable(section: Section, entry: Entry, stream: Stream, destination: Destin
     if section.idstr == "ram":
         return list(_ram(stream, destination))
     if section.idstr == "spapr/htab":
-        return list(_htab(section, entry))
+        return list(_htab(section, entry, destination))
     return []
 
 
@@ -142,8 +142,22 @@ def blocks_of(stream: Stream) -> dict[str, int]:
     return {b.name: b.used_length for b in stream.ram._blocks}
 
 
-def _htab(section: Section, entry: Entry) -> Iterator[Obstacle]:
-    return iter(())
+def _htab(section: Section, entry: Entry, destination: Destination) -> Iterator[Obstacle]:
+    """The hash table's size (hw/ppc/spapr.c: `htab_load`): to 2.5 it must be the destination's own.
+
+    Since 2.12 (commit 029ff892e1 and before) -1 says that there is no table.
+    """
+    own = entry.values.get(("", "htab_shift"))
+    release = destination.version
+    for leaf in section.leaves:
+        if leaf.path != "htab_shift" or release is None:
+            continue
+        if own is not None and leaf.value != own and release < (2, 6, 0):
+            message = f"the hash table has shift {leaf.value}, the destination's {own}"
+            yield Obstacle("F", "not equal", message, None, None, "htab_shift", leaf.value, own)
+        elif leaf.value in (-1, 0xFFFFFFFF) and release < (2, 12, 0):
+            message = "the guest has no hash table, which the destination cannot read (since 2.12)"
+            yield Obstacle("F", "not readable", message, None, None, "htab_shift", leaf.value, own)
 
 
 # -- H: post_load ----------------------------------------------------------------------------------------------------
