@@ -63,9 +63,7 @@ def write_mapped(path: Path, pages: int) -> None:
         out.write(be64(16))
 
 
-def walk(
-    path: Path, capabilities: frozenset[str] = frozenset(), *, count: bool = True
-) -> tuple[Ram, mmap.mmap]:
+def walk(path: Path, capabilities: frozenset[str] = frozenset(), *, count: bool = True) -> tuple[Ram, mmap.mmap]:
     with path.open("rb") as file:
         m = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 

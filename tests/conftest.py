@@ -1,17 +1,21 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+import captures as real
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real captures kept beside the checkout (`captures/`, `dumps/`, `outcomes/`)."""
-    path = Path(os.environ.get("VMSTATE_SHARED", ROOT.parent / "shared"))
+    path = real.SHARED
     if not (path / "captures" / "manifest.csv").is_file():
         pytest.skip("the shared captures are not beside this checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """The folder of real streams: those beside the checkout where there are any, else the bundled ones."""
+    return real.ROOT

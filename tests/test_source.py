@@ -79,9 +79,7 @@ def qcow2_image(snapshots: list[tuple[bytes, bytes]], extended: bool = False) ->
     table = b""
     for number, (name, state) in enumerate(snapshots, 1):
         data = [add(state[at : at + cluster]) | 1 << 63 for at in range(0, len(state), cluster)]
-        l2 = b"".join(
-            struct.pack(">Q", e) + (struct.pack(">Q", 0xFFFFFFFF) if extended else b"") for e in data
-        )
+        l2 = b"".join(struct.pack(">Q", e) + (struct.pack(">Q", 0xFFFFFFFF) if extended else b"") for e in data)
         l1 = [0] + [add(l2[at : at + cluster]) | 1 << 63 for at in range(0, len(l2), cluster)]
         identifier = str(number).encode()
         table += struct.pack(
@@ -190,10 +188,10 @@ def test_members_one_after_another(kind: str) -> None:
 
 def test_many_tiny_members_take_linear_time() -> None:
     packed = gzip.compress(STREAM) + gzip.compress(b"") * 100_000
-    began = time.perf_counter()
+    began = time.process_time()
     with open_source(packed) as source:
         assert source.size == len(STREAM)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_zero_padding_behind_the_last_member() -> None:
@@ -288,6 +286,7 @@ def test_lead_in(lead: bytes, tmp_path: Path) -> None:
         (bytes(257) + b"ustar" + bytes(250) + STREAM, "tar archive"),
         (bytes(20 << 20), "zero bytes"),
         (b"\x00\x01\x02\x03" * 100, "unknown bytes 00 01 02 03"),
+        (b"QFI\xfb\x00\x00\x00\x01" + bytes(100), "qcow image of an unknown version"),
         (b"\x11\x22\x33\x44\x00\x00\x00\x01", "channel of a multifd migration"),
         (gzip.compress(b""), "empty file"),
         (gzip.compress(b"text"), "but text"),
@@ -411,6 +410,55 @@ def test_qcow2_extended_l2_entries() -> None:
         assert source.view == STREAM
 
 
+def test_qcow2_cut_short() -> None:
+    image = bytearray(qcow2_image([(b"one", STREAM)]))
+    # Tables before data, as in most images: the last cluster of the state goes where the file ends.
+    at = image.index(STREAM[len(STREAM) // 4096 * 4096 :][:2000])
+    entry = image.index(struct.pack(">Q", at | 1 << 63))
+    struct.pack_into(">Q", image, entry, len(image) | 1 << 63)
+    cut = bytes(image) + STREAM[len(STREAM) // 4096 * 4096 :]
+    with open_source(cut) as source:
+        assert source.view == STREAM
+    with pytest.raises(StreamError, match="cut short"):
+        open_source(cut[:-5])
+    with open_source(cut[:-5], partial=True) as source:
+        assert source.view == STREAM[:-5]
+    with open_source(cut[: len(image)], partial=True) as source:
+        assert source.view == STREAM[: len(STREAM) // 4096 * 4096]
+
+
+def test_qcow2_unallocated_clusters_are_zeros() -> None:
+    for extended in (False, True):
+        image = bytearray(qcow2_image([(b"one", STREAM)], extended))
+        at = image.index(STREAM[8192:10000])
+        entry = image.index(struct.pack(">Q", at | 1 << 63))
+        if extended:
+            struct.pack_into(">I", image, entry + 12, 0xFFFFFFFF & ~2)  # the second of 32 subclusters
+            hole = slice(8192 + 128, 8192 + 256)
+        else:
+            struct.pack_into(">Q", image, entry, 0)
+            hole = slice(8192, 8192 + 4096)
+        with open_source(bytes(image)) as source:
+            expected = bytearray(STREAM)
+            expected[hole] = bytes(hole.stop - hole.start)
+            assert source.view == expected
+
+
+def test_qcow2_with_many_snapshots() -> None:
+    image = bytearray(qcow2_image([(b"x" * 9000, STREAM)] * 2))
+    with pytest.raises(StreamError) as caught:
+        open_source(bytes(image))
+    assert len(str(caught.value)) < 1000
+    began = time.process_time()
+    struct.pack_into(">IQ", image, 60, 65536, len(image))
+    with pytest.raises(StreamError, match="and 65528 more"):
+        open_source(bytes(image) + struct.pack(">QIHHIIQII", 0, 0, 0, 0, 0, 0, 0, 1, 0) * 65536)
+    assert time.process_time() - began < 3
+    struct.pack_into(">I", image, 60, 65537)
+    with pytest.raises(StreamError, match="65537 snapshots"):
+        open_source(bytes(image))
+
+
 @pytest.mark.parametrize("options", ["cluster_size=512", "cluster_size=2M", "extended_l2=on", "compat=0.10"])
 def test_qcow2_written_by_qemu(options: str, tmp_path: Path) -> None:
     if not (shutil.which("qemu-img") and shutil.which("qemu-system-x86_64")):
@@ -457,9 +505,7 @@ def test_captures_are_what_the_manifest_says(shared: Path) -> None:
     import pandas as pd
 
     manifest = pd.read_csv(shared / "captures" / "manifest.csv", dtype={"config": str})
-    chosen = pd.concat(
-        [manifest.iloc[::40], manifest[manifest["config"].fillna("").str.contains("mapped|uri")]]
-    )
+    chosen = pd.concat([manifest.iloc[::40], manifest[manifest["config"].fillna("").str.contains("mapped|uri")]])
     assert len(chosen) > 30
     for row in chosen.itertuples():
         with open_source(shared / "captures" / row.file) as source:
@@ -481,18 +527,14 @@ def bomb(kind: str, head: bytes, fill: bytes = b"\x00", count: int = 160 << 20) 
 
 
 @pytest.mark.parametrize("kind", ["gzip", "bz2", "xz", "zstd"])
-@pytest.mark.parametrize(
-    "head", [b"", b"text", STREAM[:5000], b"QFI\xfb", b"LibvirtQemudSave\x02\x00\x00\x00"]
-)
+@pytest.mark.parametrize("head", [b"", b"text", STREAM[:5000], b"QFI\xfb", b"LibvirtQemudSave\x02\x00\x00\x00"])
 def test_bomb(kind: str, head: bytes) -> None:
     packed = bomb(kind, head, count=2000 << 20 if kind == "zstd" else 160 << 20)
-    if head == b"QFI\xfb" and kind in ("gzip", "xz"):
-        pytest.skip("within the ratio of an image of an empty disk")
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(StreamError):
         open_source(packed)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert took < 2  # under 1 s, and a slow machine
@@ -502,6 +544,9 @@ def test_bomb(kind: str, head: bytes) -> None:
 def test_bomb_of_other_than_zeros() -> None:
     for kind in ("zstd", "bz2"):
         with pytest.raises(StreamError, match="bytes unpack to"):
+            open_source(bomb(kind, STREAM[:100], b"A"))
+    for kind in ("gzip", "xz"):
+        with pytest.raises(StreamError, match="bytes of the same"):
             open_source(bomb(kind, STREAM[:100], b"A"))
 
 
@@ -533,9 +578,7 @@ def test_endless_input_is_refused() -> None:
 
 def test_import_is_light() -> None:
     code = "import sys, vmstate_tools.source; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
     assert not {"fsspec", "dissect", "lz4", "numpy", "tqdm", "lzallright", "backports.zstd"} & set(loaded)
 
 
@@ -554,7 +597,7 @@ def seed(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
-@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_containers_give_stream_errors(kind: str, data: st.DataObject) -> None:
     mutated = bytearray(seed(kind))
@@ -562,8 +605,7 @@ def test_damaged_containers_give_stream_errors(kind: str, data: st.DataObject) -
     places = st.one_of(st.integers(0, min(200, len(mutated) - 1)), st.integers(0, len(mutated) - 1))
     for at in data.draw(st.lists(places, max_size=6)):
         new = data.draw(
-            st.sampled_from([b"\xff", b"\x00", b"\x7f\xff\xff\xff", b"\xff" * 8, b"\x80"])
-            | st.binary(max_size=4)
+            st.sampled_from([b"\xff", b"\x00", b"\x7f\xff\xff\xff", b"\xff" * 8, b"\x80"]) | st.binary(max_size=4)
         )
         mutated[at : at + len(new)] = new
     cut = data.draw(st.integers(0, len(mutated)) | st.just(len(mutated)))

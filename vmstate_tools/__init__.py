@@ -14,6 +14,7 @@ _PUBLIC = {
     "Section": ("stream", "Section"),
     "load": ("frames", "load"),
     "Collection": ("frames", "Collection"),
+    "diff": ("differences", "diff"),
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
     "flags": ("flags", None),

@@ -149,9 +149,14 @@ def size_of(vmsd: Vmsd) -> int:
     return size + sum(6 + len(s.name.encode()) + size_of(s) for s in vmsd.subsections)
 
 
-def from_json(entry: dict[str, Any], origin: str) -> Description:
-    """One device's entry in the form of a vmdesc, read into the tree."""
-    return _device(entry, origin)
+def built_in(entry: dict[str, Any]) -> Description:
+    """What `layouts.resolve` found, as a tree: one tree for equal entries, so that it is compiled once."""
+    return _built_in(orjson.dumps(entry))
+
+
+@functools.lru_cache(maxsize=4096)
+def _built_in(text: bytes) -> Description:
+    return _device(orjson.loads(text), "built-in")
 
 
 def _device(entry: dict[str, Any], origin: str = "vmdesc") -> Description:

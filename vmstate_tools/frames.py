@@ -356,7 +356,8 @@ class Collection:
     @functools.cached_property
     def cpu(self) -> pd.DataFrame:
         rows = [{"file": e.file, **cpu} for e in self._good for cpu in e.cpus]
-        frame = pd.DataFrame(rows, columns=["file", "section_instance", *CPU_WORDS])
+        # As objects first: where a word is missing pandas would make the column float64 and round it.
+        frame = pd.DataFrame(rows, columns=["file", "section_instance", *CPU_WORDS], dtype=object)
         frame = frame.astype({"file": "str", "section_instance": "UInt32"} | dict.fromkeys(CPU_WORDS, "UInt64"))
         for word in ("insns_flags", "insns_flags2"):
             frame[word] = arrays.flag_words(word, frame[word])
@@ -422,7 +423,7 @@ def load(
                     raise extract.error
                 extracts.append(extract)
             bar.update(len(batch))
-    return Collection(extracts, _manifests(files))
+    return Collection(extracts, manifest_rows(files))
 
 
 def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -438,7 +439,7 @@ def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     return files
 
 
-def _manifests(files: Sequence[str]) -> pd.DataFrame:
+def manifest_rows(files: Sequence[str]) -> pd.DataFrame:
     """The manifest rows of these files, indexed by file as given; from `manifest.csv` in a folder above."""
     found: dict[Path, pd.DataFrame | None] = {}
     rows: dict[str, Any] = {}

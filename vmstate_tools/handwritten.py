@@ -1,7 +1,7 @@
 """Sections whose format is code in QEMU, not a VMStateDescription: spapr/htab, s390 keys, block, slirp …
 
 A vmdesc names such a section with its size alone, or not at all when only live handlers write it. Each format
-here is a function over a `_Reader`, which turns every value it reads into a `Leaf`; the leaves of one section
+here is a function over a `Reader`, which turns every value it reads into a `Leaf`; the leaves of one section
 record tile its payload, so `build` needs no second statement of the format.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from vmstate_tools import virtio
 from vmstate_tools.errors import StreamError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _INTEGERS = {
 }
 
 
-class _Reader:
+class Reader:
     """Reads values at `offset` and keeps each as a leaf; nothing is read past the view's end."""
 
     def __init__(self, view: memoryview, offset: int, part: str, version_id: int, state: dict) -> None:
@@ -127,7 +128,7 @@ def parse(
     format_ = _format(idstr)
     if format_ is None:
         raise StreamError("no hand-written format is known by this name", offset=offset, section=idstr)
-    reader = _Reader(view, offset, part, version_id, state)
+    reader = Reader(view, offset, part, version_id, state)
     try:
         format_(reader)
     except StreamError as error:
@@ -166,7 +167,7 @@ def _misfit(leaf: Leaf) -> StreamError:
     return StreamError(f"{leaf.path} = {leaf.value!r:.40} does not fit {leaf.type}", offset=leaf.offset)
 
 
-def _htab(reader: _Reader) -> None:
+def _htab(reader: Reader) -> None:
     """spapr/htab v1 (hw/ppc/spapr.c: htab_save_setup, htab_save_iterate, htab_load; since 1.6).
 
     Without a hash table (radix guests) every record is a header of -1 alone; a start record never has more.
@@ -219,7 +220,7 @@ def _htab(reader: _Reader) -> None:
 _S390_PAGE_MASK = (1 << 12) - 1
 
 
-def _s390_skeys(reader: _Reader) -> None:
+def _s390_skeys(reader: Reader) -> None:
     """s390-skeys v1 (hw/s390x/s390-skeys.c: s390_storage_keys_save; since 2.5), one key byte per page."""
     number = 0
     while True:
@@ -232,7 +233,7 @@ def _s390_skeys(reader: _Reader) -> None:
         number += 1
 
 
-def _s390_stattrib(reader: _Reader) -> None:
+def _s390_stattrib(reader: Reader) -> None:
     """s390-storage_attributes v0 (hw/s390x/s390-stattrib.c: cmma_save, cmma_load; since 2.10)."""
     number = 0
     while True:
@@ -246,13 +247,13 @@ def _s390_stattrib(reader: _Reader) -> None:
         number += 1
 
 
-def _todclock(reader: _Reader) -> None:
+def _todclock(reader: Reader) -> None:
     """todclock v1 (hw/s390x/tod.c: s390_tod_save; since 2.3): the guest's clock, if it was to be had."""
     if reader.number("present", "uint8"):
         reader.numbers("", "high:uint8 low:uint64")
 
 
-def _block(reader: _Reader) -> None:
+def _block(reader: Reader) -> None:
     """block v1 (migration/block.c: blk_send, block_load; removed in 9.1): disks, by the MiB.
 
     `addr` is the sector number (512 bytes) shifted left by 9, and flags: 1 a block of a device, 2 end of this
@@ -272,7 +273,7 @@ def _block(reader: _Reader) -> None:
         number += 1
 
 
-def _dirty_bitmap(reader: _Reader) -> None:
+def _dirty_bitmap(reader: Reader) -> None:
     """dirty-bitmap v1 (migration/block-dirty-bitmap.c: send_bitmap_header, dirty_bitmap_load; since 2.12).
 
     Flags: 1 end of this record, 2 zeroes, 4 bitmap name follows, 8 node name follows, 0x10 start,
@@ -312,7 +313,7 @@ _VFIO = 0xFFFFFFFFEF100000
 _VFIO_END = _VFIO | 1
 
 
-def _vfio(reader: _Reader) -> None:
+def _vfio(reader: Reader) -> None:
     """vfio v1 (hw/vfio/migration.c: vfio_save_iterate, vfio_load_state; since 5.2), per device.
 
     Device data is the device's own. The saved PCI configuration (hw/vfio/pci.c: vmstate_vfio_pci_config)
@@ -358,7 +359,7 @@ _SLIRP_TCP = (
 )
 
 
-def _slirp(reader: _Reader) -> None:
+def _slirp(reader: Reader) -> None:
     """slirp v1 to v4 (QEMU's slirp/slirp.c up to 3.1: slirp_state_save; libslirp's state.c from 4.0 on).
 
     v2 added ip_id, v3 the DHCP clients, v4 (2.6) the address family of a socket. Only sockets of `guestfwd`
@@ -378,7 +379,7 @@ def _slirp(reader: _Reader) -> None:
             reader.buffer(f"bootp_clients[{client}].macaddr", 6)
 
 
-def _slirp_socket(reader: _Reader, socket: str, version_id: int) -> None:
+def _slirp_socket(reader: Reader, socket: str, version_id: int) -> None:
     reader.number(socket + "so_urgc", "uint32")
     if version_id < 4:
         reader.numbers(socket, "so_faddr:uint32 so_laddr:uint32 so_fport:uint16 so_lport:uint16")
@@ -396,7 +397,7 @@ def _slirp_socket(reader: _Reader, socket: str, version_id: int) -> None:
     reader.numbers(socket + "so_tcpcb.", _SLIRP_TCP)
 
 
-_FORMATS: dict[str, Callable[[_Reader], None]] = {
+_FORMATS: dict[str, Callable[[Reader], None]] = {
     "spapr/htab": _htab,
     "s390-skeys": _s390_skeys,
     "s390-storage_attributes": _s390_stattrib,
@@ -407,6 +408,8 @@ _FORMATS: dict[str, Callable[[_Reader], None]] = {
 }
 
 
-def _format(idstr: str) -> Callable[[_Reader], None] | None:
-    # vfio sections stand behind the device's bus path: `0000:00:02.0/vfio`.
-    return _vfio if idstr.rpartition("/")[2] == "vfio" else _FORMATS.get(idstr)
+def _format(idstr: str) -> Callable[[Reader], None] | None:
+    # vfio and virtio sections stand behind the device's bus path: `0000:00:02.0/vfio`.
+    if idstr.rpartition("/")[2] == "vfio":
+        return _vfio
+    return _FORMATS.get(idstr) or virtio.format_of(idstr)

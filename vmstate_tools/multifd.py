@@ -96,14 +96,10 @@ class Channel:
     def _packet(self, at: int, syncs: int) -> Packet:
         left = len(self.view) - at
         if left < _DEVICE.size:
-            raise StreamError(
-                "the channel ends in a packet", offset=len(self.view), expected="a whole packet"
-            )
+            raise StreamError("the channel ends in a packet", offset=len(self.view), expected="a whole packet")
         magic, version, flags = struct.unpack_from(">3I", self.view, at)
         if magic != MAGIC or version != 1:
-            raise StreamError(
-                f"packet magic {magic:x}, version {version}", offset=at, expected="11223344, version 1"
-            )
+            raise StreamError(f"packet magic {magic:x}, version {version}", offset=at, expected="11223344, version 1")
         if flags & DEVICE_STATE:
             *_, idstr, instance, size = _DEVICE.unpack_from(self.view, at)
             packet = Packet(at, _DEVICE.size, size, flags, 0, 0, 0, size, 0, b"", syncs, (idstr, instance))
@@ -111,9 +107,7 @@ class Channel:
             room = _PACKET_SIZE // self.page_size
             size = _HEADER.size + room * 8
             if left < size:
-                raise StreamError(
-                    "the channel ends in a packet", offset=len(self.view), expected=f"{size} bytes"
-                )
+                raise StreamError("the channel ends in a packet", offset=len(self.view), expected=f"{size} bytes")
             _, _, _, alloc, normal, follow, number, zero, name = _HEADER.unpack_from(self.view, at)
             if alloc > room or normal > room or zero > room - normal or flags & METHOD not in _METHODS:
                 raise StreamError(
@@ -148,16 +142,8 @@ class Channel:
         for p in self.packets:
             name = p.device[0] if p.device else p.ramblock
             text = name.split(b"\0")[0].decode("utf-8", "backslashreplace")
-            what = (
-                "device state"
-                if p.device
-                else "sync"
-                if p.flags & SYNC and not p.normal + p.zero
-                else "packet"
-            )
-            detail = (
-                text if p.device else f"{p.normal} full, {p.zero} zero x {text}" if p.normal + p.zero else ""
-            )
+            what = "device state" if p.device else "sync" if p.flags & SYNC and not p.normal + p.zero else "packet"
+            detail = text if p.device else f"{p.normal} full, {p.zero} zero x {text}" if p.normal + p.zero else ""
             out.append((p.offset, p.size, f"multifd {what}", detail))
             if p.data_size:
                 kind = "device state" if p.device else f"{_METHODS[p.flags & METHOD]} pages"

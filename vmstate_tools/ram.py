@@ -25,6 +25,7 @@ from vmstate_tools.ramblocks import PAGE_SIZES, Block, be64, put_be64, read_bloc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pandas as pd
 
     from vmstate_tools.multifd import Packet
 
@@ -75,18 +76,16 @@ def _sum(numbers: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
 
 
 class Ram:
-    """All RAM state of one stream: RAM blocks and page records, over every START, PART and END section of
-    `ram`.
+    """All RAM state of one stream: RAM blocks and page records, over all sections of `ram`.
 
     Parameters
     ----------
     view : the whole stream; it must stay open as long as this object is used (see `close`).
-    page_size : the target's page size in bytes; None where the stream does not say: it is then inferred from
-    the
-        first payload with pages, as the size under which its records make sense (`page_size_source` tells).
-    capabilities : names from `configuration/capabilities`; `mapped-ram` and `x-ignore-shared` change the
-    block list. postcopy : MIG_CMD_POSTCOPY_ADVISE came before: a block on huge pages has its page size in the
-    list. forget : called with (start, end) of ranges that were walked and are not needed for now.
+    page_size : the target's page size in bytes. Where None is given it is inferred from the first payload
+        with pages: the size under which its records make sense (`page_size_source` tells).
+    capabilities : names from `configuration/capabilities`; `mapped-ram` and `x-ignore-shared` count here.
+    postcopy : MIG_CMD_POSTCOPY_ADVISE came before: a block on huge pages has its page size in the list.
+    forget : called with (start, end) of ranges that were walked and are not needed now.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Ram:
             raise StreamError(f"page size {page_size}", expected="a power of two from 1024 to 65536")
         self._view = view
         self._size = len(view)
-        self._page_size = page_size
+        self._page = page_size or 0
         self.page_size_source: Literal["given", "mapped-ram header", "inferred", "assumed"] | None = (
             "given" if page_size else None
         )
@@ -126,7 +125,7 @@ class Ram:
     @property
     def page_size(self) -> int | None:
         """The target's page size in bytes; None as long as nothing told it."""
-        return self._page_size
+        return self._page or None
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -145,7 +144,7 @@ class Ram:
         while True:
             head = be64(self._view, self.parsed_to)
             kind = head & FLAGS & ~CONTINUE
-            if kind in KINDS:
+            if kind in KINDS and "mapped-ram" not in self._capabilities:
                 self._pages(head, kind)
             elif head & FLAGS == MEM_SIZE:
                 self._block_list(head)
@@ -169,13 +168,13 @@ class Ram:
     def _block_list(self, head: int) -> None:
         start = self.parsed_to
         blocks = read_block_list(
-            self._view, start, self._capabilities, postcopy=self._postcopy, page_size=self._page_size
+            self._view, start, self._capabilities, postcopy=self._postcopy, page_size=self.page_size
         )
         self._lists[start] = blocks
         self._add(start, head, NO_BLOCK, blocks[-1].end if blocks else start + 8)
         for block in blocks:
-            if block.mapped and self._page_size is None:
-                self._page_size, self.page_size_source = block.mapped[1], "mapped-ram header"
+            if block.mapped and not self._page:
+                self._page, self.page_size_source = block.mapped[1], "mapped-ram header"
             if block.raw_name in self._numbers:  # listed again: COLO sends the list with every checkpoint
                 self._blocks[self._numbers[block.raw_name]] = block
             else:
@@ -184,9 +183,7 @@ class Ram:
 
     def _add(self, file: int, head: int, block: int, end: int) -> None:
         if end > self._size:
-            raise StreamError(
-                "the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}"
-            )
+            raise StreamError("the stream ends inside a RAM record", offset=self._size, expected=f"bytes up to {end}")
         self._pending.append((file, head, 1, block))
         if len(self._pending) >= 65536:
             self._flush()
@@ -204,12 +201,11 @@ class Ram:
             self._pending.clear()
 
     def _pages(self, head: int, kind: int) -> None:
-        if self._page_size is None:
+        if not self._page:
             self._infer_page_size()
-        assert self._page_size is not None
-        if head & (self._page_size - 1) & ~FLAGS:
+        if head & (self._page - 1) & ~FLAGS:
             raise StreamError(
-                f"unknown RAM flags 0x{head & (self._page_size - 1):x}",
+                f"unknown RAM flags 0x{head & (self._page - 1):x}",
                 offset=self.parsed_to,
                 expected="a RAM page record",
             )
@@ -235,7 +231,6 @@ class Ram:
 
     def _single(self, head: int, kind: int, block: int) -> None:
         """One page record, with its block's name or of its own size."""
-        assert self._page_size is not None
         start = self.parsed_to
         if (head & ~FLAGS) >= self._blocks[block].used_length:
             raise self._beyond(start, head, block)
@@ -246,16 +241,15 @@ class Ram:
 
     def _body_size(self, body: int, kind: int) -> int:
         """Bytes that follow a page record's header and name."""
-        assert self._page_size is not None
         if kind == ZERO:
             return 1
         if kind == PAGE:
-            return self._page_size
+            return self._page
         if body + 4 > self._size:
             raise StreamError("the stream ends inside a RAM record", offset=self._size, expected="a length")
         if kind == XBZRLE:
             encoding, length = self._view[body], _be16(self._view, body + 1)[0]
-            if encoding != 1 or length > self._page_size:
+            if encoding != 1 or length > self._page:
                 raise StreamError(
                     f"XBZRLE encoding {encoding}, {length} bytes",
                     offset=body,
@@ -264,13 +258,9 @@ class Ram:
             return 3 + int(length)
         length = _be32(self._view, body)[0]
         # zlib's compressBound, which QEMU's loader holds the length against
-        limit = (
-            self._page_size + (self._page_size >> 12) + (self._page_size >> 14) + (self._page_size >> 25) + 13
-        )
+        limit = self._page + (self._page >> 12) + (self._page >> 14) + (self._page >> 25) + 13
         if not 0 < length <= limit:
-            raise StreamError(
-                f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes"
-            )
+            raise StreamError(f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes")
         return 4 + int(length)
 
     def _beyond(self, offset: int, head: int, block: int) -> StreamError:
@@ -281,19 +271,15 @@ class Ram:
         )
 
     def _regular(self, flags: int) -> bool:
-        """Whether there seem to be many records of one kind in a row: there is one where the 33rd would
-        stand.
-        """
-        assert self._page_size is not None
+        """Whether many records of one kind seem to follow: there is one where the 33rd would stand."""
         at = self.parsed_to + 32 * self._stride(flags)
-        return at + 8 <= self._size and _be64(self._view, at)[0] & (self._page_size - 1) == flags
+        return at + 8 <= self._size and _be64(self._view, at)[0] & (self._page - 1) == flags
 
     def _like(self, flags: int) -> int:
         """Take records from here on as long as their flags stay the same; how many there were.
 
         Looks only at the headers, which lie at a fixed distance, in windows that grow while they match.
         """
-        assert self._page_size is not None
         stride = self._stride(flags)
         taken, k, n, window = 0, 0, 0, 64
         while k == n:
@@ -302,7 +288,7 @@ class Ram:
             if not n:
                 break
             heads = np.ndarray((n,), ">u8", self._view, start, (stride,)).astype(np.uint64)
-            unlike = np.flatnonzero((heads & np.uint64(self._page_size - 1)) != flags)
+            unlike = np.flatnonzero((heads & np.uint64(self._page - 1)) != flags)
             k = int(unlike[0]) if len(unlike) else n
             if k:
                 self._take(start, heads[:k], np.full(k, stride))
@@ -312,9 +298,8 @@ class Ram:
 
     def _mixed(self) -> None:
         """Walk full and zero pages in any order, record by record, for a while."""
-        assert self._page_size is not None
-        size = {ZERO | CONTINUE: 9, PAGE | CONTINUE: 8 + self._page_size}
-        view, mask, at = self._view, self._page_size - 1, self.parsed_to
+        size = {ZERO | CONTINUE: 9, PAGE | CONTINUE: 8 + self._page}
+        view, mask, at = self._view, self._page - 1, self.parsed_to
         heads = array("Q")
         add = heads.append
         try:
@@ -331,11 +316,10 @@ class Ram:
         words = np.frombuffer(heads, np.uint64)
         if at > self._size:
             words = words[:-1]
-        self._take(self.parsed_to, words, np.where(words & np.uint64(PAGE), 8 + self._page_size, 9))
+        self._take(self.parsed_to, words, np.where(words & np.uint64(PAGE), 8 + self._page, 9))
 
     def _take(self, start: int, heads: np.ndarray, sizes: np.ndarray) -> None:
         """Add consecutive records of the current block as runs."""
-        assert self._page_size is not None
         wrong = np.flatnonzero(heads >= self._blocks[self._current].used_length)
         if len(wrong):
             bad = int(wrong[0])
@@ -343,7 +327,7 @@ class Ram:
                 self._take(start, heads[:bad], sizes[:bad])
             raise self._beyond(self.parsed_to, int(heads[bad]), self._current)
         ends = start + np.cumsum(sizes)
-        first = np.flatnonzero(np.diff(heads) != self._page_size) + 1
+        first = np.flatnonzero(np.diff(heads) != self._page) + 1
         first = np.concatenate(([0], first))
         rows = np.empty(len(first), RUN)
         rows["file"] = (ends - sizes)[first]
@@ -363,9 +347,8 @@ class Ram:
         """If the first of `rows` goes on with the run before it, make them one."""
         last, first = self._chunks[-1][-1], rows[0]
         count = int(last["count"])
-        assert self._page_size is not None
         if (
-            int(last["head"]) + count * self._page_size == int(first["head"])
+            int(last["head"]) + count * self._page == int(first["head"])
             and last["block"] == first["block"]
             and int(last["file"]) + count * self._stride(int(last["head"])) == int(first["file"])
             and count + int(first["count"]) < 1 << 32
@@ -378,26 +361,22 @@ class Ram:
 
     def _stride(self, head: int) -> int:
         """Bytes from one record of a run to the next."""
-        assert self._page_size is not None
-        return 9 if head & ZERO else 8 + self._page_size
+        return 9 if head & ZERO else 8 + self._page
 
     # -- the page size, where nothing tells it ---------------------------------------------------------------
 
     def _infer_page_size(self) -> None:
         """Try every page size on the records from here on; take the one that fits them best."""
         fits = {size: step for size in PAGE_SIZES if (step := self._try(size)) is not None}
-        steps = set(fits.values())
-        exact = [size for size in fits if size in steps]
-        if exact:
-            # Pages are sent in order: the distance from one to the next is the page size, mostly.
-            self._page_size, self.page_size_source = min(exact), "inferred"
+        # Pages are sent in order: the distance from one to the next is the page size, mostly.
+        exact = [size for size, step in fits.items() if size == step] or list(fits)
+        if len(exact) == 1:
+            self._page, self.page_size_source = exact[0], "inferred"
         else:
-            self._page_size, self.page_size_source = 4096, "inferred" if list(fits) == [4096] else "assumed"
+            self._page, self.page_size_source = 4096, "assumed"
 
     def _try(self, page_size: int) -> int | None:
-        """Smallest distance between consecutive pages if the records read well as pages of this size, else
-        None.
-        """
+        """The least distance from page to page, if the records read well as pages of this size; else None."""
         at, block, before, step = self.parsed_to, self._current, None, 1 << 63
         for _ in range(4096):
             if at + 8 > self._size:
@@ -445,6 +424,11 @@ class Ram:
         return self._table
 
     @property
+    def block_list(self) -> list[Block]:
+        """The RAMBlocks in the stream's order."""
+        return list(self._blocks)
+
+    @property
     def blocks(self) -> pd.DataFrame:
         """One row per RAMBlock, in the stream's order.
 
@@ -459,7 +443,7 @@ class Ram:
             {
                 "block": pd.array([b.name for b in listed], "str"),
                 "used_length": pd.array([b.used_length for b in listed], "UInt64"),
-                "page_size": pd.array([self._page_size] * len(listed), "Int64"),
+                "page_size": pd.array([self.page_size] * len(listed), "Int64"),
                 "host_page_size": pd.array([b.page_size for b in listed], "Int64"),
                 "gpa": pd.array([b.gpa for b in listed], "UInt64"),
                 "bitmap_offset": pd.array([b.bitmap_offset for b in listed], "Int64"),
@@ -477,6 +461,10 @@ class Ram:
         """
         import pandas as pd
 
+        return pd.DataFrame(self.page_counts()).astype({"block": "str"})
+
+    def page_counts(self) -> dict[str, Any]:
+        """The columns of `pages`, for where a frame is not needed."""
         n = len(self._blocks)
         runs = self._runs
         numbers = runs["block"]
@@ -484,21 +472,21 @@ class Ram:
         zero = runs["head"] & np.uint64(ZERO) != 0
         sizes = np.where(
             runs["count"] > 1,
-            runs["count"] * np.where(zero, 9, 8 + (self._page_size or 0)),
+            runs["count"] * np.where(zero, 9, 8 + self._page),
             ends - runs["file"],
         )
         own = numbers != NO_BLOCK
-        table: dict[str, Any] = {"block": pd.array([b.name for b in self._blocks], "str")}
+        table: dict[str, Any] = {"block": [b.name for b in self._blocks]}
         for kind, name in KINDS.items():
             which = own & (runs["head"] & np.uint64(kind) != 0)
             table[name] = _sum(numbers[which], runs["count"][which], n)
         bytes_ = _sum(numbers[own], sizes[own], n)
         for number, block in enumerate(self._blocks):
             memory = self._memory_of(number) if block.pages_offset is not None else None
-            if isinstance(memory, MappedMemory) and self._page_size:
+            if isinstance(memory, MappedMemory) and self._page:
                 table["normal"][number] = memory.present
-                table["zero"][number] = block.used_length // self._page_size - memory.present
-                bytes_[number] = memory.present * self._page_size
+                table["zero"][number] = block.used_length // self._page - memory.present
+                bytes_[number] = memory.present * self._page
         table["multifd_zero"], table["multifd_normal"] = np.zeros((2, n), np.int64)
         for channel in range(len(self._channels)):
             rows = self._channel_runs(channel)
@@ -509,17 +497,16 @@ class Ram:
                 if packet.normal + packet.zero:
                     bytes_[self._packet_block(packet)] += packet.size + packet.data_size
         table["bytes"] = bytes_
-        return pd.DataFrame(table)
+        return table
 
     def _between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The runs of the payload [start, end), and where each ends."""
         first, last = np.searchsorted(self._runs["file"], (start, end))
         runs = self._runs[first:last]
-        return runs, np.append(runs["file"][1:], min(end, self.parsed_to))
+        return runs, np.append(runs["file"], min(end, self.parsed_to))[1:]
 
     def records(self, start: int, end: int) -> list[tuple[int, int, str, str]]:
-        """What the payload [start, end) consists of: (offset, size, what, detail), in order, no gap, no
-        overlap.
+        """What the payload [start, end) consists of: (offset, size, what, detail), no gap, no overlap.
 
         Pages of one kind and block in a row are one entry, `detail` being their number and the block.
         """
@@ -589,17 +576,14 @@ class Ram:
         yield b"".join(parts)
 
     def _build_run(self, file: int, head: int, count: int) -> Iterator[memoryview]:
-        assert self._page_size is not None
         stride = self._stride(head)
         most = max(1, (4 << 20) // stride)
         for done in range(0, count, most):
             n = min(most, count - done)
             out = np.empty((n, stride), np.uint8)
-            words = np.uint64(head) + np.uint64(self._page_size) * np.arange(done, done + n, dtype=np.uint64)
+            words = np.uint64(head) + np.uint64(self._page) * np.arange(done, done + n, dtype=np.uint64)
             out[:, :8] = words.astype(">u8").view(np.uint8).reshape(n, 8)
-            out[:, 8:] = np.ndarray(
-                (n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1)
-            )
+            out[:, 8:] = np.ndarray((n, stride - 8), np.uint8, self._view, file + done * stride + 8, (stride, 1))
             yield out.reshape(-1).data
 
     def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
@@ -613,9 +597,9 @@ class Ram:
 
     def add_channel(self, view: memoryview) -> Channel:
         """Join the pages of a multifd connection; parse the main stream's RAM before reading memory."""
-        channel = Channel(view, page_size=self._page_size)
-        if self._page_size is None:
-            self._page_size, self.page_size_source = channel.page_size, "inferred"
+        channel = Channel(view, page_size=self.page_size)
+        if not self._page:
+            self._page, self.page_size_source = channel.page_size, "inferred"
         self._channels.append(channel)
         self._memory.clear()
         return channel
@@ -634,10 +618,8 @@ class Ram:
         """A channel's pages as runs (`file` counts in its full pages)."""
         channel = self._channels[number]
         size = channel.page_size
-        if size != self._page_size:
-            raise StreamError(
-                f"a channel of pages of {size} bytes", offset=0, expected=f"{self._page_size} bytes"
-            )
+        if size != self._page:
+            raise StreamError(f"a channel of pages of {size} bytes", offset=0, expected=f"{self._page} bytes")
         parts = []
         for index, packet in enumerate(channel.packets):
             offsets = channel.offsets(packet)
@@ -653,9 +635,7 @@ class Ram:
                 )
             rows = np.empty(len(offsets), CHANNEL_RUN)
             full = np.arange(len(offsets)) < packet.normal
-            rows["file"] = (
-                int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
-            )
+            rows["file"] = int(channel.starts[index]) + np.minimum(np.arange(len(offsets)), packet.normal) * size
             rows["head"] = offsets | np.where(full, PAGE, ZERO).astype(np.uint64)
             rows["block"] = block
             rows["sync"] = packet.sync
@@ -679,10 +659,8 @@ class Ram:
         if not 0 <= offset <= offset + size <= length:
             raise ValueError(f"bytes {offset} to {offset + size} of a RAM block of {length}")
         out = bytearray(size)
-        page = self._page_size or 1
-        for at, data in self._memory_of(number).pieces(
-            offset // page * page, -(-(offset + size) // page) * page
-        ):
+        page = self._page or 1
+        for at, data in self._memory_of(number).pieces(offset // page * page, -(-(offset + size) // page) * page):
             begin, end = max(at, offset), min(at + len(data), offset + size)
             out[begin - offset : end - offset] = data[begin - at : end - at]
         return bytes(out)
@@ -697,7 +675,8 @@ class Ram:
     ) -> int:
         """Write one RAMBlock's content, with holes where it is zero; the number of bytes that are not holes.
 
-        `out` is a path (which must not exist unless `overwrite`) or an empty seekable binary file.
+        `out` is a path (which must not exist unless `overwrite`) or an empty file opened for writing in
+        binary.
         """
         from tqdm.auto import tqdm
 
@@ -706,14 +685,17 @@ class Ram:
         written = 0
         with contextlib.ExitStack() as stack:
             if isinstance(out, (str, os.PathLike)):
-                out = stack.enter_context(Path(out).open("wb" if overwrite else "xb", buffering=0))
+                out = stack.enter_context(Path(out).open("wb" if overwrite else "xb"))
             bar = stack.enter_context(
                 tqdm(total=length, unit="B", unit_scale=True, desc=printable(block), disable=not progress)
             )
-            out.truncate(length)
+            try:
+                out.truncate(length)
+            except (OSError, OverflowError) as error:
+                raise StreamError(f"RAM block {block!r} of {length} bytes: {error}") from None
             for at, data in self._memory_of(number).pieces(0, length):
                 out.seek(at)
-                out.write(data)
+                out.write(data[: length - at])
                 written += len(data)
                 bar.update(len(data))
         return written
@@ -728,7 +710,7 @@ class Ram:
         return self._memory[number]
 
     def _make_memory(self, number: int) -> GuestMemory:
-        block, size = self._blocks[number], self._page_size or 1
+        block, size = self._blocks[number], self._page or 1
         if block.bitmap_offset is not None and block.pages_offset is not None:
             n = block.used_length // size
             return MappedMemory(self._view, block.bitmap_offset, block.pages_offset, n, size)

@@ -6,13 +6,13 @@ import contextlib
 import functools
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from vmstate_tools import handwritten, wire
+from vmstate_tools import handwritten, layouts, wire
 from vmstate_tools.bounds import end_of_opaque, is_header
-from vmstate_tools.description import Description, StreamDescription, find_vmdesc, read_vmdesc, size_of
+from vmstate_tools.description import Description, StreamDescription, built_in, find_vmdesc, read_vmdesc, size_of
 from vmstate_tools.errors import StreamError
 from vmstate_tools.nullarrays import with_holes
 from vmstate_tools.ram import Ram
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vmstate_tools.decode import Layout
+    from vmstate_tools.multifd import Channel
 
 
 @dataclass(eq=False, slots=True)
@@ -84,17 +85,27 @@ class Stream:
     Parameters
     ----------
     source : where the bytes come from.
+    channels : the further connections of a multifd migration; their pages join `ram`.
     description : a stream's or vmdesc's description to use for sections this one does not describe.
     partial : keep what came before an error; the error is then in `error`.
     """
 
-    def __init__(self, source: Source, *, description: StreamDescription | None = None, partial: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        channels: Sequence[Source] = (),
+        description: StreamDescription | None = None,
+        partial: bool = False,
+    ) -> None:
         self.source = source
+        self._channel_sources = channels
         self.name = source.name
         self._view = source.view
         self._borrowed = description
         self._partial = partial
         self._error: StreamError | None = None
+        self.channels: list[Channel] = []  # filled by the walk
         with self._located():
             self.header = self._read_header()
 
@@ -163,6 +174,12 @@ class Stream:
                 raise
             self._error = err
         end = max((r.offset + r.size for r in records), default=0)
+        for channel in self._channel_sources:
+            try:
+                self.channels.append(walk.ram.add_channel(channel.view))
+            except StreamError as err:
+                err.file = channel.name
+                raise
         if end < len(self._view):
             records.append(_Gap(end, len(self._view) - end, "not read" if self._error else "behind the stream"))
         self._walked = walk
@@ -377,8 +394,12 @@ class Stream:
     # -- housekeeping -------------------------------------------------------------------------------------------
 
     def close(self) -> None:
+        if "_records" in self.__dict__:
+            self._walked.close()
         self._view = memoryview(b"")
-        self.source.close()
+        self.channels.clear()
+        for source in (self.source, *self._channel_sources):
+            source.close()
 
     def __enter__(self) -> Stream:
         return self
@@ -426,6 +447,12 @@ class _Walk:
         vmdesc = stream.vmdesc
         self.devices = vmdesc.by_section() if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
+
+    def close(self) -> None:
+        """Let go of the view."""
+        self.view = memoryview(b"")
+        if "ram" in self.__dict__:
+            self.ram.close()
 
     @functools.cached_property
     def ram(self) -> Ram:
@@ -596,6 +623,18 @@ class _Walk:
                 section.description = None
         if section.description is not None:
             return start + size_of(section.description.vmsd)
+        if section.part == "full":
+            found = layouts.resolve(
+                section.idstr,
+                section.version_id,
+                self.view,
+                start,
+                plausible_end=lambda end: self.fits(section, end),
+                instance_id=section.instance_id,
+            )
+            if found is not None:
+                section.how, section.description = "built-in", built_in(found)
+                return start + size_of(section.description.vmsd)
         section.how = "opaque"
         end, section.bounded_by = end_of_opaque(
             self.view, start, section.section_id, footers=self.footers, seen=self.open
@@ -622,33 +661,52 @@ class _Walk:
         return True
 
 
+Where = str | os.PathLike[str] | bytes | BinaryIO
+
+
 def open_stream(
-    where: str | os.PathLike[str] | bytes | BinaryIO,
+    where: Where | Sequence[Where],
     *,
     description: Stream | StreamDescription | str | os.PathLike[str] | None = None,
     partial: bool = False,
     snapshot: str | None = None,
+    max_size: int | None = None,
 ) -> Stream:
     """Open a migration stream.
 
     Parameters
     ----------
     where : a path, a URL, `-` for standard input, bytes, or a binary file; compressed or in a container
-        (libvirt save image, qcow2 with internal snapshots) as it comes.
+        (libvirt save image, qcow2 with internal snapshots) as it comes. A list of these is one migration
+        captured connection by connection: its main stream and its multifd channels, in any order.
     description : another stream, or its path, whose vmdesc describes sections this stream does not describe.
     partial : keep what came before an error instead of raising it; `Stream.error` has it.
     snapshot : which internal snapshot of a qcow2 image, by name or id.
+    max_size : most bytes to unpack from a compressed file.
 
-    Raises StreamError, or OSError where the file cannot be read.
+    Raises StreamError, or OSError where a file cannot be read.
     """
     if isinstance(description, (str, os.PathLike)):
         with open_stream(description) as other:
             description = other.vmdesc
     elif isinstance(description, Stream):
         description = description.vmdesc
-    source = open_source(where, snapshot=snapshot, partial=partial)
-    try:
-        return Stream(source, description=description, partial=partial)
-    except BaseException:
-        source.close()
-        raise
+    parts: Sequence[Any] = where if isinstance(where, (list, tuple)) else (where,)
+    with contextlib.ExitStack() as stack:
+        sources = [
+            stack.enter_context(
+                open_source(each, snapshot=snapshot, partial=partial, max_size=max_size, channel=len(parts) > 1)
+            )
+            for each in parts
+        ]
+        main = [source for source in sources if not source.is_channel]
+        if len(main) != 1:
+            raise StreamError(
+                f"{len(main)} of these {len(sources)} connections are main streams",
+                file=", ".join(source.name for source in main or sources),
+                expected="one main stream and its multifd channels",
+            )
+        channels = [source for source in sources if source.is_channel]
+        stream = Stream(main[0], channels=channels, description=description, partial=partial)
+        stack.pop_all()
+    return stream

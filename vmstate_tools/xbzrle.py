@@ -23,9 +23,7 @@ def apply(delta: bytes, page: bytearray, *, offset: int | None = None) -> None:
         keep, at = _run(delta, at, offset)
         replace, at = _run(delta, at, offset)
         if not replace or (position and not keep):
-            raise StreamError(
-                "an empty run in an XBZRLE page", offset=offset, expected="runs of at least one byte"
-            )
+            raise StreamError("an empty run in an XBZRLE page", offset=offset, expected="runs of at least one byte")
         position += keep
         if position + replace > len(page) or at + replace > len(delta):
             raise StreamError(

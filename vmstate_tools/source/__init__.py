@@ -36,6 +36,7 @@ class Source:
     base : `start` where `view` is the file itself, byte for byte; else 0.
     size : bytes of the stream, `len(view) - start`.
     meta : what the containers told (libvirt's header and XML, the qcow2 snapshot's name and date).
+    is_channel : a further connection of a multifd migration, not a stream of its own.
     damage : what ended the stream early, if it was opened with `partial` and something did.
     """
 
@@ -47,6 +48,7 @@ class Source:
         self.size = 0
         self.meta: dict[str, Any] = {}
         self.damage = content.damage
+        self.is_channel = False
         self._content = content
 
     @property
@@ -61,7 +63,7 @@ class Source:
         """Let go of the bytes; arrays made over `view` keep what they need alive."""
         self._content.close()
 
-    def _unwrap(self, snapshot: str | None, max_size: int | None, partial: bool) -> None:
+    def _unwrap(self, snapshot: str | None, max_size: int | None, partial: bool, channel: bool) -> None:
         """Open container after container, until the stream is found."""
         name = self.name
         containers: list[str] = []
@@ -73,17 +75,23 @@ class Source:
                 kind, self.start = identify(self.view, name, self.start)
             except StreamError as error:
                 raise self.damage or error from None
-            if kind == "stream":
+            if kind == "stream" or (kind == "channel" and channel):
+                self.is_channel = kind == "channel"
                 break
+            if kind == "channel":
+                raise StreamError(
+                    "a further channel of a multifd migration",
+                    offset=self.start,
+                    expected="its main stream, given together with it",
+                    file=name,
+                )
             if len(containers) == MAX_DEPTH:
                 raise StreamError(f"{kind} in {' in '.join(containers[::-1])}: nested too deep", file=name)
             containers.append(kind)
             if kind == "libvirt":
                 self.start, self.meta[kind] = libvirt.read_header(self.view, self.start, name)
                 if not self.meta[kind]["finished"]:
-                    self.damage = StreamError(
-                        "libvirt did not finish this image (LibvirtQemudPart)", file=name
-                    )
+                    self.damage = StreamError("libvirt did not finish this image (LibvirtQemudPart)", file=name)
                 continue
             rest = self.view[self.start :]
             if kind == "qcow2":
@@ -122,6 +130,7 @@ def open_source(
     snapshot: str | None = None,
     max_size: int | None = None,
     partial: bool = False,
+    channel: bool = False,
 ) -> Source:
     """Find the migration stream in whatever holds it.
 
@@ -130,6 +139,7 @@ def open_source(
     where : a path, `-` for standard input, a URL, bytes, or an open binary file (read from where it stands).
     snapshot : which snapshot of a qcow2 image, by name or id; needed where several hold a VM's state.
     max_size : most bytes to unpack; naming it also lifts the limit on the ratio (`content.MAX_RATIO`).
+    channel : accept a further connection of a multifd migration, too.
     partial : open what there is of a file cut short or damaged; `damage` tells.
 
     Raises
@@ -140,7 +150,7 @@ def open_source(
     name, content = _outermost(where, max_size)
     source = Source(name, content)
     try:
-        source._unwrap(snapshot, max_size, partial)
+        source._unwrap(snapshot, max_size, partial, channel)
     except BaseException:
         source.close()
         raise

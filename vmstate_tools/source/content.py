@@ -30,11 +30,12 @@ Streams that carry zero pages in full (`zero-page-detection=none`) pack best: 8 
 With nothing else in 128 MiB that gave 479 (gzip), 1663 (zstd), 1668 (xz) and 7271 (bzip2).
 """
 
-MAX_ZEROS = 64 << 20
-"""Zero bytes in a row past which content is refused as a bomb. No record of a plain stream is as long.
+MAX_REPEAT = 64 << 20
+"""Bytes of one 64 KiB block over and over past which content is refused as a bomb.
 
-Only mapped-ram leaves holes as large as guest memory. A stream that announces it is exempt from both limits,
-a qcow2 image from this one, and everything when the caller names `max_size`.
+A plain stream has a record at least with each page, so its blocks differ. Only mapped-ram leaves holes as
+large as guest memory. A stream that announces it is exempt from both limits, a qcow2 image from this one, and
+everything when the caller names `max_size`.
 """
 
 DISK_SHARE = 0.5
@@ -79,9 +80,7 @@ class Content:
             pass
 
 
-def collect(
-    pieces: Iterator[tuple[int, bytes]], name: str, max_size: int | None, total: int | None = None
-) -> Content:
+def collect(pieces: Iterator[tuple[int, bytes]], name: str, max_size: int | None, total: int | None = None) -> Content:
     """Gather unpacked pieces into one `Content`, watching that they are a stream and no bomb.
 
     `pieces` yields (packed bytes read so far, next unpacked bytes); `total` is how many there are packed.
@@ -129,7 +128,7 @@ class _Gate:
         self.kind: str | None = None
         self.looked = 0
         self.ratio = max_size is None
-        self.zeros = max_size is None
+        self.repeat = max_size is None
 
     def check(self, packed: int, sink: _Sink) -> None:
         if sink.size > self.limit:
@@ -140,8 +139,8 @@ class _Gate:
             return
         if self.ratio and sink.size > MAX_RATIO * packed:
             raise self._refusal(f"{packed} bytes unpack to {sink.size} and more")
-        if self.zeros and sink.zeros > MAX_ZEROS:
-            raise self._refusal(f"unpacks to {sink.zeros} zero bytes in a row, and more")
+        if self.repeat and sink.repeat > MAX_REPEAT:
+            raise self._refusal(f"unpacks to {sink.repeat} and more bytes of the same")
 
     def _look(self, head: memoryview) -> None:
         self.looked = len(head)
@@ -160,7 +159,7 @@ class _Gate:
             else b"\x0amapped-ram" in bytes(head[at : at + _CONFIGURATION])
         )
         self.ratio = self.ratio and not mapped_ram
-        self.zeros = self.zeros and not mapped_ram and kind != "qcow2"
+        self.repeat = self.repeat and not mapped_ram and kind != "qcow2"
 
     def _refusal(self, what: str, expected: str = "less, or max_size=") -> StreamError:
         return StreamError(what, expected=expected, file=self.name)
@@ -171,7 +170,8 @@ class _Sink:
 
     def __init__(self) -> None:
         self.size = 0
-        self.zeros = 0  # bytes of the zero blocks at the end so far; counted once there is a file
+        self.repeat = 0  # bytes at the end so far that repeat one block; counted once there is a file
+        self._last: bytes | bytearray = b""
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
         self._room = 0
@@ -201,9 +201,7 @@ class _Sink:
 
     def _spill(self) -> None:
         # /tmp is often memory; /var/tmp is where large temporary files belong.
-        folder = os.environ.get("TMPDIR") or (
-            "/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir()
-        )
+        folder = os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir())
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._room = int(shutil.disk_usage(folder).free * DISK_SHARE)
         self._write(self._memory)
@@ -212,14 +210,15 @@ class _Sink:
     def _write(self, data: bytes | bytearray) -> None:
         assert self._file is not None
         for at in range(0, len(data), _BLOCK):
-            size = min(_BLOCK, len(data) - at)
-            if data.startswith(_ZEROS if size == _BLOCK else _ZEROS[:size], at):
-                self.zeros += size
-                self._file.seek(size, os.SEEK_CUR)
+            block = data[at : at + _BLOCK]
+            if block == self._last[: len(block)]:
+                self.repeat += len(block)
+            else:
+                self.repeat = len(block)
+                self._last = block
+            if block == _ZEROS[: len(block)]:
+                self._file.seek(len(block), os.SEEK_CUR)
                 continue
-            self.zeros = 0
-            self._room -= self._file.write(data[at : at + size])
+            self._room -= self._file.write(block)
             if self._room < 0:
-                raise StreamError(
-                    "unpacks to more than the disk can spare", expected="room for temporary files"
-                )
+                raise StreamError("unpacks to more than the disk can spare", expected="room for temporary files")

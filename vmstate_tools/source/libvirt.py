@@ -1,6 +1,7 @@
 """libvirt's save images (`virsh save`, managed save): a header and XML in front of the stream.
 
-`virsh dump` writes the stream alone, perhaps compressed. The facts are of libvirt's `src/qemu/qemu_saveimage.h` (`virQEMUSaveHeader`) and `qemu_saveimage_format.h`.
+`virsh dump` writes the stream alone, perhaps compressed. The facts are of libvirt's
+`src/qemu/qemu_saveimage.h` (`virQEMUSaveHeader`) and `qemu_saveimage_format.h` (`virQEMUSaveFormat`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def read_header(view: memoryview, start: int, file: str) -> tuple[int, dict[str,
     """Where the stream (perhaps compressed) begins behind the header at `start`, and what the header says.
 
     The dict holds `version`, `was_running`, `format`, `byteorder` (of the host that wrote it), `finished`,
-    `xml` and `cookie` (None where there is none; with libvirt before 3.7 there never is).
+    `xml` and `cookie` (None where there is none).
 
     Raises
     ------

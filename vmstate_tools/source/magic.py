@@ -20,7 +20,8 @@ CONTAINERS = {
     b"\x89LZO\x00\r\n\x1a\n": "lzop",
     b"LibvirtQemudSave": "libvirt",
     b"LibvirtQemudPart": "libvirt",
-    b"QFI\xfb": "qcow2",
+    b"QFI\xfb\x00\x00\x00\x02": "qcow2",
+    b"QFI\xfb\x00\x00\x00\x03": "qcow2",
 }
 
 # zstd and lz4 share the magic of frames that hold nothing to unpack: 0x184d2a50 to 0x184d2a5f, little endian.
@@ -32,6 +33,7 @@ _LATER = re.compile(rb"QEVM\x00\x00\x00[\x02\x03][\x00\x01\x04\x07\x08]")
 _EVIDENCE = 9
 
 _OTHERS = {
+    b"QFI\xfb": "a qcow image of an unknown version",
     b"\x7fELF": "an ELF file, perhaps from dump-guest-memory",
     b"KDUMP   ": "a kdump file, perhaps from dump-guest-memory",
     b"makedumpfile": "a flattened kdump file",
@@ -42,13 +44,13 @@ _OTHERS = {
     b"Rar!": "a rar archive",
     b"KDMV": "a VMDK image",
     b"vhdxfile": "a VHDX image",
-    b"\x11\x22\x33\x44": "a further channel of a multifd migration",
 }
-_LONGEST = max(map(len, CONTAINERS))
+CHANNEL = b"\x11\x22\x33\x44\x00\x00\x00\x01"  # MULTIFD_MAGIC and MULTIFD_VERSION: migration/multifd.c
+_LONGEST = max(len(CHANNEL), *map(len, CONTAINERS))
 
 
 def identify(view: memoryview, file: str, start: int = 0) -> tuple[str, int]:
-    """What `view[start:]` holds: ("stream" or a container's name, its offset in view).
+    """What `view[start:]` holds: ("stream", "channel" or a container's name, its offset in view).
 
     A stream may stand behind a lead-in of zero or foreign bytes; containers must come first. A few bytes
     that may be the start of a cut magic count as a stream.
@@ -78,6 +80,8 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
     first = bytes(view[start : start + _LONGEST])
     if first.startswith(STREAM):
         return "stream", start
+    if first.startswith(CHANNEL):
+        return "channel", start
     for magic, kind in CONTAINERS.items():
         if first.startswith(magic):
             return kind, start
@@ -91,7 +95,9 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
 
 def _skippable(view: memoryview, start: int) -> str | None:
     """The format of the first frame behind skippable ones."""
-    while found := _SKIPPABLE.match(view, start):
+    for _ in range(64):  # pzstd writes one in front of each frame
+        if not (found := _SKIPPABLE.match(view, start)):
+            return None
         start = found.end() + int.from_bytes(found[1], "little")
         for magic in (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"):
             if view[start : start + 4] == magic:

@@ -1,11 +1,12 @@
 """Internal snapshots of qcow2 images (`savevm`): the stream lies in clusters past the guest's disk.
 
-The layouts are dissect.hypervisor's; only the walk over the clusters is done here, since its disk stream
-stops at the disk's end and misreads extended L2 entries.
+Read here and not by a library for disk images: those stop at the disk's end, and believe the tables' sizes.
+The facts are of QEMU's `docs/interop/qcow2.txt`.
 """
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,20 @@ from vmstate_tools.errors import StreamError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# magic, version, backing file (offset, length), cluster_bits, size, crypt_method, l1_size, l1_table_offset,
+# refcount table (offset, clusters), nb_snapshots, snapshots_offset; since version 3: incompatible_features
+_HEADER = struct.Struct(">4sIQIIQIIQQIIQQ")
+_DATA_FILE, _EXTENDED_L2 = 1 << 2, 1 << 4  # incompatible_features
+
+# l1_table_offset, l1_size, length of id, of name, date (s, ns), vm_clock (ns), vm_state_size, length of extra
+_ENTRY = struct.Struct(">QIHHIIQII")
+_EXTRA = struct.Struct(">QQQ")  # vm_state_size_large, disk_size, icount
+_NO_ICOUNT = 2**64 - 1
+
+_OFFSET = 0x00FFFFFFFFFFFE00  # in an L1 or L2 entry
+_COMPRESSED, _ZERO = 1 << 62, 1  # in an L2 entry
+
+_CLUSTER_BITS = range(9, 22)
 _MAX_SNAPSHOTS = 65536  # QEMU block/qcow2.h: QCOW_MAX_SNAPSHOTS
 _SUBCLUSTERS = 32
 _PIECE = 1 << 20
@@ -53,62 +68,54 @@ def pick(view: memoryview, wanted: str | None, file: str) -> Snapshot:
     if wanted is not None:
         found = [s for s in snapshots if s.name == wanted] or [s for s in snapshots if s.id == wanted]
     if len(found) != 1:
-        held = ", ".join(f"{s.name!r} (id {s.id})" for s in snapshots)
+        held = ", ".join(f"{s.name[:40]!r} (id {s.id[:40]})" for s in snapshots[:8])
+        held += f" and {len(snapshots) - 8} more" * (len(snapshots) > 8)
         asked = "a choice of snapshot is needed" if wanted is None else f"no one snapshot {wanted!r}"
         raise StreamError(f"{asked}: the qcow2 image holds {held}", expected="snapshot=name or id", file=file)
     return found[0]
 
 
 def _snapshots(view: memoryview, file: str) -> Iterator[Snapshot]:
-    from dissect.hypervisor.disk.c_qcow2 import c_qcow2
-
     def bad(what: str, offset: int) -> StreamError:
         return StreamError(f"the qcow2 image is damaged: {what}", offset=offset, file=file)
 
-    def struct(kind: Any, offset: int, size: int = 0) -> Any:
-        data = bytes(view[offset : offset + (size or len(kind))])
-        if len(data) < size or (not size and len(data) < len(kind)):
-            raise bad(f"{kind.__name__} outside the file", offset)
-        return kind(data.ljust(len(kind), b"\x00"))
-
-    # Version 2 headers end after snapshots_offset: what follows are other things.
-    head = struct(c_qcow2.QCowHeader, 0, 72)
-    features = 0
-    if head.version >= 3:
-        features = struct(c_qcow2.QCowHeader, 0).incompatible_features
-    if head.version not in (2, 3):
-        raise bad(f"version {head.version}", 4)
-    if not c_qcow2.MIN_CLUSTER_BITS <= head.cluster_bits <= c_qcow2.MAX_CLUSTER_BITS:
-        raise bad(f"clusters of 2^{head.cluster_bits} bytes", 20)
-    if head.nb_snapshots > _MAX_SNAPSHOTS:
-        raise bad(f"{head.nb_snapshots} snapshots", 60)
-    if head.crypt_method:
+    if len(view) < _HEADER.size:
+        raise bad("it ends within its header", len(view))
+    _, version, _, _, bits, size, crypt, _, _, _, _, count, at, features = _HEADER.unpack_from(view)
+    if version < 3:
+        features = 0
+    if bits not in _CLUSTER_BITS:
+        raise bad(f"clusters of 2^{bits} bytes", 20)
+    if count > _MAX_SNAPSHOTS:
+        raise bad(f"{count} snapshots", 60)
+    if crypt:
         raise StreamError("the qcow2 image is encrypted", offset=32, file=file)
-    if features & c_qcow2.QCOW2_INCOMPAT_DATA_FILE:
+    if features & _DATA_FILE:
         raise StreamError("the qcow2 image keeps its data in another file", offset=72, file=file)
-    at = head.snapshots_offset
-    for _ in range(head.nb_snapshots):
-        entry = struct(c_qcow2.QCowSnapshotHeader, at)
-        at += len(c_qcow2.QCowSnapshotHeader)
-        names = at + entry.extra_data_size
-        stop = names + entry.id_str_size + entry.name_size
+    for _ in range(count):
+        extra_at = at + _ENTRY.size
+        if extra_at > len(view):
+            raise bad("a snapshot outside the file", at)
+        l1_offset, l1_size, id_size, name_size, date, _, clock, state, extra = _ENTRY.unpack_from(view, at)
+        id_at = extra_at + extra
+        name_at = id_at + id_size
+        stop = name_at + name_size
         if stop > len(view):
-            raise bad("a snapshot table entry outside the file", at)
-        extra = c_qcow2.QCowSnapshotExtraData(bytes(view[at : min(names, at + 24)]).ljust(24, b"\x00"))
-        known = entry.extra_data_size
-        text = bytes(view[names:stop])
+            raise bad("a snapshot outside the file", at)
+        # Older images have less of the extra data, or none.
+        large, disk, icount = _EXTRA.unpack(bytes(view[extra_at:id_at][: _EXTRA.size]).ljust(_EXTRA.size, b"\x00"))
         yield Snapshot(
-            id=text[: entry.id_str_size].decode("utf-8", "replace"),
-            name=text[entry.id_str_size :].decode("utf-8", "replace"),
-            date=datetime.fromtimestamp(entry.date_sec, UTC).isoformat(),
-            vm_clock_nsec=entry.vm_clock_nsec,
-            icount=extra.icount if known >= 24 and extra.icount != 2**64 - 1 else None,
-            size=extra.vm_state_size_large if known >= 8 else entry.vm_state_size,
-            disk_size=extra.disk_size if known >= 16 else head.size,
-            l1_offset=entry.l1_table_offset,
-            l1_size=entry.l1_size,
-            cluster_bits=head.cluster_bits,
-            extended=bool(features & c_qcow2.QCOW2_INCOMPAT_EXTL2),
+            id=bytes(view[id_at:name_at]).decode("utf-8", "replace"),
+            name=bytes(view[name_at:stop]).decode("utf-8", "replace"),
+            date=datetime.fromtimestamp(date, UTC).isoformat(),
+            vm_clock_nsec=clock,
+            icount=icount if extra >= 24 and icount != _NO_ICOUNT else None,
+            size=large if extra >= 8 else state,
+            disk_size=disk if extra >= 16 else size,
+            l1_offset=l1_offset,
+            l1_size=l1_size,
+            cluster_bits=bits,
+            extended=bool(features & _EXTENDED_L2),
         )
         at = (stop + 7) & ~7
 
@@ -125,22 +132,31 @@ def read_vmstate(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tu
     left = snapshot.size
     read = 0
     batch: list[bytes] = []
-    for data, stored in _clusters(view, snapshot, file):
-        batch.append(data[:left])
-        left -= len(batch[-1])
-        read += stored
-        if not left or len(batch) * len(data) >= _PIECE:
+    clusters = _clusters(view, snapshot, file)
+    while left:
+        damage = None
+        try:
+            data, stored = next(clusters)
+            batch.append(data[:left])
+            if len(batch[-1]) < min(left, 1 << snapshot.cluster_bits):
+                damage = StreamError("the qcow2 image is cut short", offset=len(view), file=file)
+            left -= len(batch[-1])
+            read += stored
+        except StopIteration:
+            what = f"the qcow2 snapshot's tables end {left} bytes before its VM state"
+            damage = StreamError(what, offset=snapshot.l1_offset, file=file)
+        except StreamError as error:
+            damage = error
+        if damage or not left or len(batch) << snapshot.cluster_bits >= _PIECE:
             yield read, b"".join(batch)
             batch.clear()
-        if not left:
-            return
-    raise StreamError(f"the qcow2 snapshot lacks {left} bytes of VM state", offset=len(view), file=file)
+        if damage:
+            raise damage
 
 
 def _clusters(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tuple[bytes, int]]:
-    """Each cluster from the disk's end on, and how much of it is stored in the file: zeros may not be."""
+    """Each cluster from the disk's end on, short where the file ends, and how much of it the file stores."""
     import numpy as np
-    from dissect.hypervisor.disk.c_qcow2 import c_qcow2
 
     def table(offset: int, count: int) -> Any:
         if offset + 8 * count > len(view):
@@ -153,28 +169,26 @@ def _clusters(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tuple
     zeros = bytes(size)
     skip = -(-snapshot.disk_size // (entries * size))
     for l1_entry in table(snapshot.l1_offset, snapshot.l1_size)[skip:]:
-        l2_offset = int(l1_entry) & c_qcow2.L1E_OFFSET_MASK
+        l2_offset = int(l1_entry) & _OFFSET
         if not l2_offset:
             yield from ((zeros, 0) for _ in range(entries))
             continue
         for l2_entry, *bitmap in table(l2_offset, entries * words).reshape(entries, words).tolist():
-            offset = l2_entry & c_qcow2.L2E_OFFSET_MASK
-            if l2_entry & c_qcow2.QCOW_OFLAG_COMPRESSED:
+            offset = l2_entry & _OFFSET
+            if l2_entry & _COMPRESSED:
                 raise StreamError("compressed VM state in a qcow2 image", offset=offset, file=file)
-            if not offset or (l2_entry & c_qcow2.QCOW_OFLAG_ZERO and not bitmap):
+            if not offset or (l2_entry & _ZERO and not bitmap):
                 yield zeros, 0
                 continue
             data = bytes(view[offset : offset + size])
-            # An image may end within its last cluster, behind what was written to it; not before it.
-            if not data:
-                raise StreamError("a qcow2 cluster outside the file", offset=offset, file=file)
-            yield _allocated(data.ljust(size, b"\x00"), *bitmap), len(data)
+            if bitmap:
+                data = _allocated(data, bitmap[0], size // _SUBCLUSTERS)
+            yield data, len(data)
 
 
-def _allocated(data: bytes, bitmap: int = 0xFFFFFFFF) -> bytes:
+def _allocated(data: bytes, bitmap: int, size: int) -> bytes:
     """A cluster whose subclusters read as zeros where the bitmap's low half does not say they are there."""
     if bitmap & 0xFFFFFFFF == 0xFFFFFFFF:
         return data
-    size = len(data) // _SUBCLUSTERS
     parts = (data[i * size : (i + 1) * size] for i in range(_SUBCLUSTERS))
-    return b"".join(part if bitmap >> i & 1 else bytes(size) for i, part in enumerate(parts))
+    return b"".join(part if bitmap >> i & 1 else bytes(len(part)) for i, part in enumerate(parts))

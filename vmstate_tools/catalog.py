@@ -1,0 +1,427 @@
+"""What each release of QEMU says of its ppc CPUs: families, models, words, and what of them a stream carries.
+
+Read from `data/catalog`, which `vmstate_tools.history` makes from QEMU's source. The values are those of
+qemu-system-ppc64.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from vmstate_tools import flags
+from vmstate_tools.bundled import data_path
+from vmstate_tools.errors import CatalogError
+from vmstate_tools.flags import release_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDS = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
+_ALL_ONES = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Words(NamedTuple):
+    """The four words of a CPU; the names are those of QEMU's fields."""
+
+    msr_mask: int
+    insns_flags: int
+    insns_flags2: int
+    nb_BATs: int  # noqa: N815
+
+
+class Model(NamedTuple):
+    """A CPU model: its name as the release spells it, family, PVR and SVR."""
+
+    name: str
+    family: str
+    pvr: int
+    svr: int
+
+
+Row = dict[str, str]
+
+
+@cache
+def table(name: str) -> tuple[Row, ...]:
+    """The rows of one catalog file as they stand, all text.
+
+    Raises
+    ------
+    CatalogError : no such file.
+    """
+    path = data_path("catalog", f"{name}.csv")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return tuple(csv.DictReader(file))
+    except FileNotFoundError:
+        raise CatalogError(f"the catalog has no {name}.csv ({path})") from None
+
+
+@cache
+def _releases() -> dict[tuple[int, ...], Row]:
+    return {release_key(row["release"]): row for row in table("releases")}
+
+
+def resolve(release: str, nearest: bool = False) -> str:
+    """The catalogued release that answers for a given one.
+
+    A stable release that is not catalogued (its source was not at hand, or it is newer) is answered by the newest
+    catalogued one before it in its series: `7.2.22` by `7.2.0`.
+
+    Parameters
+    ----------
+    release : `2.7`, `2.7.0`, `v2.7.0`.
+    nearest : for a series that is not catalogued, take the newest release before it instead of failing.
+
+    Raises
+    ------
+    CatalogError : not a release, or a series the catalog has a gap for.
+    """
+    wanted = release_key(release)
+    older = [key for key in _releases() if key <= wanted and _kind(key) != "development"] or []
+    if wanted in _releases():
+        return _releases()[wanted]["release"]
+    series = [key for key in older if key[:2] == wanted[:2]]
+    if series:
+        return _releases()[max(series)]["release"]
+    if nearest and older:
+        return _releases()[max(older)]["release"]
+    known = sorted(_releases())
+    ends = f"{_releases()[known[0]]['release']} to {_releases()[known[-1]]['release']}" if known else "nothing"
+    raise CatalogError(f"QEMU {release} is not in the catalog, which covers {ends}")
+
+
+def _kind(key: tuple[int, ...]) -> str:
+    return _releases()[key]["kind"]
+
+
+def _at(name: str, release: str) -> list[Row]:
+    """Rows of a table with `since` and `until` that hold in a (catalogued) release."""
+    wanted = release_key(release)
+    return [
+        row
+        for row in table(name)
+        if release_key(row["since"]) <= wanted and (not row["until"] or wanted <= release_key(row["until"]))
+    ]
+
+
+@cache
+def _models(release: str) -> dict[str, Model]:
+    """Lower-case model name → model."""
+    return {
+        row["model"].lower(): Model(row["model"], row["family"], int(row["pvr"], 16), int(row["svr"], 16))
+        for row in _at("models", release)
+    }
+
+
+@cache
+def _aliases(release: str) -> dict[str, str]:
+    return {row["alias"].lower(): row["model"] for row in _at("aliases", release)}
+
+
+@cache
+def _families(release: str) -> dict[str, Words]:
+    key = _releases()[release_key(release)]["families_as"]
+    return {
+        row["family"]: Words(
+            int(row["msr_mask"], 16),
+            int(row["insns_flags"], 16),
+            int(row["insns_flags2"], 16),
+            int(row["nb_BATs"]),
+        )
+        for row in table("families")
+        if row["release"] == key
+    }
+
+
+def model(cpu: str, release: str, nearest: bool = False) -> Model:
+    """The model `-cpu` means in a release: by name or alias, any case; options after a comma are dropped.
+
+    Raises
+    ------
+    CatalogError : unknown model, or `host`, which only the host can tell.
+    """
+    release = resolve(release, nearest)
+    name = cpu.split(",")[0].strip().lower()
+    seen: set[str] = set()
+    while name not in _models(release) and name in _aliases(release) and name not in seen:
+        seen.add(name)
+        name = _aliases(release)[name].lower()
+    try:
+        return _models(release)[name]
+    except KeyError:
+        raise CatalogError(f"QEMU {release} has no ppc64 CPU model {cpu!r}") from None
+
+
+def model_of_pvr(pvr: int, release: str, nearest: bool = False) -> list[Model]:
+    """Models with exactly this PVR; empty where there is none."""
+    return [m for m in _models(resolve(release, nearest)).values() if m.pvr == pvr]
+
+
+def family(cpu: str, release: str, nearest: bool = False) -> str:
+    """The family a family's name, a model or an alias stands for; a model's name goes before a family's.
+
+    Raises
+    ------
+    CatalogError : neither.
+    """
+    release = resolve(release, nearest)
+    try:
+        return model(cpu, release).family
+    except CatalogError:
+        for name in _families(release):
+            if name.lower() == cpu.lower():
+                return name
+        raise CatalogError(f"QEMU {release} has no ppc64 CPU model or family {cpu!r}") from None
+
+
+def default_cpu(machine: str, release: str, nearest: bool = False) -> str:
+    """The CPU a machine type takes under TCG where `-cpu` is not given.
+
+    Raises
+    ------
+    CatalogError : machine type unknown in that release, or its default could not be read from the source.
+    """
+    release = resolve(release, nearest)
+    cpus = {row["machine"]: row["cpu"] for row in _at("machines", release)}
+    if machine not in cpus:
+        raise CatalogError(f"no default CPU known for machine {machine!r} in QEMU {release}")
+    return cpus[machine]
+
+
+def words(
+    cpu: str, release: str, accel: str | None = "tcg", machine: str | None = None, nearest: bool = False
+) -> Words:
+    """The words a running CPU has.
+
+    Parameters
+    ----------
+    cpu : a family (`POWER8`), model or alias.
+    release : see `resolve`.
+    accel : "tcg" drops what TCG does not emulate (`PPC_TCG_INSNS`, `PPC_TCG_INSNS2`); "kvm" leaves the class's
+        words, to which a host that lacks VMX, VSX or DFP makes exceptions (`kvmppc_host_cpu_class_init`);
+        None gives the class's words as they stand.
+    machine : "pseries…" drops what that machine never lets a guest have (`cpu_ppc_set_papr`, later
+        `cpu_ppc_set_vhyp`). None: any other machine.
+
+    Raises
+    ------
+    CatalogError : unknown release, CPU or accelerator.
+    """
+    release = resolve(release, nearest)
+    found = _families(release)[family(cpu, release)]
+    if accel not in ("tcg", "kvm", None):
+        raise CatalogError(f"unknown accelerator {accel!r}: there are 'tcg' and 'kvm'")
+    roles = {"tcg"} if accel == "tcg" else set()
+    if machine is not None and machine.startswith("pseries"):
+        roles.add("pseries")
+    for row in _at("adjustments", release):
+        if row["role"] in roles:
+            found = found._replace(**{row["word"]: getattr(found, row["word"]) & int(row["value"], 16)})
+    return found
+
+
+def host_flags(release: str, nearest: bool = False) -> dict[str, int]:
+    """Word → bits that KVM takes from the host instead of the CPU's class (VMX, VSX, DFP)."""
+    found: dict[str, int] = {}
+    for row in _at("adjustments", resolve(release, nearest)):
+        if row["role"] == "kvm":
+            found[row["word"]] = found.get(row["word"], 0) | int(row["value"], 16)
+    return found
+
+
+def gate(member: str, machine: str, release: str, nearest: bool = False) -> bool:
+    """Whether a machine type sets a CPU property that gates fields, e.g. `pre_2_8_migration`.
+
+    Raises
+    ------
+    CatalogError : no such property in that release.
+    """
+    release = resolve(release, nearest)
+    rows = [row for row in _at("gates", release) if row["member"] == member]
+    if not rows:
+        raise CatalogError(f"no CPU property {member!r} in QEMU {release}")
+    version = re.match(r"pseries-(\d+)\.(\d+)", machine)
+    for row in rows:
+        major, minor = row["machine"].split(".")
+        if version is not None and (int(version[1]), int(version[2])) <= (int(major), int(minor)):
+            return row["value"] in ("on", "true")
+    return rows[0]["default"] == "true"
+
+
+def section_fields(release: str, machine: str | None = None, nearest: bool = False) -> pd.DataFrame:
+    """The CPU section's fields in stream order.
+
+    Returns
+    -------
+    frame with vmsd, position, name, macro, treatment (plain, equal, test, unused), test, reads, elements, version,
+    minimum, and, with `machine`, `present`: whether a field that hangs on a machine type is there (None: it hangs
+    on the CPU's state). Position 0 is the VMState description itself. Empty before 1.6, when the section was
+    written by hand.
+    """
+    import pandas as pd
+
+    release = resolve(release, nearest)
+    rows = _fields(release)
+    frame = pd.DataFrame(
+        [{k: v for k, v in row.items() if k not in ("release", "order")} for row in rows],
+        columns=[
+            "vmsd",
+            "position",
+            "name",
+            "macro",
+            "treatment",
+            "test",
+            "reads",
+            "elements",
+            "version",
+            "minimum",
+        ],
+    )
+    for column in ("position", "elements", "version", "minimum"):
+        frame[column] = pd.to_numeric(frame[column]).astype("Int64")
+    if machine is not None:
+        frame["present"] = [_present(row, machine, release) for row in rows]
+    return frame
+
+
+@cache
+def _fields(release: str) -> list[Row]:
+    key = _releases()[release_key(release)]["fields_as"]
+    return [row for row in table("fields") if row["release"] == key]
+
+
+def _present(row: Row, machine: str, release: str) -> bool | None:
+    if row["treatment"] != "test":
+        return True
+    gates = {g["member"] for g in _at("gates", release)}
+    reads = row["reads"].split()
+    if reads and set(reads) <= gates:
+        return all(gate(member, machine, release) for member in reads)
+    return None
+
+
+def stream_words(
+    release: str, machine: str, cpu: str | None = None, accel: str = "tcg", nearest: bool = False
+) -> dict[str, int]:
+    """The words as a stream of that release, machine type and CPU carries them.
+
+    Parameters
+    ----------
+    cpu : as given to `-cpu`; None for the machine type's default.
+
+    Returns
+    -------
+    word → value for the words the CPU section carries; empty where it carries none. Before 1.6 only msr_mask
+    is there (`cpu_save`).
+
+    Raises
+    ------
+    CatalogError : unknown release, machine type's default, CPU or accelerator.
+    """
+    release = resolve(release, nearest)
+    name = cpu if cpu is not None else default_cpu(machine, release)
+    found = words(name, release, accel, machine)._asdict()
+    if release_key(release) < (1, 6):
+        return {"msr_mask": found["msr_mask"]}
+    carried = {}
+    for row in _fields(release):
+        word = row["name"].rsplit(".", 1)[-1].removeprefix("mig_")
+        if row["vmsd"] == "cpu" and word in WORDS and _present(row, machine, release):
+            masked = row["name"].startswith("mig_")
+            carried[word] = _masked(word, found[word], machine, release) if masked else found[word]
+    return carried
+
+
+def _masked(word: str, value: int, machine: str, release: str) -> int:
+    """What `cpu_pre_save` makes of a word on the way out."""
+    for row in _at("masks", release):
+        if row["word"] == word and (not row["gate"] or gate(row["gate"], machine, release)):
+            mask = int(row["value"], 16)
+            value = value & mask if row["op"] == "and" else value | mask
+    return value
+
+
+def changes(item: str | None = None, kind: str | None = None) -> pd.DataFrame:
+    """Every fact that changed and the commit that changed it.
+
+    Parameters
+    ----------
+    item : a family, flag, model, alias, property or field.
+    kind : family, flag, model, alias, adjustment, mask, gate or field.
+
+    Returns
+    -------
+    frame with release (the first that has it), commit (40 digits), date, subject, kind, item, word, before, after.
+    """
+    import pandas as pd
+
+    rows = [r for r in table("changes") if item in (None, r["item"]) and kind in (None, r["kind"])]
+    columns = ["release", "commit", "date", "subject", "kind", "item", "word", "before", "after"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame["date"] = pd.to_datetime(frame["date"])
+    return frame
+
+
+def history(
+    family_name: str, accel: str | None = None, machine: str | None = None, stable: bool = False
+) -> pd.DataFrame:
+    """One family through the releases.
+
+    Parameters
+    ----------
+    family_name : as a release spells it, any case; a model or alias stands for its family.
+    accel, machine : as for `words`; by default the class's own words.
+    stable : stable releases too, and the development state after the newest.
+
+    Returns
+    -------
+    A row per release that has the family: release, date, family, msr_mask, insns_flags, insns_flags2 (uint64),
+    nb_BATs, added and removed (lists of flag names over the three words, against the row before) and commits
+    (list of {commit, date, subject} that changed the family's class words in this step).
+
+    Raises
+    ------
+    CatalogError : no release has such a family, model or alias.
+    """
+    import pandas as pd
+
+    commits: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in table("changes"):
+        if row["kind"] == "family" and row["commit"]:
+            commits.setdefault((row["release"], row["item"]), {})[row["commit"]] = row
+    found = []
+    before: Words | None = None
+    for row in table("releases"):
+        if not stable and row["kind"] != "release":
+            continue
+        release = row["release"]
+        try:
+            name = family(family_name, release)
+        except CatalogError:
+            before = None
+            continue
+        now = words(name, release, accel, machine)
+        change = flags.diff(before, now, release) if before is not None else {}
+        removed = flags.diff(before, now) if before is not None else {}
+        found.append(
+            {
+                "release": release,
+                "date": pd.Timestamp(row["date"]),
+                "family": name,
+                **now._asdict(),
+                "added": [n for d in change.values() for n in d.added],
+                "removed": [n for d in removed.values() for n in d.removed],
+                "commits": [
+                    {"commit": c["commit"], "date": c["date"], "subject": c["subject"]}
+                    for c in commits.get((release, name), {}).values()
+                ],
+            }
+        )
+        before = now
+    if not found:
+        raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}")
+    return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "uint64"))

@@ -1,0 +1,539 @@
+"""`vmstate …`: thin, every command a few lines over the API.
+
+Exit codes: 0 done; 1 the answer is no (a difference found, nothing matched); 2 bad input or usage. What costs time to
+import is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+import vmstate_tools
+from vmstate_tools.errors import VmstateError, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vmstate_tools.stream import Stream
+
+T = TypeVar("T")
+
+# Arrays of more values than this are one row of a table.
+_FOLD = 64
+
+
+_EXIT = "vmstate.exit"  # where a command leaves the exit code for when it is done
+
+
+class _Group(click.Group):
+    """Turns what goes wrong with an input into one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except (VmstateError, OSError) as err:
+            complain(err)
+            ctx.exit(2)
+        if code := ctx.meta.get(_EXIT, 0):
+            ctx.exit(code)
+        return result
+
+
+def complain(problem: Exception | str) -> None:
+    """One line on stderr."""
+    if isinstance(problem, OSError) and problem.strerror:
+        name = f"{problem.filename}: " if problem.filename is not None else ""
+        problem = f"{name}{problem.strerror}"
+    text = str(problem) or type(problem).__name__
+    click.echo(f"vmstate: {printable(text)}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(vmstate_tools.__version__, prog_name="vmstate")
+def main() -> None:
+    """Look into QEMU migration streams.
+
+    FILE is a file that QEMU's `migrate` wrote, in whatever holds it: compressed, a libvirt save image, a qcow2
+    image with an internal snapshot, a URL, or - for standard input.
+    """
+
+
+def _example(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_force = click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
+_files = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+
+
+def _opening(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how streams are opened; the command gets them as `opening`."""
+
+    @click.option(
+        "--description", metavar="OTHER", help="Decode what FILE does not describe by the description in stream OTHER."
+    )
+    @click.option("--partial", is_flag=True, help="Show what came before an error instead of failing.")
+    @click.option("--snapshot", metavar="NAME", help="Which internal snapshot of a qcow2 image.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, description: str | None, partial: bool, snapshot: str | None, **kwargs: Any) -> Any:
+        opening = {"description": description, "partial": partial, "snapshot": snapshot}
+        return command(*args, opening=opening, **kwargs)
+
+    return wrapped
+
+
+def _open(file: str, opening: dict[str, Any]) -> Stream:
+    """Open a stream and say what stopped its reading."""
+    from vmstate_tools.stream import open_stream
+
+    stream = open_stream(file, **opening)
+    if stream.error:
+        complain(f"warning: {stream.error}")
+    return stream
+
+
+def _over(files: Sequence[str], opening: dict[str, Any], work: Callable[[Stream], T]) -> list[T]:
+    """`work` done on every stream; those that cannot be read are told on stderr and make the exit code 2."""
+    results = []
+    progress: Iterable[str] = files
+    if len(files) >= 20:
+        from tqdm.auto import tqdm
+
+        progress = tqdm(files, unit="stream", disable=None)
+    for file in progress:
+        try:
+            with _open(file, opening) as stream:
+                results.append(work(stream))
+        except BrokenPipeError:
+            raise
+        except (VmstateError, OSError) as err:
+            complain(err)
+            _exit_later(2)
+    return results
+
+
+def _exit_later(code: int) -> None:
+    meta = click.get_current_context().meta
+    meta[_EXIT] = max(code, meta.get(_EXIT, 0))
+
+
+def _print_json(document: Any) -> None:
+    json.dump(document, sys.stdout, indent=1, default=_plain)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for: bytes as hex."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).hex()
+    raise TypeError(f"{type(value).__name__} in a JSON document")
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table that fits the terminal: columns called `>…` are numbers; these and `=…` stay whole, others are cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        justify: Any = "right" if name.startswith(">") else "left"
+        table.add_column(name.lstrip(">="), justify=justify, no_wrap=name[0] in ">=")
+    for row in rows:
+        table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _say(*lines: str) -> None:
+    for line in lines or ("",):
+        click.echo(printable(line))
+
+
+# -- info -----------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog=_example("vmstate info guest.mig", "vmstate info --ram guest.mig", "vmstate info --json *.mig.zst")
+)
+@_files
+@_json
+@click.option("--ram", is_flag=True, help="Count the pages of each RAM block, by kind.")
+@_opening
+def info(files: tuple[str, ...], as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
+    """What a stream holds: machine type, sections, RAM blocks, where its bytes go.
+
+    With --json and one FILE one object, with several a list of them.
+    """
+    from vmstate_tools.summary import summarize
+
+    if as_json:
+        found = _over(files, opening, summarize)
+        if found or len(files) > 1:
+            _print_json(found[0] if len(files) == 1 else found)
+        return
+    _over(files, opening, lambda stream: _print_info(summarize(stream), ram))
+
+
+def _print_info(summary: dict[str, Any], ram: bool) -> None:
+    from vmstate_tools.summary import by_section
+
+    _say(summary["file"])
+    facts = {
+        "machine": summary["machine"] or "not said",
+        "page size": "not said" if summary["page_size"] is None else f"{summary['page_size']}",
+        "size": f"{summary['size']:,} bytes" + ("" if summary["container"] == "raw" else f" ({summary['container']})"),
+        "described": f"{summary['coverage']['described']:,} bytes",
+        "opaque": f"{summary['coverage']['opaque']:,} bytes",
+        "vmdesc": "none" if summary["vmdesc_size"] is None else f"{summary['vmdesc_size']:,} bytes",
+    }
+    for name, value in summary["configuration"].items():
+        if name in ("capabilities", "uuid"):
+            facts[name] = " ".join(value) if isinstance(value, list) else value
+    if summary["commands"]:
+        facts["commands"] = " ".join(summary["commands"])
+    for name, value in facts.items():
+        _say(f"  {name:<13}{value}")
+    _say()
+    _print_table(
+        ["section", ">version", ">parts", ">offset", ">size", ">share", "read by"],
+        (
+            (
+                f"{s['idstr']}/{s['instance_id']}",
+                str(s["version_id"]),
+                str(s["parts"]),
+                f"{s['offset']}",
+                f"{s['size']}",
+                f"{s['size'] / summary['size']:.1%}",
+                s["how"],
+            )
+            for s in by_section(summary)
+        ),
+    )
+    _say()
+    if summary["ram"]:
+        kinds = [k for k in _PAGES if any(b[k] for b in summary["ram"])] if ram else []
+        names = ["RAM block", ">size", *(f">{_PAGES[k]}" for k in kinds), *([">bytes"] if ram else [])]
+        rows = (
+            (b["block"], _size(b["used_length"]), *(str(b[k]) for k in kinds), *([str(b["bytes"])] if ram else []))
+            for b in summary["ram"]
+        )
+        _print_table(names, rows)
+        _say()
+
+
+_PAGES = {
+    "zero": "zero pages",
+    "normal": "full pages",
+    "xbzrle": "xbzrle",
+    "compressed": "compressed",
+    "multifd_zero": "multifd zero",
+    "multifd_normal": "multifd full",
+}
+
+
+def _size(size: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return str(size)
+
+
+# -- fields ---------------------------------------------------------------------------------------------------------
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """A glob of `*` and `?`; brackets stand for themselves, as array elements are written with them."""
+    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
+    compiled = re.compile("".join(parts), re.DOTALL)
+    return lambda text: compiled.fullmatch(text) is not None
+
+
+@main.command(
+    epilog=_example(
+        "vmstate fields guest.mig --section cpu --field 'env.gpr*'",
+        "vmstate fields guest.mig --field 'env.spr[287]' --format json",
+        "vmstate fields *.mig.zst --section cpu --format parquet -o cpu.parquet",
+    )
+)
+@_files
+@click.option("--section", metavar="S", help="Sections of this idstr, or idstr/instance_id; may hold * and ?.")
+@click.option("--field", metavar="GLOB", help="Fields of this path; may hold * and ?.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table")
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option("-o", "--output", "out", metavar="OUT", help="Write to this file.")
+@click.option(
+    "--fold",
+    metavar="N",
+    type=click.IntRange(0),
+    help=f"Arrays of more than N values in one row of bytes; 0: never. Tables: {_FOLD}, otherwise 0.",
+)
+@_force
+@_opening
+def fields(
+    files: tuple[str, ...],
+    section: str | None,
+    field: str | None,
+    form: str,
+    out: str | None,
+    fold: int | None,
+    force: bool,
+    opening: dict[str, Any],
+) -> None:
+    """Every decoded field: section, path, type, offset, size, value.
+
+    Values are numbers; bytes are hex digits. In tables numbers above 255 are hex and long bytes are cut. Exit code
+    1: no field matched.
+    """
+    import pandas as pd
+
+    if form == "parquet" and out is None:
+        raise click.UsageError("parquet goes to a file: name it with -o OUT")
+    if form == "table" and out is not None:
+        raise click.UsageError("-o takes --format json, csv or parquet")
+    target = _new_file(out, force)
+    fold = fold if fold is not None else _FOLD if form == "table" else 0
+
+    def work(stream: Stream) -> pd.DataFrame:
+        frame = _select(stream, section, field, fold or None)
+        frame.insert(0, "file", pd.Series(stream.name, index=frame.index, dtype="category"))
+        if form == "table" and len(frame):
+            _print_fields(stream, frame)
+        return frame if form != "table" else frame[[]]
+
+    found = _over(files, opening, work)
+    if found and not any(len(frame) for frame in found):
+        complain("no field matches")
+        _exit_later(1)
+    if form == "table" or not found:
+        return
+    frame = pd.concat(found, ignore_index=True).astype({"file": "category"})
+    if form == "parquet":
+        assert target is not None
+        frame.to_parquet(target)
+        return
+    frame = frame.assign(value=pd.Series(_texts(frame["value"]), index=frame.index, dtype=object))
+    with target.open("w", encoding="utf-8", newline="") if target else _Stdout() as stream:
+        if form == "csv":
+            frame.to_csv(stream, index=False)
+        else:
+            _write_rows(frame, stream)
+
+
+class _Stdout:
+    """sys.stdout where a file that is closed afterwards could stand."""
+
+    def __enter__(self) -> Any:
+        return sys.stdout
+
+    def __exit__(self, *exc: object) -> None:
+        sys.stdout.flush()
+
+
+def _new_file(out: str | None, force: bool) -> Path | None:
+    if out is None:
+        return None
+    path = Path(out)
+    if path.exists() and not force:
+        raise VmstateError(f"{out} exists; --force overwrites it")
+    return path
+
+
+def _select(stream: Stream, section: str | None, field: str | None, fold: int | None) -> pd.DataFrame:
+    from vmstate_tools.frames import fields_of
+
+    wanted = [s for s in stream.sections if s.how != "ram"]
+    if section is not None:
+        match = matcher(section)
+        wanted = [s for s in wanted if match(s.idstr) or match(s.label)]
+    frame = fields_of(stream, wanted, fold)
+    if field is not None:
+        frame = frame[frame["path"].map(matcher(field)).astype(bool)]
+    return frame.reset_index(drop=True)
+
+
+def _print_fields(stream: Stream, frame: pd.DataFrame) -> None:
+    from vmstate_tools.arrays import format_value
+
+    _say(stream.name)
+    _print_table(
+        ["section", "path", "type", ">offset", ">size", "value"],
+        (
+            (f"{row.section}/{row.instance_id}", str(row.path), str(row.type), f"{row.offset}", f"{row.size}", value)
+            for row, value in zip(frame.itertuples(), map(format_value, frame["value"].array), strict=True)
+        ),
+    )
+    _say()
+
+
+def _texts(values: pd.Series) -> list[Any]:
+    return [v.hex() if isinstance(v, bytes) else v for v in values.array]
+
+
+def _write_rows(frame: pd.DataFrame, out: Any) -> None:
+    """A JSON list of objects, row by row: a stream may have a million fields."""
+    separator = "["
+    columns = (frame[name].to_numpy(object).tolist() for name in frame)  # Series.tolist is slow for strings
+    for row in zip(*columns, strict=True):
+        out.write(separator + json.dumps(dict(zip(frame.columns, row, strict=True))))
+        separator = ",\n"
+    out.write("]\n" if len(frame) else "[]\n")
+
+
+# -- cpu ------------------------------------------------------------------------------------------------------------
+
+
+@main.command(epilog=_example("vmstate cpu guest.mig", "vmstate cpu --json *.mig.zst"))
+@_files
+@_json
+@_opening
+def cpu(files: tuple[str, ...], as_json: bool, opening: dict[str, Any]) -> None:
+    """The CPU's sanity-check words (of ppc), with flag names.
+
+    The release is known where a manifest.csv lies beside the streams; the model from there, or by its PVR.
+    """
+    rows = [row for rows in _over(files, opening, _cpu_rows) for row in rows]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        _print_cpu(row)
+
+
+def _cpu_rows(stream: Stream) -> list[dict[str, Any]]:
+    from vmstate_tools import flags
+    from vmstate_tools.frames import cpu_rows, manifest_rows
+
+    manifest = manifest_rows([stream.name])
+    told = manifest.iloc[0].to_dict() if len(manifest) else {}
+    release = told.get("release") or None
+    rows = []
+    for words in cpu_rows(stream):
+        instance = words.pop("section_instance")
+        names: list[str] = []
+        for word in ("insns_flags", "insns_flags2"):
+            if words[word] is not None:
+                names += flags.decode(word, words[word], release)
+        rows.append(
+            {
+                "file": stream.name,
+                "section_instance": instance,
+                "release": release,
+                "machine": stream.machine or told.get("machine") or None,
+                "model": told.get("cpu") or _model(words["pvr"]),
+                **words,
+                "flags": names,
+            }
+        )
+    return rows
+
+
+def _model(pvr: int | None) -> str | None:
+    """The CPU model with this PVR, if all releases that know one mean the same."""
+    from vmstate_tools.catalog import table
+
+    names = {row["model"].lower(): row["model"] for row in table("models") if int(row["pvr"], 16) == pvr}
+    return next(iter(names.values())) if len(names) == 1 else None
+
+
+def _print_cpu(row: dict[str, Any]) -> None:
+    _say(f"{row['file']}: cpu/{row['section_instance']}")
+    for name in ("release", "machine", "model"):
+        if row[name]:
+            _say(f"  {name:<14}{row[name]}")
+    for name in ("pvr", "msr_mask", "insns_flags", "insns_flags2", "nb_bats"):
+        value = row[name]
+        digits = 8 if name == "pvr" else 16
+        shown = "not sent" if value is None else str(value) if name == "nb_bats" else f"0x{value:0{digits}x}"
+        _say(f"  {name:<14}{shown}")
+    if row["flags"]:
+        _say(*_wrapped(", ".join(row["flags"])))
+    _say()
+
+
+def _wrapped(text: str) -> list[str]:
+    import shutil
+    import textwrap
+
+    width = shutil.get_terminal_size().columns
+    return textwrap.wrap(text, max(width, 20), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+# -- diff -----------------------------------------------------------------------------------------------------------
+
+
+@main.command(epilog=_example("vmstate diff old.mig new.mig", "vmstate diff --ram --json old.mig new.mig"))
+@click.argument("a")
+@click.argument("b")
+@_json
+@click.option("--ram", is_flag=True, help="Compare the guest's memory too, page by page.")
+@_opening
+def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
+    """Where two streams differ: machine type, sections, versions, subsections, fields, values.
+
+    Exit code 0: nowhere; 1: they differ.
+    """
+    from vmstate_tools.differences import diff as compare
+
+    with _open(a, opening) as one, _open(b, opening) as two:
+        frame = compare(one, two, ram=ram)
+    rows = [
+        {
+            name: (v.split(", ") if v else []) if name == "flags" else None if _missing(v) else v
+            for name, v in zip(frame.columns, row, strict=True)
+        }
+        for row in zip(*(frame[name].tolist() for name in frame), strict=True)
+    ]
+    if as_json:
+        _print_json(rows)
+    else:
+        _say(f"a: {a}", f"b: {b}", "" if rows else "no difference")
+        if rows:
+            _print_diff(rows)
+    if rows:
+        _exit_later(1)
+
+
+def _missing(value: Any) -> bool:
+    import pandas as pd
+
+    return value is None or value is pd.NA
+
+
+def _print_diff(rows: list[dict[str, Any]]) -> None:
+    from vmstate_tools.arrays import format_value
+
+    def cell(value: Any) -> str:
+        text = value if isinstance(value, str) else format_value(value)
+        return text if len(text) <= 20 else text[:19] + "…"
+
+    _print_table(
+        ["section", "path", "kind", "=a", "=b"],
+        (
+            (
+                row["section"] if row["instance_id"] is None else f"{row['section']}/{row['instance_id']}",
+                row["path"] or row["vmsd"],
+                row["kind"] if row.get("pages") is None else f"{row['pages']} pages",
+                cell(row["a"]),
+                cell(row["b"]),
+            )
+            for row in rows
+        ),
+    )
+    for row in rows:
+        if row["flags"]:
+            _say("", f"{row['section']}/{row['instance_id']} {row['path']}", *_wrapped(", ".join(row["flags"])))
+
+
+if __name__ == "__main__":
+    main()

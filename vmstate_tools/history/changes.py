@@ -1,0 +1,194 @@
+"""Which commit changed what: the facts of every commit that touched them, compared with its parent's."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from vmstate_tools.errors import CatalogError
+from vmstate_tools.history import machines, ppc, vmsd
+
+if TYPE_CHECKING:
+    from vmstate_tools.history import Release
+    from vmstate_tools.history.git import Repo
+
+Fact = tuple[str, str, str]
+
+#: Where the facts are read from: below the ppc folder, or "/path".
+_INIT = (*ppc.HEADERS, *ppc.INIT, *ppc.INIT_HELPERS)
+_SPAPR = ("/hw/ppc/spapr.c", "/hw/ppc/spapr_cpu_core.c", "/hw/spapr.c")
+_FILES = (*_INIT, ppc.TRANSLATE, ppc.MODELS, "kvm.c", "machine.c", *_SPAPR)
+#: A commit matters only if a line it changes speaks of one of these.
+_MATTERS = "|".join(
+    (
+        r"PPC2?_|MSR_|POWERPC_|PVR|SVR|DEF\(|^#",
+        r"insns|msr_mask|BAT|init_proc|metamask|mig_|migration|compat",
+        r"VMSTATE|vmstate|\{ *\"",
+    )
+)
+
+
+def rows(found: list[Release]) -> list[dict[str, Any]]:
+    """One row per changed fact: release that first has it, commit, and the value before and after.
+
+    A fact that differs between two releases with no commit to show for it gets a row without commit.
+    """
+    table: list[dict[str, Any]] = []
+    chain = [r for r in found if r.kind != "stable"]
+    steps = list(pairwise(chain))
+    for stable in (r for r in found if r.kind == "stable"):
+        before = max((r for r in found if r.key < stable.key), key=lambda r: r.key, default=None)
+        if before is not None and before.key[:2] == stable.key[:2]:
+            steps.append((before, stable))
+    with tqdm(steps, desc="changes", unit="step") as bar:
+        for old, new in bar:
+            bar.set_postfix_str(new.name)
+            table += _step(old, new)
+    return table
+
+
+def _step(old: Release, new: Release) -> list[dict[str, Any]]:
+    before, after = _all(old.repo, old.revision), _all(new.repo, new.revision)
+    if before == after:
+        return []
+    repo = next((r for r in (new.repo, old.repo) if _holds(r, old.commit.hash) and _holds(r, new.commit.hash)), None)
+    found: list[dict[str, Any]] = []
+    explained: dict[Fact, str] = {}
+    if repo is not None:
+        for commit in _commits(repo, old.commit.hash, new.commit.hash):
+            try:
+                changed = _difference(_all(repo, f"{commit}^"), _all(repo, commit))
+            except CatalogError:
+                continue  # a state between two releases that was never meant to be read; see the check below
+            if changed:
+                info = repo.commit(commit)
+                for fact, (was, now) in changed.items():
+                    explained[fact] = now
+                    found.append(_row(new.name, info.hash, info.date, info.subject, fact, was, now))
+    for fact, (was, now) in _difference(before, after).items():
+        if explained.get(fact, was) != now:
+            found.append(_row(new.name, "", new.commit.date, "", fact, was, now))
+    return found
+
+
+def _row(release: str, commit: str, date: str, subject: str, fact: Fact, was: str, now: str) -> dict[str, Any]:
+    return {
+        "release": release,
+        "commit": commit,
+        "date": date,
+        "subject": subject,
+        "kind": fact[0],
+        "item": fact[1],
+        "word": fact[2],
+        "before": was,
+        "after": now,
+    }
+
+
+def _holds(repo: Repo, commit: str) -> bool:
+    try:
+        repo.git("cat-file", "-e", f"{commit}^{{commit}}")
+    except CatalogError:
+        return False
+    return True
+
+
+def _commits(repo: Repo, old: str, new: str) -> list[str]:
+    paths = sorted({p for name in _FILES for p in _paths(name)})
+    out = repo.git(
+        "log", "--reverse", "--topo-order", "--no-merges", "--format=%H", "-G", _MATTERS, "--extended-regexp",
+        f"{old}..{new}", "--", *paths,
+    )  # fmt: skip
+    return out.split()
+
+
+def _paths(name: str) -> list[str]:
+    return [name[1:]] if name.startswith("/") else [f"{folder}/{name}" for folder in ppc.FOLDERS]
+
+
+_read: dict[tuple[Any, ...], dict[Fact, str]] = {}
+
+
+def _all(repo: Repo, revision: str) -> dict[Fact, str]:
+    """Every fact of a revision; a part whose sources are as they were is not read again."""
+    tree = ppc.Tree(repo, revision)
+
+    def of(*names: str) -> tuple[str | None, ...]:
+        return tuple(tree.blobs.get(f"{tree.folder}/{name}") for name in names)
+
+    spapr = repo.blobs(revision, [name[1:] for name in _SPAPR])
+    # Until 0.14 the flags stood in translate.c, which changes often.
+    constants = of(*_INIT, *(() if tree.has("machine.c") and _flags_in_header(tree) else (ppc.TRANSLATE,)))
+    keys: dict[str, tuple[Any, ...]] = {
+        "cpu": constants,
+        "models": constants if not tree.has(ppc.MODELS) else of(ppc.MODELS, *ppc.HEADERS),
+        "adjustments": (of(*ppc.HEADERS), tuple(ppc.altering(tree))),
+        "section": of("machine.c", *ppc.HEADERS),
+        "gates": (*of(*ppc.INIT), *spapr.values()),
+    }
+    facts: dict[Fact, str] = {}
+    for part, key in keys.items():
+        if (part, key) not in _read:
+            if len(_read) > 1000:
+                _read.clear()
+            _read[part, key] = _PARTS[part](tree)
+        facts |= _read[part, key]
+    return facts
+
+
+def _flags_in_header(tree: ppc.Tree) -> bool:
+    return "PPC_INSNS_BASE" in (tree.repo.read(tree.revision, f"{tree.folder}/cpu.h") or "")
+
+
+def _cpu(tree: ppc.Tree) -> dict[Fact, str]:
+    found = {("flag", name, word): f"{value:#x}" for (word, name), value in ppc.flags(tree).items()}
+    for family, words in ppc.families(tree).items():
+        found |= {("family", family, word): f"{value:#x}" for word, value in words._asdict().items()}
+    return found
+
+
+def _models(tree: ppc.Tree) -> dict[Fact, str]:
+    models, aliases = ppc.models(tree)
+    found = {("model", n, ""): f"{m.family} {m.pvr:#010x} {m.svr:#010x}" for n, m in models.items()}
+    return found | {("alias", alias, ""): model for alias, model in aliases.items()}
+
+
+def _adjustments(tree: ppc.Tree) -> dict[Fact, str]:
+    found: dict[Fact, str] = {}
+    for item in ppc.adjustments(tree):
+        key = ("adjustment", f"{item.role} {item.op}", item.word)
+        value = item.value | int(found.get(key, "0"), 16) if item.op == "host" else item.value
+        found[key] = f"{value:#x}"
+    return found
+
+
+def _section(tree: ppc.Tree) -> dict[Fact, str]:
+    fields, masks = vmsd.read(tree)
+    found: dict[Fact, str] = {("mask", m.op, m.word): f"{m.value:#x} {m.gate}".strip() for m in masks}
+    unused: dict[str, int] = {}
+    for row in fields:
+        name = row.name
+        if row.treatment == "unused":
+            name = f"unused[{unused.setdefault(row.vmsd, 0)}]"
+            unused[row.vmsd] += 1
+        parts = (row.macro, row.treatment, row.test, row.elements, row.version, row.minimum)
+        item = f"{row.vmsd}:{name}" if row.position else row.vmsd
+        found["field", item, ""] = " ".join(str(p) for p in parts if p not in ("", None))
+    return found
+
+
+def _gates(tree: ppc.Tree) -> dict[Fact, str]:
+    return {
+        ("gate", gate.property, ""): f"{gate.value} for pseries-{gate.machine} and older"
+        for gate in machines.gates(tree)
+    }
+
+
+_PARTS = {"cpu": _cpu, "models": _models, "adjustments": _adjustments, "section": _section, "gates": _gates}
+
+
+def _difference(before: dict[Fact, str], after: dict[Fact, str]) -> dict[Fact, tuple[str, str]]:
+    keys = sorted(before.keys() | after.keys())
+    return {k: (before.get(k, ""), after.get(k, "")) for k in keys if before.get(k, "") != after.get(k, "")}
