@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmstate_tools import handwritten
-from vmstate_tools.compat import facts, library, plan, rules
+from vmstate_tools import catalog, handwritten
+from vmstate_tools.compat import compose, facts, index, library, plan, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.program import NUMBERS, Compiler
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.decode import BYTES, gather, layout_of
 from vmstate_tools.description import Description, Vmsd
+from vmstate_tools.errors import CatalogError
 from vmstate_tools.stream import Section, Stream, open_stream
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Destination:
     options: dict[str, str] = field(default_factory=dict)
     reference: Expectation | None = field(default=None, repr=False)
     assumptions: list[str] = field(default_factory=list, repr=False)
-    absent: Obstacle | None = field(default=None, repr=False)
+    exclude: Any = field(default=None, repr=False)  # configurations not to learn from
+    _told: dict[Any, Destination] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.machine and "," in self.machine:
@@ -81,6 +83,22 @@ class Destination:
             assumptions.append("release: not given, rules that depend on it follow from the reference stream or are left out")
         return replace(self, machine=machine, reference=expectation, assumptions=assumptions)
 
+    def for_stream(self, stream: Stream) -> Destination:
+        """This destination with the machine type and CPU of the stream, where it was not told others."""
+        if self.machine is not None and (self.cpu is not None or self.reference is not None):
+            return self
+        machine = self.machine or stream.machine or _guess_machine(stream)
+        cpu = self.cpu or (_guess_cpu(stream, self.release) if self.reference is None else None)
+        key = (machine, cpu)
+        if key not in self._told:
+            assumptions = list(self.assumptions)
+            if machine != self.machine:
+                assumptions.append(f"machine type: {machine}, " + ("the stream's" if stream.machine else "guessed from its sections"))
+            if cpu != self.cpu:
+                assumptions.append(f"CPU model: {cpu}, by the stream's PVR")
+            self._told[key] = replace(self, machine=machine, cpu=cpu, assumptions=assumptions)
+        return self._told[key]
+
     # -- what the loader asks ---------------------------------------------------------------------------------
 
     @property
@@ -88,18 +106,44 @@ class Destination:
         parts = [self.release and f"QEMU {self.release}", self.machine, self.cpu, self.accel]
         return ", ".join(p for p in parts if p) or "a reference stream's writer"
 
-    @property
-    def knows_nothing(self) -> bool:
-        return not self.expectation.entries
-
     @functools.cached_property
     def expectation(self) -> Expectation:
+        """What it expects; adds to `assumptions` what had to be supposed."""
         if self.reference is not None:
             return self.reference
-        raise NotImplementedError
+        if self.version is None or self.machine is None:
+            raise ValueError("a destination needs a reference stream, or a release")
+        made, assumptions = compose.expectation(self.version, self.machine, self.cpu, self.accel, self.exclude)
+        self.assumptions += assumptions
+        return made
 
-    def always(self, section: Section) -> Entry | None:
-        """The entry of a section that every QEMU of the release has registered, though its own stream lacks it."""
+    @functools.cached_property
+    def absent(self) -> Obstacle | None:
+        """Why this QEMU would not start, None where nothing is known against it."""
+        if self.version is None or self.machine is None:
+            return None
+        found = compose.absent(self.version, self.machine, self.cpu, self.accel)
+        if found is not None or self.accel != "tcg" or self.version < (2, 12, 0):
+            return found
+        for cap in facts.spapr_caps(self.version, self.machine) if self.machine.startswith("pseries") else ():
+            level = self.caps.get(cap.name, self.cap_default(cap))
+            if level and (cap.name == "htm" or (cap.name in ("cfpc", "sbbc", "ibs") and self.version < (4, 0, 0))):
+                message = f"TCG does not do cap-{cap.name}={level}: QEMU does not start"
+                off = "off" if cap.name == "htm" else "broken"
+                return Obstacle("start", "capability", message, destination_value=level, remedy=f"-machine cap-{cap.name}={off}")
+        return None
+
+    def registered(self, section: Section) -> Entry | None:
+        """The entry that takes a section (`find_se`), None where the destination has none."""
+        entry = self.expectation.find(section.idstr, section.instance_id) or self._always(section)
+        if entry is None and self.reference is None:
+            entry = self._device(section)
+            if entry is not None:
+                self.expectation.add([entry])
+        return entry
+
+    def _always(self, section: Section) -> Entry | None:
+        """What every QEMU of the release has registered, though its own stream lacks it."""
         release = self.version or (0, 0, 0)
         if section.idstr == "globalstate" and release >= (2, 4, 0):
             return Entry(section.idstr, 0, 1)
@@ -108,6 +152,34 @@ class Destination:
         ):
             return Entry(section.idstr, 0, section.version_id, iterable=True)
         return None
+
+    def _device(self, section: Section) -> Entry | None:
+        """A section that a destination with the stream's devices has: another CPU, a device the release knows."""
+        assert self.version is not None
+        for entry in self.expectation.entries.values():
+            if entry.idstr == section.idstr:
+                values = entry.values if entry.idstr == "cpu" else {}
+                return replace(entry, instance_id=section.instance_id, values=values, programs={})
+        name = section.description.vmsd.name if section.description else section.idstr.rpartition("/")[2]
+        vmsd = section.description.vmsd if section.description else Vmsd(name, section.version_id)
+        here = {"idstr": section.idstr, "instance_id": section.instance_id, "values": {}, "programs": {}}
+        seen = index.devices(self.version[:2]).get(section.idstr.rpartition("/")[2])
+        if seen is not None:
+            return replace(seen, **here)
+        known = library.find(vmsd, self.version)
+        if known is None and library.ever(name):
+            return None
+        if known is None or known.version_id < 0:
+            self.assumptions.append(f"{section.idstr}: the destination has it, as the stream has")
+            return Entry(version_id=section.version_id, iterable=section.part != "full", **here)
+        return None if known.unmigratable else Entry(version_id=known.version_id, **here)
+
+    def unmigratable(self, section: Section) -> bool:
+        """Is the device one that this release refuses to migrate (`.unmigratable`)?"""
+        if section.description is None:
+            return False
+        known = library.find(section.description.vmsd, self.version)
+        return known is not None and known.unmigratable
 
     def resizable(self, block: str) -> bool:
         """RAM blocks that take the stream's length (`qemu_ram_resize`): ROMs and tables loaded from files, since 2.3."""
@@ -162,6 +234,8 @@ class Destination:
                 mine=entry.values,
                 theirs=functools.cache(lambda: values_of(stream, section, other) if other else {}),
                 condition=lambda vmsd, f: library.condition(vmsd, f, self.version),
+                varies=lambda vmsd, f: library.varies(vmsd, f, self.version),
+                composed=self.reference is None,
                 compiler=Compiler(wanted=rules.wanted),
             )
             made.assumptions += assumptions
@@ -171,6 +245,25 @@ class Destination:
 
 
 _LEVELS = {"off": 0, "on": 1, "broken": 0, "workaround": 1, "fixed": 2, "fixed-ibs": 2, "fixed-ccd": 3, "fixed-na": 4}
+
+
+def _guess_machine(stream: Stream) -> str:
+    """A machine type for a stream that does not say: it is 2.3 or older, or a guest without versions."""
+    names = {s.idstr for s in stream.sections}
+    if "spapr" in names:
+        return "pseries-2.2" if stream.vmdesc is None else "pseries-2.3"
+    if any(n.endswith("mch") for n in names):
+        return "pc-q35-2.2" if stream.vmdesc is None else "pc-q35-2.3"
+    return "pc-i440fx-2.2" if stream.vmdesc is None else "pc-i440fx-2.3"
+
+
+def _guess_cpu(stream: Stream, release: str | None) -> str | None:
+    """The CPU model of a ppc stream, by its PVR."""
+    try:
+        pvr = stream.value("cpu", f"env.spr[{rules.SPR_PVR}]")
+        return next((m.name for m in catalog.model_of_pvr(pvr, release or "2.7.0", nearest=True)), None)
+    except (KeyError, CatalogError):
+        return None
 
 
 # -- an expectation out of a stream -----------------------------------------------------------------------------------

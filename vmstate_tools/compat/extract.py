@@ -22,6 +22,7 @@ from vmstate_tools.compat import facts
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _STRING = re.compile(r'^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+"([^"\n]*)"', re.MULTILINE)
+_NUMBER = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w*VERSION\w*)[ \t]+\(?(\d+|0x[0-9a-fA-F]+)\)?[ \t]*$", re.MULTILINE)
 _MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)\(([^)]*)\)((?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE)
 _START = re.compile(r"\bVMStateDescription\s+(?:const\s+)?(\w+)\s*=\s*\{")
 # What the main line is on its way to: its release is not tagged.
@@ -67,7 +68,7 @@ class Repository:
 
     def files(self, revision: str) -> dict[str, str]:
         """Path -> blob, of the files that speak of descriptions, and of headers with names."""
-        pattern = r"VMStateDescription|^#define TYPE_\w+ +\"|^#define VMSTATE_"
+        pattern = r"VMStateDescription|^#define TYPE_\w+ +\"|^#define \w*VERSION\w* +\(?[0-9]"
         listed = self.git("grep", "-lE", pattern, revision, "--", "*.c", "*.h", "*.inc")
         paths = [line.split(":", 1)[1] for line in listed.splitlines()]
         tree = dict(
@@ -92,7 +93,7 @@ class Repository:
 
 
 def strings_of(text: str) -> dict[str, str]:
-    return dict(_STRING.findall(text))
+    return dict(_STRING.findall(text)) | dict(_NUMBER.findall(text))
 
 
 def vmsds_of(text: str, strings: dict[str, str]) -> Iterator[Vmsd]:
@@ -112,8 +113,8 @@ def vmsds_of(text: str, strings: dict[str, str]) -> Iterator[Vmsd]:
         yield Vmsd(
             start[1],
             _string(parts.get("name", ""), strings),
-            _number(parts.get("version_id", "0")),
-            _number(parts.get("minimum_version_id", "0")),
+            _number(parts.get("version_id", "0"), strings),
+            _number(parts.get("minimum_version_id", "0"), strings),
             parts.get("unmigratable", "0") not in ("0", "false"),
             parts.get("needed", ""),
             " ".join(k for k in ("pre_load", "post_load", "pre_save", "load_state_old") if k in parts),
@@ -173,8 +174,10 @@ def _string(text: str, strings: dict[str, str]) -> str:
     return "".join(m[1] if m[1] is not None else strings.get(m[2], "?") for m in re.finditer(r'"([^"]*)"|(\w+)', text))
 
 
-def _number(text: str) -> int:
-    match = re.match(r"(0x[0-9a-fA-F]+|\d+)", text.strip("() "))
+def _number(text: str, names: dict[str, str]) -> int:
+    """A version: a number or a name for one; -1 where it is neither."""
+    text = text.strip("() ")
+    match = re.match(r"(0x[0-9a-fA-F]+|\d+)", names.get(text, text))
     return int(match[1], 0) if match else -1
 
 
@@ -235,7 +238,7 @@ def read_release(repository: Repository, revision: str) -> dict[tuple[str, str],
             where = names.get(sub, {})
             near = sorted(where, key=lambda p: (p != path, Path(p).parent != Path(path).parent, p))
             subsections.append(where[near[0]] if near else f"?{sub}")
-        out[path, vmsd.name] = vmsd._replace(subsections=tuple(sorted(subsections)), symbol="")
+        out[path, symbol] = vmsd._replace(subsections=tuple(sorted(subsections)))
     return out
 
 

@@ -21,10 +21,10 @@ import zstandard
 from tqdm.auto import tqdm
 
 from vmstate_tools.bundled import data_path
-from vmstate_tools.compat import destination, facts, rules
+from vmstate_tools.compat import facts, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.program import NUMBERS
-from vmstate_tools.description import FieldDescription, Vmsd, from_json
+from vmstate_tools.description import FieldDescription, Vmsd, built_in
 from vmstate_tools.errors import StreamError
 from vmstate_tools.stream import open_stream
 
@@ -65,9 +65,20 @@ def kept() -> tuple[Kept, ...]:
     return tuple(Kept(*(row[c] for c in (*_COLUMNS, "arguments")), stored=row) for row in _pools()["captures"])
 
 
+@functools.lru_cache(maxsize=32)
+def devices(release: tuple[int, int]) -> dict[str, Entry]:
+    """Sections seen in a release, by the last part of their idstr: one of each."""
+    found: dict[str, Entry] = {}
+    for k in kept():
+        if k.version[:2] == release:
+            for entry in k.expectation().entries.values():
+                found.setdefault(entry.idstr.rpartition("/")[2], entry)
+    return found
+
+
 @functools.cache
 def _tree(number: int) -> Vmsd:
-    return from_json({"name": "", "instance_id": 0, **_pools()["trees"][number]}, "kept").vmsd
+    return built_in({"name": "", "instance_id": 0, **_pools()["trees"][number]}).vmsd
 
 
 def _restore(row: dict[str, Any]) -> Expectation:
@@ -164,6 +175,8 @@ def _values(entry: Entry) -> list[list[Any]]:
 
 
 def build(manifest: Path, rows: Iterable[dict[str, str]]) -> dict[str, Any]:
+    from vmstate_tools.compat.destination import expectation_of
+
     trees, values, sections = _Pool(), _Pool(), _Pool()
     captures, seen = [], set()
     for row in tqdm(list(rows), unit="stream"):
@@ -171,7 +184,7 @@ def build(manifest: Path, rows: Iterable[dict[str, str]]) -> dict[str, Any]:
             continue
         try:
             with open_stream(manifest.parent / row["file"]) as stream:
-                expectation = destination.expectation_of(stream, row["release"])
+                expectation = expectation_of(stream, row["release"])
         except (StreamError, OSError) as err:
             print(err, file=sys.stderr)
             continue

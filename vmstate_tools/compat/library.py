@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vmstate_tools import layouts
 from vmstate_tools.compat import facts
-from vmstate_tools.description import Description, FieldDescription, Vmsd, from_json
+from vmstate_tools.description import Description, FieldDescription, Vmsd, built_in
 from vmstate_tools.stream import Section, Stream
 
 Release = tuple[int, int, int]
@@ -51,6 +51,11 @@ def _vmsds() -> Mapping[str, list[tuple[Release, Release, Known]]]:
 def _of_release(name: str, release: Release) -> tuple[Known, ...]:
     minor = release[:2]
     return tuple(k for since, until, k in _vmsds().get(name, ()) if since[:2] <= minor <= until[:2])
+
+
+def ever(name: str) -> bool:
+    """Does QEMU's source have a description of this name in any release?"""
+    return name in _vmsds()
 
 
 def find(vmsd: Vmsd, release: Release | None) -> Known | None:
@@ -99,6 +104,13 @@ def condition(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> C
     return None
 
 
+def varies(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> bool:
+    """Does the source give this array or buffer no fixed length?"""
+    known = find(vmsd, release)
+    texts = [t.split(" ") for t in known.fields] if known else []
+    return any(("VARRAY" in w[0] or "VBUFFER" in w[0]) and w[1:2] == [field.name] for w in texts)
+
+
 def subsections(vmsd: Vmsd, release: Release | None) -> dict[str, Vmsd] | None:
     """The subsections a release knows of a description, with versions and no fields; None: not to be told."""
     known = find(vmsd, release)
@@ -125,4 +137,4 @@ def describe(stream: Stream, section: Section, release: str | None = None) -> De
         release=release,
         instance_id=section.instance_id,
     )
-    return None if entry is None else from_json(entry, "built-in")
+    return None if entry is None else built_in(entry)

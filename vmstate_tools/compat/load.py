@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vmstate_tools import wire
-from vmstate_tools.compat import library, rules
+from vmstate_tools.compat import rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.program import LostError, Program, Reader
 from vmstate_tools.compat.verdict import Obstacle, Verdict
-from vmstate_tools.description import Description, FieldDescription
+from vmstate_tools.description import FieldDescription
 from vmstate_tools.stream import Section, Stream
 from vmstate_tools.wire import Record
 
@@ -39,9 +39,8 @@ class Load:
         self.configuration(expectation)
         for command in self.stream.commands:
             self.obstacles += rules.command(command, self.destination)
-        if not self.destination.knows_nothing:
-            for section in self.stream.sections:
-                self.section(section, expectation)
+        for section in self.stream.sections:
+            self.section(section, expectation)
         assumptions = dict.fromkeys([*self.destination.assumptions, *self.assumptions])
         return Verdict(
             self.stream.name,
@@ -86,9 +85,13 @@ class Load:
         self.seen.add(section.idstr)
         if section.part in ("part", "end"):
             return  # what is to be said was said at its start
-        entry = expectation.find(section.idstr, section.instance_id) or self.destination.always(section)
+        entry = self.destination.registered(section)
         if entry is None:
             others = [e.instance_id for e in expectation.entries.values() if e.idstr == section.idstr]
+            if self.destination.unmigratable(section):
+                message = f"this release does not migrate {section.description.vmsd.name}" if section.description else ""
+                self.refuse("D", "not migratable", message, section)
+                return
             message = f"the destination has no section {section.label}" + (f", only instances {others}" if others else "")
             remedy = "give the destination the same devices" if section.idstr not in rules.INTERNAL else None
             self.refuse("D", "unknown section", message, section, stream_value=section.label, remedy=remedy)
@@ -100,7 +103,7 @@ class Load:
             return
         if entry.iterable:
             found = rules.iterable(section, entry, self.stream, self.destination)
-        elif entry.old_style or (entry.vmsd is None and self.described(section) is None):
+        elif entry.old_style or (entry.vmsd is None and section.description is None):
             found = []
             if not entry.old_style:
                 self.assumptions.append(f"{section.idstr}: nothing describes it; taken as readable")
@@ -112,15 +115,8 @@ class Load:
         if not found:
             self.footer(section, section.payload_end, expectation)
 
-    def described(self, section: Section) -> Description | None:
-        """The section's description, a built-in one where the stream has none."""
-        if section.description is None and section.how == "opaque":
-            section.description = library.describe(self.stream, section)
-        return section.description
-
     def payload(self, section: Section, entry: Entry) -> list[Obstacle]:
         """Read one section's payload as the destination would; returns what it met."""
-        self.described(section)
         plan = self.destination.plan(self.stream, section, entry)
         self.assumptions += plan.assumptions
         view = self.stream._view
@@ -174,4 +170,4 @@ def check(stream: Stream, destination: Destination, policy: Policy | None = None
 
     Raises StreamError where the stream cannot be read.
     """
-    return Load(stream, destination, policy).run()
+    return Load(stream, destination.for_stream(stream), policy).run()

@@ -42,6 +42,8 @@ class Fit:
     mine: Value
     theirs: Value
     condition: Callable[[Vmsd, FieldDescription], Condition | None] = lambda *_: None
+    varies: Callable[[Vmsd, FieldDescription], bool] = lambda *_: False
+    composed: bool = False  # is the destination's configuration not known exactly
     differences: list[Obstacle] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
 
@@ -78,7 +80,7 @@ class Fit:
                     self.differ(own, "field missing in stream", text, f)
                     out.append(f)
             for f in only_theirs:
-                if self.takes(own, f, prefix):
+                if self.takes(own, other, f, prefix):
                     out.append(f)
                 else:
                     text = f"the destination does not read {f.label}, which the stream has"
@@ -87,7 +89,9 @@ class Fit:
 
     def reads(self, own: Vmsd, other: Vmsd, f: FieldDescription, prefix: str) -> bool:
         """Does the destination read a field of its own that this stream does not have?"""
-        if self.empty(own, f, prefix, self.mine, self.theirs):
+        if self.empty(own, other, f, prefix, self.mine, self.theirs):
+            return False
+        if self.composed and self.varies(own, f):
             return False
         when = self.condition(own, f)
         if when is not None and when.version:
@@ -97,12 +101,12 @@ class Fit:
             return False
         return True
 
-    def takes(self, own: Vmsd, f: FieldDescription, prefix: str) -> bool:
+    def takes(self, own: Vmsd, other: Vmsd, f: FieldDescription, prefix: str) -> bool:
         """Does the destination read a field of the stream that its own stream does not have?"""
-        if self.empty(own, f, prefix, self.theirs, self.mine):
+        if self.empty(other, own, f, prefix, self.theirs, self.mine):
             return True
         when = self.condition(own, f)
-        return when is not None and not when.by_machine
+        return (when is not None and not when.by_machine) or (self.composed and self.varies(own, f))
 
     def same(
         self, own: Vmsd, mine: list[FieldDescription], theirs: list[FieldDescription], prefix: str
@@ -130,38 +134,39 @@ class Fit:
         if mine.count == their.count and mine.size == their.size:
             return mine
         if mine.struct is None and mine.size != their.size and mine.count is None and their.count is None:
-            if mine.type == "buffer" and self.counted(own, prefix, mine.size, their.size):
+            if mine.type == "buffer" and self.counted(own, mine, prefix, mine.size, their.size):
                 return replace(mine, size=their.size)
             text = f"{mine.label} has {mine.size} bytes at the destination, {their.size} in the stream"
             self.differ(own, "field size", text, mine, their.size, mine.size)
             return mine
         counts = (1 if mine.count is None else mine.count, 1 if their.count is None else their.count)
         if counts[0] != counts[1]:
-            if self.counted(own, prefix, *counts):
+            if self.counted(own, mine, prefix, *counts):
                 return replace(mine, count=their.count)
             text = f"{mine.label} has {counts[0]} elements at the destination, {counts[1]} in the stream"
             self.differ(own, "array length", text, mine, counts[1], counts[0])
         return mine
 
-    def counted(self, own: Vmsd, prefix: str, mine: int, theirs: int) -> bool:
+    def counted(self, own: Vmsd, f: FieldDescription, prefix: str, mine: int, theirs: int) -> bool:
         """Does a number of this description tell both lengths?"""
         return any(
-            self.mine(own.name, prefix + f.label) == mine and self.theirs(own.name, prefix + f.label) == theirs
-            for f in own.fields
-            if f.type in NUMBERS and f.count is None
-        )
+            self.mine(own.name, path) == mine and self.theirs(own.name, path) == theirs
+            for path in _numbers(own, prefix)
+        ) or (self.composed and self.varies(own, f))
 
-    def empty(self, own: Vmsd, f: FieldDescription, prefix: str, there: Value, here: Value) -> bool:
-        """Is this array absent on one side because its length is 0 there?"""
+    def empty(self, side: Vmsd, other: Vmsd, f: FieldDescription, prefix: str, there: Value, here: Value) -> bool:
+        """Is this array of one side absent on the other because its length is 0 there?"""
         length = f.size if f.count is None else f.count
-        return any(
-            there(own.name, prefix + n.label) == length and here(own.name, prefix + n.label) == 0
-            for n in own.fields
-            if n.type in NUMBERS and n.count is None
+        return any(there(side.name, path) == length for path in _numbers(side, prefix)) and any(
+            here(other.name, path) == 0 for path in _numbers(other, prefix)
         )
 
     def differ(self, own: Vmsd, kind: str, text: str, f: FieldDescription, stream: Any = None, mine: Any = None) -> None:
         self.differences.append(Obstacle("F", kind, f"{own.name}: {text}", None, None, f.label, stream, mine))
+
+
+def _numbers(vmsd: Vmsd, prefix: str) -> list[str]:
+    return [prefix + n.label for n in vmsd.fields if n.type in NUMBERS and n.count is None]
 
 
 def _grouped(fields: tuple[FieldDescription, ...]) -> list[tuple[str, list[FieldDescription]]]:
@@ -203,6 +208,8 @@ def make(
     mine: Mapping[tuple[str, str], Any],
     theirs: Callable[[], Mapping[tuple[str, str], Any]],
     condition: Callable[[Vmsd, FieldDescription], Condition | None],
+    varies: Callable[[Vmsd, FieldDescription], bool],
+    composed: bool,
     compiler: Compiler,
 ) -> Plan:
     """Compile `own` for a stream whose section is described by `other`, None where nothing describes it."""
@@ -210,5 +217,5 @@ def make(
         return Plan(replace(compiler, known=known, count_of=count_by_value(mine))(own))
     if other is own:
         return Plan(replace(compiler, known=known)(own))
-    fit = Fit(known, lambda vmsd, path: mine.get((vmsd, path)), lambda vmsd, path: theirs().get((vmsd, path)), condition)
+    fit = Fit(known, lambda vmsd, path: mine.get((vmsd, path)), lambda vmsd, path: theirs().get((vmsd, path)), condition, varies, composed)
     return Plan(replace(compiler, known=known)(fit.vmsd(own, other)), fit.differences, fit.assumptions)

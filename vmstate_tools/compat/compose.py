@@ -1,0 +1,277 @@
+"""What a destination known only by release, machine type, CPU and accelerator expects.
+
+Put together from the nearest configurations that were seen (`index`), what QEMU's source says of the release
+(`library`), and the catalog's CPU words. Everything supposed on the way is said.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import replace
+from typing import Any
+
+from vmstate_tools import catalog
+from vmstate_tools.compat import facts, index, library
+from vmstate_tools.compat.expectation import Entry, Expectation
+from vmstate_tools.compat.rules import SANITY
+from vmstate_tools.compat.verdict import Obstacle
+from vmstate_tools.description import Vmsd
+from vmstate_tools.errors import CatalogError
+
+Release = tuple[int, int, int]
+
+# Machine types whose plain name stands for the newest version: name -> what the version is appended to.
+_ALIASES = {
+    "pseries": "pseries",
+    "pc": "pc-i440fx",
+    "q35": "pc-q35",
+    "virt": "virt",
+    "s390-ccw-virtio": "s390-ccw-virtio",
+}
+_VERSIONED = re.compile(r"(?P<base>.*?)-(?P<version>\d+\.\d+)(?P<variant>-\w+)?\Z")
+
+# pseries, pc and virt machine types up to this one have no configuration section, footers or globalstate.
+_OLD_FRAMING = (2, 3, 0)
+
+
+def canonical(machine: str, release: Release | None) -> str:
+    """The machine type that a plain name stands for in a release: 'pseries' is 'pseries-2.6' in 2.6."""
+    base = _ALIASES.get(machine)
+    if base is None or release is None:
+        return machine
+    first = {"pseries": (2, 1, 0), "virt": (2, 6, 0), "s390-ccw-virtio": (2, 4, 0)}.get(base, (0, 0, 0))
+    return machine if release < first else f"{base}-{release[0]}.{release[1]}"
+
+
+def machine_base(machine: str) -> str:
+    """'pseries' of 'pseries-2.12-sxxm'."""
+    match = _VERSIONED.match(machine)
+    return match["base"] if match else machine
+
+
+def absent(release: Release, machine: str, cpu: str | None, accel: str | None) -> Obstacle | None:
+    """Why such a QEMU does not start at all, None where nothing is known against it."""
+    return _no_machine(release, machine) or (_no_cpu(release, machine, cpu) if _is_ppc(machine) else None)
+
+
+def _is_ppc(machine: str) -> bool:
+    return machine_base(machine) in {machine_base(row["machine"]) for row in catalog.table("machines")}
+
+
+def _dotted(release: Release) -> str:
+    return ".".join(map(str, release))
+
+
+def _no_machine(release: Release, machine: str) -> Obstacle | None:
+    of_machine = facts.version(machine)
+    text = _dotted(release)
+    remedy = None
+    if machine_base(machine) == "pseries" and of_machine is not None:
+        rows = [r for r in catalog.table("machines") if r["machine"] == machine]
+        ends = [(facts.version(r["since"]), facts.version(r["until"]) or (999, 0, 0)) for r in rows]
+        known = not rows or any(since and since[:2] <= release[:2] <= until[:2] for since, until in ends)
+        last = max((until for _, until in ends), default=None)
+        if known and of_machine[:2] <= release[:2]:
+            return None
+        if last is not None and release > last:
+            remedy = f"load it in {last[0]}.{last[1]} or before, the last release with {machine}"
+    elif of_machine is None or of_machine[:2] <= release[:2]:
+        return None
+    message = f"QEMU {text} has no machine type {machine}"
+    if of_machine is not None and of_machine[:2] > release[:2]:
+        remedy = f"start the source with -machine {machine_base(machine)}-{release[0]}.{release[1]} or older"
+    return Obstacle("start", "no such machine type", message, destination_value=machine, remedy=remedy)
+
+
+def model_of(cpu: str, release: Release) -> catalog.Model:
+    """The catalog's model; the names of POWER5+ and POWER7+ may be spelled with a p, as since 9.0 (5bfb75f152)."""
+    try:
+        return catalog.model(cpu, _dotted(release), nearest=True)
+    except CatalogError:
+        for pattern, other in ((r"(?i)(power[57])p(?=_|$)", r"\1+"), (r"(?i)(power[57])\+(?=_|$)", r"\1p")):
+            if re.search(pattern, cpu):
+                return catalog.model(re.sub(pattern, other, cpu), _dotted(release), nearest=True)
+        raise
+
+
+def _no_cpu(release: Release, machine: str, cpu: str | None) -> Obstacle | None:
+    if cpu is None or cpu.lower() in ("host", "max"):
+        return None
+    try:
+        model = model_of(cpu, release).name
+    except CatalogError as err:
+        return Obstacle("start", "no such CPU model", str(err), destination_value=cpu)
+    # 2.7 and 2.8 make CPU cores only for machine types with CPU hotplug (hw/ppc/spapr.c: `ppc_spapr_init`).
+    of_machine = facts.version(machine) or release
+    if not machine.startswith("pseries") or release < (2, 7, 0) or (release < (2, 9, 0) and of_machine < (2, 7, 0)):
+        return None
+    name = model.lower().replace("+", "p")
+    cores = {r["model"]: (facts.version(r["since"]), facts.version(r["until"])) for r in facts.rows("spapr_cores")}
+    since, until = cores.get(name, (None, None))
+    if since is None or release[:2] < since[:2] or (until is not None and release[:2] > until[:2]):
+        message = f"pseries of QEMU {_dotted(release)} has no CPU core type {model}"
+        return Obstacle("start", "no such CPU model", message, destination_value=model)
+    return None
+
+
+def expectation(
+    release: Release, machine: str, cpu: str | None, accel: str | None, exclude: Any = None
+) -> tuple[Expectation, list[str]]:
+    """The expectation and what was supposed. `exclude` leaves out configurations: (Kept) -> bool."""
+    assumptions: list[str] = []
+    order = _nearest(release, machine, cpu, exclude)
+    if not order:
+        return Expectation(), [f"nothing is known of a machine like {machine}"]
+    base = order[0]
+    made = base.expectation()
+    machine = canonical(machine, release)
+    exact = base.version[:2] == release[:2] and canonical(base.machine, base.version) == machine
+    if not exact:
+        assumptions.append(
+            f"sections of QEMU {_dotted(release)} {machine}: those of QEMU {base.release} {base.machine} "
+            f"({base.cpu or 'default CPU'}), as far as QEMU's source knows no difference"
+        )
+        made.entries = _adjusted(made, base, order, release, assumptions)
+        _frame(made, release, machine)
+    if base.config:
+        assumptions.append(f"devices: those of configuration {base.config!r}, if the stream has them")
+    made.ram = {}
+    assumptions.append("the destination has the stream's RAM blocks and devices")
+    if _is_ppc(machine):
+        _ppc_cpu(made, release, machine, cpu, accel, order, assumptions)
+    elif cpu is not None and base.cpu != cpu:
+        assumptions.append(f"CPU {cpu}: taken to be like {base.cpu or 'the default'}")
+    return made, assumptions
+
+
+def _nearest(release: Release, machine: str, cpu: str | None, exclude: Any) -> list[index.Kept]:
+    """Configurations of the same kind of machine, nearest first."""
+    base = machine_base(canonical(machine, release))
+    wanted = facts.version(machine)
+    releases = sorted({k.version[:2] for k in index.kept()} | {release[:2]})
+    machines = sorted({facts.version(k.machine) or (0, 0, 0) for k in index.kept() if machine_base(k.machine) == base} | {wanted or (0, 0, 0)})
+
+    def distance(k: index.Kept) -> tuple[float, ...]:
+        name = canonical(k.machine, k.version)
+        other = facts.version(name)
+        apart = abs(machines.index(other or (0, 0, 0)) - machines.index(wanted or (0, 0, 0))) if other in machines or other is None else 99
+        gap = releases.index(k.version[:2]) - releases.index(release[:2])
+        years = 2 * abs(gap) - (gap < 0)
+        model = 0 if k.cpu == (cpu or "") else 1 if _family(k.cpu) == _family(cpu or "") else 2
+        odd = 0 if k.config == "" else 1 if k.config in ("htmoff", "cap-htm") else 2
+        return (apart + years, odd, model, years)
+
+    found = [
+        k
+        for k in index.kept()
+        if machine_base(canonical(k.machine, k.version)) == base
+        and not k.config.startswith(("no-", "minimal", "x-ignore", "mapped", "cap-", "file"))
+        and not (exclude and exclude(k))
+    ]
+    return sorted(found, key=distance)
+
+
+def _family(cpu: str) -> str:
+    return re.sub(r"_v[\d.]+$", "", cpu.lower()).rstrip("+p")
+
+
+def _like(vmsd: Vmsd, one: Release, other: Release) -> bool:
+    """Does the source describe it alike in both releases?"""
+    a, b = library.find(vmsd, one), library.find(vmsd, other)
+    return a is not None and b is not None and a._replace(file="") == b._replace(file="")
+
+
+def _adjusted(
+    made: Expectation, base: index.Kept, order: list[index.Kept], release: Release, assumptions: list[str]
+) -> dict[tuple[str, int], Entry]:
+    """The entries of another release or machine type, as the release wanted would have them."""
+    near = [k for k in order if k.version[:2] == release[:2]][:3] or order[1:4]
+    others = [k.expectation() for k in near]
+    entries: dict[tuple[str, int], Entry] = {}
+    for key, entry in made.entries.items():
+        if entry.vmsd is None or base.version[:2] == release[:2]:
+            entries[key] = entry
+            continue
+        known = library.find(entry.vmsd, release)
+        if known is None:
+            if library.find(entry.vmsd, base.version) is not None:
+                assumptions.append(f"{entry.idstr}: QEMU {_dotted(release)} does not have it")
+                continue
+            entries[key] = entry
+            continue
+        if not _like(entry.vmsd, base.version, release):
+            for k, other in zip(near, others, strict=True):
+                same = other.entries.get(key)
+                if same is not None and same.vmsd is not None and (k.version[:2] == release[:2] or _like(same.vmsd, k.version, release)):
+                    entry = replace(entry, vmsd=same.vmsd, programs={})
+                    break
+            else:
+                if entry.idstr != "cpu":
+                    assumptions.append(f"{entry.idstr}: its fields may differ in QEMU {_dotted(release)}")
+        assert entry.vmsd is not None
+        if known.version_id < 0:
+            entries[key] = entry
+            continue
+        vmsd = replace(entry.vmsd, version_id=known.version_id, minimum_version_id=known.minimum_version_id)
+        entries[key] = replace(entry, version_id=known.version_id, vmsd=vmsd, programs={})
+    return entries
+
+
+def _frame(made: Expectation, release: Release, machine: str) -> None:
+    """Configuration section and footers, since 2.4 (61964c23e5, f68945d42b), off for machine types up to 2.3.
+
+    pseries machine types up to 2.3 did not know to leave out the configuration section before 2.6.
+    """
+    of_machine = facts.version(machine)
+    old = of_machine is not None and of_machine <= _OLD_FRAMING
+    made.footers = release >= (2, 4, 0) and not old
+    forgotten = machine_base(machine) == "pseries" and (2, 4, 0) <= release < (2, 6, 0)
+    made.configuration = machine if release >= (2, 4, 0) and (not old or forgotten) else None
+
+
+def _ppc_cpu(
+    made: Expectation,
+    release: Release,
+    machine: str,
+    cpu: str | None,
+    accel: str | None,
+    order: list[index.Kept],
+    assumptions: list[str],
+) -> None:
+    """The sanity-check words and the PVR of this CPU, under this accelerator, instead of those that were seen."""
+    entry = made.find("cpu", 0)
+    if entry is None:
+        return
+    text = _dotted(release)
+    try:
+        model = model_of(cpu or catalog.default_cpu(machine, text, nearest=True), release)
+        words = catalog.stream_words(text, canonical(machine, release), model.name, accel or "tcg", nearest=True)
+    except CatalogError as err:
+        assumptions.append(f"the CPU's words: as seen in a like configuration ({err})")
+        return
+    if accel is None:
+        assumptions.append("accelerator: tcg")
+    values = dict(entry.values)
+    like = [k for k in order if _model(k) == model.name.lower()] or [k for k in order if _family(k.cpu) == _family(model.name)]
+    if like:
+        seen = like[0].expectation().find("cpu", 0)
+        if seen is not None:  # sizes of TLB and SLB go with the model
+            values |= {key: v for key, v in seen.values.items() if key[0] != "cpu"}
+    values["cpu", "pvr"] = values["cpu", "env.spr[SPR_PVR]"] = model.pvr
+    for name, word in SANITY.items():
+        if word in words:
+            values["cpu", name] = words[word]
+    made.add(replace(e, values=values, programs={}) for e in list(made.entries.values()) if e.idstr == "cpu")
+
+
+@functools.lru_cache(maxsize=4096)
+def _model_name(cpu: str, release: str, machine: str) -> str:
+    try:
+        return catalog.model(cpu or catalog.default_cpu(machine, release, nearest=True), release, nearest=True).name.lower()
+    except CatalogError:
+        return cpu.lower()
+
+
+def _model(k: index.Kept) -> str:
+    return _model_name(k.cpu, k.release, k.machine)
