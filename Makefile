@@ -47,11 +47,11 @@ clean:  ## remove what was built; the virtual environment stays
 
 reports/report.html: $(READY) $(SOURCES)
 	@mkdir -p $(@D)
-	$(BIN)/vmstate report data/streams -o $@ --format html
+	$(BIN)/vmstate report data/streams -o $@ --format html --force
 
 reports/report.txt: $(READY) $(SOURCES)
 	@mkdir -p $(@D)
-	$(BIN)/vmstate report data/streams -o $@ --format text
+	$(BIN)/vmstate report data/streams -o $@ --format text --force
 
 # Executed beside the data, written elsewhere: the committed notebooks stay as they are.
 reports/notebooks/%.html: notebooks/%.ipynb $(READY) $(SOURCES)

@@ -73,15 +73,14 @@ def _fields(stream: vt.Stream, row: dict[str, str]) -> Iterator[str]:
     sizes = [len(values.blobs[word]) for word in values.words[blobs].tolist()]
     if sizes != frame["size"][blobs].tolist():
         yield "a buffer of another length than its size"
+    state = _run_state(stream)
+    if state is not None and (state not in RUN_STATES or stream.value("globalstate", "size") != len(state) + 1):
+        yield f"run state {state!r}"
     for section in stream.sections:
         if section.description is None:
             continue
         if section.idstr == "cpu_common" and stream.value("cpu_common", "halted", instance=section.instance_id) > 1:
             yield f"{section}: halted is neither 0 nor 1"
-        if section.idstr == "globalstate":
-            state = stream.value("globalstate", "runstate").rstrip(b"\0").decode()
-            if state not in RUN_STATES or stream.value("globalstate", "size") != len(state) + 1:
-                yield f"run state {state!r}"
         if section.idstr == "cpu" and row["cpu"].lower() in PVRS:
             pvr = stream.value("cpu", "env.spr[287]", instance=section.instance_id)
             if pvr != PVRS[row["cpu"].lower()]:
@@ -107,10 +106,16 @@ def _manifest(stream: vt.Stream, row: dict[str, str]) -> Iterator[str]:
         yield "has a configuration"
     if row["config"] == "no-footer" and any(s.footer for s in stream.sections):
         yield "has footers"
-    if row["config"] == "no-globalstate" and any(s.idstr == "globalstate" for s in stream.sections):
-        # migration/global_state.c: global_state_needed: any other run state is sent all the same.
-        if stream.value("globalstate", "runstate").rstrip(b"\0") in (b"running", b"paused"):
-            yield "has a globalstate"
+    # migration/global_state.c: global_state_needed: before 9.0 any other run state was sent all the same.
+    if row["config"] == "no-globalstate" and _run_state(stream) in ("running", "paused"):
+        yield "has a globalstate"
+
+
+def _run_state(stream: vt.Stream) -> str | None:
+    for section in stream.sections:
+        if section.idstr == "globalstate" and section.description is not None:
+            return str(stream.value("globalstate", "runstate").rstrip(b"\0").decode())
+    return None
 
 
 def _coverage(stream: vt.Stream, row: dict[str, str]) -> Iterator[str]:

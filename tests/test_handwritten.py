@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import random
 import struct
 from pathlib import Path
@@ -27,9 +28,8 @@ def decode(idstr: str, payload: bytes, *, part="full", version_id=1, state=None,
         idstr, view, len(before), part=part, version_id=version_id, state={} if state is None else state
     )
     assert end == len(before) + len(payload)
-    assert [leaf.offset for leaf in leaves] == [
-        len(before) + sum(leaf.size for leaf in leaves[:n]) for n in range(len(leaves))
-    ]
+    ends = itertools.accumulate((leaf.size for leaf in leaves), initial=len(before))
+    assert [leaf.offset for leaf in leaves] == list(ends)[:-1]
     assert leaves[-1].offset + leaves[-1].size == end
     assert build(leaves) == payload
     return {leaf.path: leaf.value for leaf in leaves}
@@ -53,6 +53,21 @@ def test_htab_shift_bounds_the_chunks_that_follow() -> None:
     with pytest.raises(StreamError, match=r"at 16383.*table of 16384") as caught:
         decode("spapr/htab", last.replace(b"\0\0\0\1", b"\0\0\0\2"), part="end", state=state)
     assert caught.value.offset == len("in front") + 4
+
+
+def test_chunks_past_counting_are_one_leaf() -> None:
+    chunks = [struct.pack(">IHH", n, 1, 0) + n.to_bytes(16, "big") for n in range(65538)]
+    values = decode("spapr/htab", bytes(4) + b"".join(chunks) + bytes(8), part="part")
+    assert values["chunk[65535].hptes"] == (65535).to_bytes(16, "big")
+    assert values["chunk[65536:]"] == chunks[65536] + chunks[65537]
+    assert list(values)[-1] == "end.n_invalid"
+    values = decode("spapr/htab", bytes(4) + b"".join(chunks[:65536]) + bytes(8), part="part")
+    assert "chunk[65536:]" not in values
+
+
+def test_a_record_without_end_does_not_fill_memory() -> None:
+    with pytest.raises(StreamError, match="more than 262144 values"):
+        decode("block", struct.pack(">Q", 4) * (1 << 19), part="part")
 
 
 @pytest.mark.parametrize("part", ["start", "part", "end"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 import random
 import re
 import struct
@@ -15,6 +16,8 @@ import vmstate_tools
 from vmstate_tools import handwritten, layouts
 from vmstate_tools.bounds import is_header
 from vmstate_tools.description import Vmsd, built_in, size_of
+from vmstate_tools.errors import CatalogError
+from vmstate_tools.layouts.observe import Observer, dump
 from vmstate_tools.stream import Section, Stream, open_stream
 
 
@@ -92,6 +95,16 @@ def test_every_section_that_describes_itself_resolves_to_that(shared) -> None:
                 assert size_of(found) == section.payload_size, (row["file"], section)
                 assert list(leaves(found)) == list(leaves(section.description.vmsd)), (row["file"], section)
     assert len(compared) > 4000
+
+
+def test_snapshots_of_releases_no_variant_was_read_from(shared) -> None:
+    for release in ("2.11.0", "4.1.0"):
+        with open_stream(shared / "captures" / "savevm" / f"qemu-{release}-ppc64.qcow2.zst") as stream:
+            described = [section for section in stream.sections if section.how == "vmdesc"]
+            for section in described:
+                found = built_in(resolve(stream, section, release)).vmsd
+                assert list(leaves(found)) == list(leaves(section.description.vmsd)), section
+            assert len(described) == 15
 
 
 @functools.cache
@@ -226,6 +239,23 @@ def test_unknown_sections_and_versions() -> None:
     assert layouts.resolve("cpu", 4, view, 0, plausible_end=lambda end: True) is None
 
 
+def test_least_release() -> None:
+    machines = ["pseries-2.6", "pseries-2.12-sxxm", "pc-q35-10.2", "s390-ccw-virtio-5.2", "mac99", None]
+    assert [layouts.least_release(m) for m in machines] == ["2.6", "2.12", "10.2", "5.2", None, None]
+
+
+def test_the_least_release_chooses_among_names() -> None:
+    """Up to 2.12 the second field of `timer` was a dummy, since 3.0 it is unused: the bytes are the same."""
+
+    def second(release: str | None) -> str:
+        view = memoryview(bytes(24))
+        return layouts.resolve("timer", 2, view, 0, plausible_end=lambda e: e == 24, release=release)["fields"][1][
+            "name"
+        ]
+
+    assert [second(r) for r in (None, "2.6", "2.12.0", "4.0", "7.2")] == ["dummy", "dummy", "dummy", "unused", "unused"]
+
+
 def test_bus_paths_are_left_out_of_the_name() -> None:
     view = memoryview(bytes(8))
     for idstr in ("spapr/rtc", "a/b/spapr/rtc"):
@@ -259,6 +289,50 @@ def test_noise_ends_soon_and_without_error() -> None:
         entry = layouts.resolve(name, version, memoryview(payload), 0, plausible_end=lambda end: noise.random() < 0.01)
         assert time.process_time() - start < 1
         assert entry is None or size_of(built_in(entry).vmsd) <= len(payload)
+
+
+def data(name: str) -> dict:
+    return json.loads((Path(layouts.__file__).parent / name).read_text())
+
+
+def test_observed_variants_are_what_streams_show(shared) -> None:
+    observed = data("observed.json")
+    observer = Observer(data("facts.json"))
+    picked = [row for row in rows(shared) if "mapped-ram" not in row["config"]][::60]
+    for row in picked:
+        observer.read(shared / "captures" / row["file"], row["release"])
+    found = observer.layouts()
+    assert len(found) > 100
+    for name, variants in found.items():
+        for variant in variants:
+            same = [v for v in observed[name] if (v["version"], v["fields"]) == (variant["version"], variant["fields"])]
+            # Without the streams in which an array has elements, a variant cannot show that array.
+            if not same and name in data("facts.json")["counts"]:
+                continue
+            assert len(same) == 1, name
+            assert set(same[0]["releases"]) >= set(variant["releases"])
+
+
+def test_a_fact_that_a_stream_contradicts_is_an_error(shared) -> None:
+    row = next(row for row in rows(shared) if row["machine"] == "pseries-2.6" and row["release"] == "2.6.0")
+    observer = Observer({"counts": {"spapr_nvram": {"buf": "size/2"}}, "optional": {}})
+    with pytest.raises(CatalogError, match=r"spapr_nvram\.buf: size/2 does not hold its size"):
+        observer.read(shared / "captures" / row["file"], row["release"])
+
+
+def test_source_has_only_what_was_not_observed() -> None:
+    observed = data("observed.json")
+    for name, variants in data("source.json").items():
+        for variant in variants:
+            file, _, symbol = variant["source"].partition(": ")
+            assert file.endswith(".c") and symbol, name
+            assert variant["fields"] not in [v["fields"] for v in observed.get(name, [])], name
+
+
+def test_dump_is_json_with_a_line_per_field() -> None:
+    observed = data("observed.json")
+    assert dump(observed) == (Path(layouts.__file__).parent / "observed.json").read_text()
+    assert json.loads(dump(observed)) == observed
 
 
 def test_package_is_this_checkout() -> None:

@@ -15,6 +15,7 @@ _PUBLIC = {
     "load": ("frames", "load"),
     "Collection": ("frames", "Collection"),
     "diff": ("differences", "diff"),
+    "report": ("reporting", "report"),
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
     "flags": ("flags", None),

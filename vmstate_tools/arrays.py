@@ -17,8 +17,11 @@ import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype, take
 
 from vmstate_tools.decode import BOOL, BYTES, SIGNED, UNSIGNED
+from vmstate_tools.errors import printable
 
 MISSING = 4  # a row without a value
+TEXT = 5  # only where values are compared: names of types, of machines
+_BLOBS = (BYTES, TEXT)
 
 
 @register_extension_dtype
@@ -66,6 +69,9 @@ class ValueArray(ExtensionArray):
             elif isinstance(value, (bytes, bytearray, memoryview)):
                 word, kind = len(blobs), BYTES
                 blobs.append(bytes(value))
+            elif isinstance(value, str):
+                word, kind = len(blobs), TEXT
+                blobs.append(value.encode("utf-8", "surrogatepass"))
             elif value is not None and value is not pd.NA and value == value:
                 number = int(value)
                 word, kind = number & 0xFFFF_FFFF_FFFF_FFFF, SIGNED if number < 0 else UNSIGNED
@@ -82,7 +88,7 @@ class ValueArray(ExtensionArray):
         words: list[Any] = []
         blobs: list[bytes] = []
         for part in to_concat:
-            shift = np.where(part.kinds == BYTES, len(blobs), 0).astype(np.uint64)
+            shift = np.where(np.isin(part.kinds, _BLOBS), len(blobs), 0).astype(np.uint64)
             words.append(part.words + shift)
             blobs.extend(part.blobs)
         return cls(np.concatenate(words), np.concatenate([p.kinds for p in to_concat]), blobs)
@@ -97,6 +103,8 @@ class ValueArray(ExtensionArray):
             return word - (1 << 64) if word >> 63 else word
         if kind == BOOL:
             return bool(word)
+        if kind == TEXT:
+            return self.blobs[word].decode("utf-8", "surrogatepass")
         return self.blobs[word] if kind == BYTES else None
 
     def __getitem__(self, item: Any) -> Any:
@@ -109,7 +117,7 @@ class ValueArray(ExtensionArray):
         if isinstance(value, (bytes, str)) or not isinstance(value, Iterable):
             value = [value]
         new = value if isinstance(value, ValueArray) else type(self)._from_sequence(value)
-        shift = np.where(new.kinds == BYTES, len(self.blobs), 0).astype(np.uint64)
+        shift = np.where(np.isin(new.kinds, _BLOBS), len(self.blobs), 0).astype(np.uint64)
         self.words[key], self.kinds[key] = new.words + shift, new.kinds
         self.blobs = [*self.blobs, *new.blobs]
 
@@ -127,9 +135,9 @@ class ValueArray(ExtensionArray):
         negative = (self.kinds == SIGNED) & (self.words >> np.uint64(63) == 1)
         theirs_negative = (theirs.kinds == SIGNED) & (theirs.words >> np.uint64(63) == 1)
         equal = numbers & (negative == theirs_negative)
-        both = np.broadcast_to((self.kinds == BYTES) & (theirs.kinds == BYTES), equal.shape)
+        both = np.broadcast_to((self.kinds == theirs.kinds) & np.isin(self.kinds, _BLOBS), equal.shape)
         for i in np.flatnonzero(both):
-            equal[i] = self.blobs[int(self.words[i])] == theirs[int(i) if len(theirs) > 1 else 0]
+            equal[i] = self[int(i)] == theirs[int(i) if len(theirs) > 1 else 0]
         return equal
 
     def __ne__(self, other: Any) -> Any:
@@ -158,7 +166,8 @@ class ValueArray(ExtensionArray):
         import pyarrow as pa
 
         rows = [None if v is None else _to_struct(v) for v in self]
-        return pa.array(rows, type=pa.struct({"unsigned": pa.uint64(), "signed": pa.int64(), "bytes": pa.binary()}))
+        kinds = {"unsigned": pa.uint64(), "signed": pa.int64(), "bytes": pa.binary(), "text": pa.string()}
+        return pa.array(rows, type=pa.struct(kinds))
 
     def _values_for_argsort(self) -> npt.NDArray[Any]:
         return np.array([str(v) if isinstance(v, bytes) else f"{v if v is not None else -1:+025d}" for v in self])
@@ -168,17 +177,19 @@ class ValueArray(ExtensionArray):
 
 
 def format_value(value: object) -> str:
-    """A field's value as a table shows it: large unsigned numbers and bytes in hex, long bytes cut."""
+    """A value as a table shows it: large unsigned numbers and bytes in hex, long bytes cut."""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes> {value[:12].hex()}{'…' if len(value) > 12 else ''}"
     if isinstance(value, int) and not isinstance(value, bool) and value > 0xFF:
         return f"0x{value:x}"
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))
 
 
 def _to_struct(value: Any) -> dict[str, Any]:
     if isinstance(value, bytes):
         return {"bytes": value}
+    if isinstance(value, str):
+        return {"text": value}
     return {"signed" if value < 0 else "unsigned": int(value)}
 
 

@@ -68,8 +68,8 @@ def _releases() -> dict[tuple[int, ...], Row]:
 def resolve(release: str, nearest: bool = False) -> str:
     """The catalogued release that answers for a given one.
 
-    A stable release that is not catalogued (its source was not at hand, or it is newer) is answered by the newest
-    catalogued one before it in its series: `7.2.22` by `7.2.0`.
+    A stable release that is not catalogued (its source was not at hand, or it is newer) is answered by the
+    newest catalogued one before it in its series: `7.2.22` by `7.2.0`.
 
     Parameters
     ----------
@@ -201,9 +201,9 @@ def words(
     ----------
     cpu : a family (`POWER8`), model or alias.
     release : see `resolve`.
-    accel : "tcg" drops what TCG does not emulate (`PPC_TCG_INSNS`, `PPC_TCG_INSNS2`); "kvm" leaves the class's
-        words, to which a host that lacks VMX, VSX or DFP makes exceptions (`kvmppc_host_cpu_class_init`);
-        None gives the class's words as they stand.
+    accel : "tcg" drops what TCG does not emulate (`PPC_TCG_INSNS`, `PPC_TCG_INSNS2`); "kvm" leaves the
+        class's words, to which a host that lacks VMX, VSX or DFP makes exceptions (see `host_flags`); None
+        gives the class's words as they stand.
     machine : "pseries…" drops what that machine never lets a guest have (`cpu_ppc_set_papr`, later
         `cpu_ppc_set_vhyp`). None: any other machine.
 
@@ -257,10 +257,10 @@ def section_fields(release: str, machine: str | None = None, nearest: bool = Fal
 
     Returns
     -------
-    frame with vmsd, position, name, macro, treatment (plain, equal, test, unused), test, reads, elements, version,
-    minimum, and, with `machine`, `present`: whether a field that hangs on a machine type is there (None: it hangs
-    on the CPU's state). Position 0 is the VMState description itself. Empty before 1.6, when the section was
-    written by hand.
+    frame with vmsd, position, name, macro, treatment (plain, equal, test, unused), test, reads, elements,
+    version, minimum, and, with `machine`, `present`: whether a field that hangs on a machine type is there
+    (None: it hangs on the CPU's state). Position 0 is the VMState description itself. Empty before 1.6, when
+    the section was written by hand (`cpu_save`).
     """
     import pandas as pd
 
@@ -298,10 +298,12 @@ def _present(row: Row, machine: str, release: str) -> bool | None:
     if row["treatment"] != "test":
         return True
     gates = {g["member"] for g in _at("gates", release)}
-    reads = row["reads"].split()
-    if reads and set(reads) <= gates:
-        return all(gate(member, machine, release) for member in reads)
-    return None
+    # The test functions are conjunctions: one gate that is shut settles it.
+    reads = [(member.lstrip("!"), not member.startswith("!")) for member in row["reads"].split()]
+    opened = [gate(member, machine, release) == wanted for member, wanted in reads if member in gates]
+    if not all(opened):
+        return False
+    return True if reads and len(opened) == len(reads) else None
 
 
 def stream_words(
@@ -323,17 +325,19 @@ def stream_words(
     CatalogError : unknown release, machine type's default, CPU or accelerator.
     """
     release = resolve(release, nearest)
-    name = cpu if cpu is not None else default_cpu(machine, release)
-    found = words(name, release, accel, machine)._asdict()
     if release_key(release) < (1, 6):
-        return {"msr_mask": found["msr_mask"]}
-    carried = {}
-    for row in _fields(release):
-        word = row["name"].rsplit(".", 1)[-1].removeprefix("mig_")
-        if row["vmsd"] == "cpu" and word in WORDS and _present(row, machine, release):
-            masked = row["name"].startswith("mig_")
-            carried[word] = _masked(word, found[word], machine, release) if masked else found[word]
-    return carried
+        carried = {"msr_mask": "msr_mask"}
+    else:
+        fields = [row for row in _fields(release) if row["vmsd"] == "cpu" and _present(row, machine, release)]
+        names = [row["name"].rsplit(".", 1)[-1] for row in fields]
+        carried = {name: name.removeprefix("mig_") for name in names if name.removeprefix("mig_") in WORDS}
+    if not carried:
+        return {}
+    found = words(cpu or default_cpu(machine, release), release, accel, machine)._asdict()
+    return {
+        word: _masked(word, found[word], machine, release) if name.startswith("mig_") else found[word]
+        for name, word in carried.items()
+    }
 
 
 def _masked(word: str, value: int, machine: str, release: str) -> int:
@@ -355,7 +359,8 @@ def changes(item: str | None = None, kind: str | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    frame with release (the first that has it), commit (40 digits), date, subject, kind, item, word, before, after.
+    frame with release (the first that has it), commit (40 digits, "" where none could be found), date,
+    subject, kind, item, word, before, after.
     """
     import pandas as pd
 
@@ -379,9 +384,9 @@ def history(
 
     Returns
     -------
-    A row per release that has the family: release, date, family, msr_mask, insns_flags, insns_flags2 (uint64),
-    nb_BATs, added and removed (lists of flag names over the three words, against the row before) and commits
-    (list of {commit, date, subject} that changed the family's class words in this step).
+    A row per release that has the family: release, date, family, msr_mask, insns_flags and insns_flags2
+    (uint64), nb_BATs, added and removed (lists of flag names over the three words, against the row before)
+    and commits (list of {commit, date, subject} that changed the family's class words in this step).
 
     Raises
     ------

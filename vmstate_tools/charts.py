@@ -5,9 +5,9 @@ What tells things apart is shade, hatch and text, never hue: a chart printed in 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ParamSpec
 
 import matplotlib as mpl
@@ -40,9 +40,10 @@ KINDS = {
 }
 
 
-def style() -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def style() -> Iterator[None]:
     """The look of every chart here; use as a context for own charts beside them."""
-    return mpl.rc_context(
+    with mpl.rc_context(
         {
             "figure.dpi": 110,
             "savefig.dpi": 150,
@@ -63,7 +64,13 @@ def style() -> AbstractContextManager[None]:
             "legend.frameon": False,
             "text.parse_math": False,  # a name from a stream may hold a $
         }
-    )
+    ):
+        try:
+            yield
+        finally:
+            interactive = mpl.is_interactive()
+    # A notebook's backend, loaded with the first figure, switches this on: not to be undone.
+    mpl.interactive(interactive)
 
 
 def _styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:

@@ -514,7 +514,7 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
     from vmstate_tools.arrays import format_value
 
     def cell(value: Any) -> str:
-        text = value if isinstance(value, str) else format_value(value)
+        text = format_value(value)
         return text if len(text) <= 20 else text[:19] + "…"
 
     _print_table(
@@ -533,6 +533,39 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["flags"]:
             _say("", f"{row['section']}/{row['instance_id']} {row['path']}", *_wrapped(", ".join(row["flags"])))
+
+
+# -- report ---------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog=_example("vmstate report streams/ -o streams.html", "vmstate report *.mig.zst -o mail.txt --format text")
+)
+@click.argument("files", nargs=-1, required=True, metavar="DIR|FILE...")
+@click.option("-o", "--output", "out", metavar="OUT", help="Write to this file instead of standard output.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "html"]), help="Without it: html where OUT ends in .html, else text."
+)
+@click.option("--title", default="QEMU migration streams", help="The heading.")
+@_force
+def report(files: tuple[str, ...], out: str | None, form: str | None, title: str, force: bool) -> None:
+    """What streams there are, their CPU words by release, and what changed between releases.
+
+    A DIR stands for the *.mig* files in it. Text is a mail of 72 columns; HTML is one file that needs no other.
+    """
+    from vmstate_tools.frames import load
+    from vmstate_tools.reporting import report as render
+
+    target = _new_file(out, force)
+    chosen: Any = form or ("html" if out is not None and out.lower().endswith((".html", ".htm")) else "text")
+    collection = load(files, fields=False, progress=None if sys.stderr.isatty() else False)
+    text = render(collection, chosen, title=title)
+    if target is None:
+        click.echo(text, nl=False)
+    else:
+        target.write_text(text, encoding="utf-8")
+    for file in collection.errors["file"]:
+        complain(f"warning: {file} could not be read; the report says why")
 
 
 if __name__ == "__main__":

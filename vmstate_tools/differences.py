@@ -39,9 +39,9 @@ def diff(
 ) -> pd.DataFrame:
     """Every difference between two streams, or between two descriptions, a row each.
 
-    Columns: section, instance_id (Int64; NA for the configuration), vmsd, path, kind, a and b (what either side has:
-    int, bool, bytes or text; None where it has nothing), flags (of msr_mask, insns_flags and insns_flags2: `-NAME` for a
-    flag that only `a` has, `+NAME` for one that only `b` has, separated by commas).
+    Columns: section, instance_id (Int64; NA for the configuration), vmsd, path, kind, a and b (what either side has, a
+    `ValueDtype`: int, bool, bytes or text; None where it has nothing), flags (of msr_mask, insns_flags, insns_flags2:
+    `-NAME` for a flag that only `a` has, `+NAME` for one that only `b` has, separated by commas).
 
     Kinds: `value`; `type`, `size`, `name` and `version` of a field, section or vmsd; `only in a`, `only in b`;
     `subsection only in a`, `subsection only in b` (its fields are not listed one by one); `described in a only`,
@@ -63,14 +63,14 @@ def diff(
         rows = _vmsds(a, a.vmsd, b.vmsd)
     else:
         raise TypeError(f"diff takes two streams or two descriptions, not {type(a).__name__} and {type(b).__name__}")
-    frame = pd.DataFrame(list(rows), columns=_Row._fields)
+    frame = pd.DataFrame(list(rows), columns=_Row._fields, dtype=object)
     frame.insert(7, "flags", [_flags(*row) for row in zip(frame["path"], frame["a"], frame["b"], strict=True)])
     if not ram:
         frame = frame.drop(columns="pages")
     text = dict.fromkeys(("section", "vmsd", "path", "kind", "flags"), "str")
-    objects = {name: frame[name].astype(object).where(frame[name].notna(), None) for name in ("a", "b")}
+    values = {name: pd.Series(ValueArray._from_sequence(frame[name]), index=frame.index) for name in ("a", "b")}
     integers = {"instance_id": "Int64"} | ({"pages": "Int64"} if ram else {})
-    return frame.assign(**objects).astype(text | integers)
+    return frame.assign(**values).astype(text | integers)
 
 
 def _flags(path: str, a: Any, b: Any) -> str:

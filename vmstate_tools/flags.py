@@ -1,8 +1,8 @@
 """Flag words of the ppc CPU and the names of their bits, release by release.
 
 The words are `insns_flags` and `insns_flags2` (QEMU `target/ppc/cpu.h`, enumerators `PPC_*` and `PPC2_*`; in
-`translate.c` before 0.15) and `msr_mask` (`MSR_*`). The bits come from `data/catalog/flags.csv`, what they mean from
-`data/catalog/meanings.csv`.
+`translate.c` before 0.15) and `msr_mask` (`MSR_*`). The bits come from `data/catalog/flags.csv`, what they
+mean from `data/catalog/meanings.csv`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UNKNOWN = re.compile(r"bit (\d+) \(unknown\)")
 
 
 class Flag(NamedTuple):
-    """One bit of one word under one name; `since` and `until` are its first and last release ("" = still there)."""
+    """One bit of one word under one name; `since` and `until`: first and last release ("" = still there)."""
 
     word: str
     name: str
@@ -119,8 +119,8 @@ def decode(word: str, value: int, release: str | None = None) -> list[str]:
     """Names of the bits that are set, lowest bit first.
 
     A bit unknown to the release is given as `bit 12 (unknown)`; without a release, any name the bit had, the
-    newest where it had several. Where one bit has several names at a time (`MSR_POW`, `MSR_WE`: it depends on the
-    CPU) they are joined by "/".
+    newest where it had several. Where one bit has several names at a time (`MSR_POW`, `MSR_WE`: it depends on
+    the CPU) they are joined by "/".
 
     Raises
     ------

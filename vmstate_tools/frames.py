@@ -296,6 +296,11 @@ class Collection:
     def __repr__(self) -> str:
         return f"<Collection of {len(self._good)} streams, {len(self._bad)} errors>"
 
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import collection_html
+
+        return collection_html(self)
+
     @functools.cached_property
     def _who(self) -> pd.DataFrame:
         """The manifest's row of each stream, in order."""

@@ -39,6 +39,12 @@ _INTEGERS = {
 }
 
 
+# A leaf costs some 200 bytes of memory: a record of a real stream has a few thousand at most, but for the hash
+# table's, which are cut short.
+_MAX_LEAVES = 1 << 18
+_MAX_CHUNKS = 1 << 16
+
+
 class Reader:
     """Reads values at `offset` and keeps each as a leaf; nothing is read past the view's end."""
 
@@ -95,6 +101,8 @@ class Reader:
             )
 
     def _keep(self, path: str, type_: str, size: int, value: int | bytes | str) -> None:
+        if len(self.leaves) == _MAX_LEAVES:
+            raise StreamError(f"more than {_MAX_LEAVES} values in one record", offset=self.offset, expected="its end")
         self.leaves.append(Leaf(path, type_, self.offset, size, value))
         self.offset += size
 
@@ -171,6 +179,7 @@ def _htab(reader: Reader) -> None:
     """spapr/htab v1 (hw/ppc/spapr.c: htab_save_setup, htab_save_iterate, htab_load; since 1.6).
 
     Without a hash table (radix guests) every record is a header of -1 alone; a start record never has more.
+    Chunks of one record beyond the first 65,536 are kept as one leaf.
     """
     header = reader.number("section_header" if reader.part != "start" else "htab_shift", "int32")
     if reader.part == "start":
@@ -186,7 +195,7 @@ def _htab(reader: Reader) -> None:
     slots = reader.state.get("slots")
     view, offset, leaves = reader.view, reader.offset, reader.leaves
     head = struct.Struct(">IHH")
-    number = 0
+    number = rest = 0
     # The one loop here that a busy guest runs a hundred thousand times: no reader call per value.
     while True:
         if len(view) - offset < 8:
@@ -202,15 +211,21 @@ def _htab(reader: Reader) -> None:
                 offset=offset,
                 expected=f"HPTEs of a table of {slots} or the end mark",
             )
-        chunk = "end" if empty else f"chunk[{number}]"
-        leaves += (
-            Leaf(f"{chunk}.index", "uint32", offset, 4, index),
-            Leaf(f"{chunk}.n_valid", "uint16", offset + 4, 2, n_valid),
-            Leaf(f"{chunk}.n_invalid", "uint16", offset + 6, 2, n_invalid),
-        )
-        if n_valid:
-            hptes = bytes(view[offset + 8 : end])
-            leaves.append(Leaf(f"{chunk}.hptes", "buffer", offset + 8, 16 * n_valid, hptes))
+        if number == _MAX_CHUNKS:
+            rest = offset
+        if empty and number > _MAX_CHUNKS:
+            chunks = bytes(view[rest:offset])
+            leaves.append(Leaf(f"chunk[{_MAX_CHUNKS}:]", "buffer", rest, len(chunks), chunks))
+        if empty or number < _MAX_CHUNKS:
+            chunk = "end" if empty else f"chunk[{number}]"
+            leaves += (
+                Leaf(f"{chunk}.index", "uint32", offset, 4, index),
+                Leaf(f"{chunk}.n_valid", "uint16", offset + 4, 2, n_valid),
+                Leaf(f"{chunk}.n_invalid", "uint16", offset + 6, 2, n_invalid),
+            )
+            if n_valid:
+                hptes = bytes(view[offset + 8 : end])
+                leaves.append(Leaf(f"{chunk}.hptes", "buffer", offset + 8, 16 * n_valid, hptes))
         offset = reader.offset = end
         if empty:
             return

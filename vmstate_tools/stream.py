@@ -69,6 +69,11 @@ class Section:
             f"at {self.offset}, {self.size} bytes, {self.how}>"
         )
 
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import section_html
+
+        return section_html(self)
+
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
@@ -409,6 +414,11 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {self.name}: {len(self.sections)} sections, machine {self.machine or 'not said'}>"
+
+    def _repr_html_(self) -> str:
+        from vmstate_tools.html import stream_html
+
+        return stream_html(self)
 
 
 _WHAT = {

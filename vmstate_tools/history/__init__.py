@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +84,8 @@ def build(qemu_git: Sequence[Path], out: Path) -> None:
     ------
     CatalogError : not a clone, nothing found, or source that is not understood.
     """
-    repos = [Repo(path) for path in qemu_git]
-    try:
+    with ExitStack() as stack:
+        repos = [stack.enter_context(Repo(path)) for path in qemu_git]
         found = releases(repos)
         if not found:
             raise CatalogError("no release of QEMU found in the given repositories")
@@ -93,9 +94,6 @@ def build(qemu_git: Sequence[Path], out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for name, rows in tables.items():
             _write(out / f"{name}.csv", rows)
-    finally:
-        for repo in repos:
-            repo.close()
 
 
 def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
@@ -166,7 +164,7 @@ def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
 
 
 def intervals(per_release: dict[str, Iterable[Any]], columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows with `since` and `until`, the first and last release (in the given order) without a break between."""
+    """Rows with `since` and `until`: first and last release, in the given order, without a break between."""
     names = list(per_release)
     rows: list[tuple[Any, int, int]] = []
     open_: dict[Any, int] = {}

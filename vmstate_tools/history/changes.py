@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +43,15 @@ def rows(found: list[Release]) -> list[dict[str, Any]]:
         before = max((r for r in found if r.key < stable.key), key=lambda r: r.key, default=None)
         if before is not None and before.key[:2] == stable.key[:2]:
             steps.append((before, stable))
-    with tqdm(steps, desc="changes", unit="step") as bar:
-        for old, new in bar:
-            bar.set_postfix_str(new.name)
-            table += _step(old, new)
+    with ProcessPoolExecutor() as pool:
+        found_rows = pool.map(_step, steps)
+        for rows_ in tqdm(found_rows, desc="changes", unit="step", total=len(steps)):
+            table += rows_
     return table
 
 
-def _step(old: Release, new: Release) -> list[dict[str, Any]]:
+def _step(step: tuple[Release, Release]) -> list[dict[str, Any]]:
+    old, new = step
     before, after = _all(old.repo, old.revision), _all(new.repo, new.revision)
     if before == after:
         return []

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from copy import copy
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import tree_sitter_c
-from tree_sitter import Language, Parser
+from tree_sitter import Language, Parser, Query, QueryCursor
 
 from vmstate_tools.errors import CatalogError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 _LANGUAGE = Language(tree_sitter_c.language())
+_ENUMERATORS = Query(_LANGUAGE, "(enumerator) @enumerator")
 
 #: Macros of QEMU's general headers that the ppc files lean on, by their meaning.
 PRELUDE = """
@@ -69,20 +70,40 @@ class Unit:
     path: str
     text: str
     macros: dict[str, Macro | None]
-    _tree: object = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def root(self) -> Node:
-        if self._tree is None:
-            self._tree = Parser(_LANGUAGE).parse(self.text.encode("latin-1"))
-        return self._tree.root_node  # type: ignore[attr-defined]
+        return Parser(_LANGUAGE).parse(self.text.encode("latin-1")).root_node
 
-    def where(self, node: Node) -> str:
-        return f"{self.path}:{node.start_point.row + 1}"
-
+    @cached_property
     def functions(self) -> dict[str, Node]:
         """Function name → function_definition node."""
         return {function_name(n): n for n in self.root.children if n.type == "function_definition"}
+
+    @cached_property
+    def enumerators(self) -> dict[str, tuple[Unit, Node | None, int]]:
+        """Every enumerator: the expression it counts from, and how far it is from that one."""
+        found: dict[str, tuple[Unit, Node | None, int]] = {}
+        lists = {n.parent for n in QueryCursor(_ENUMERATORS).captures(self.root).get("enumerator", [])}
+        for body in lists:
+            base: Node | None = None
+            offset = 0
+            for item in body.named_children if body is not None else ():
+                if item.type == "enumerator":
+                    value = item.child_by_field_name("value")
+                    base, offset = (value, 0) if value is not None else (base, offset)
+                    found[text_of(child(item, "name"))] = (self, base, offset)
+                    offset += 1
+        return found
+
+    def declarations(self) -> Iterator[Node]:
+        """init_declarator nodes at file scope."""
+        for node in self.root.children:
+            if node.type == "declaration":
+                yield from walk(node, "init_declarator")
+
+    def where(self, node: Node) -> str:
+        return f"{self.path}:{node.start_point.row + 1}"
 
 
 def text_of(node: Node) -> str:
@@ -525,19 +546,3 @@ def _literal(text: str, where: str) -> CInt:
         if value < 1 << bits and (unsigned or digits.startswith("0")):
             return CInt(value, bits, False)
     raise CatalogError(f"{where}: number {text!r} does not fit 64 bits")
-
-
-def enumerators(unit: Unit) -> dict[str, tuple[Unit, Node | None, int]]:
-    """Every enumerator of a file: where its value is to be had."""
-    found: dict[str, tuple[Unit, Node | None, int]] = {}
-    for body in walk(unit.root, "enumerator_list"):
-        base: Node | None = None
-        offset = 0
-        for item in body.named_children:
-            if item.type != "enumerator":
-                continue
-            value = item.child_by_field_name("value")
-            base, offset = (value, 0) if value is not None else (base, offset)
-            found[text_of(child(item, "name"))] = (unit, base, offset)
-            offset += 1
-    return found

@@ -37,6 +37,16 @@ class Repo:
         self._batch: subprocess.Popen[bytes] | None = None
         self.git("rev-parse", "--git-dir")
 
+    def __enter__(self) -> Repo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        # The running git does not cross to another process; one is started there at need.
+        return {**self.__dict__, "_batch": None}
+
     def git(self, *args: str) -> str:
         done = subprocess.run(
             ["git", "-C", str(self.path), *args],

@@ -43,7 +43,7 @@ def gates(tree: Tree) -> list[Gate]:
     spapr = _spapr(tree)
     if spapr is None:
         return []
-    scopes = {n: text_of(f) for n, f in spapr.functions().items() if "GlobalProperty" in text_of(f)}
+    scopes = {n: text_of(f) for n, f in spapr.functions.items() if "GlobalProperty" in text_of(f)}
     scopes |= {m.name: m.body for m in spapr.macros.values() if m is not None and "COMPAT" in m.name}
     for scope, body in scopes.items():
         version = re.search(r"_(\d+)_(\d+)(?:_class_options|$)", scope)
@@ -81,25 +81,21 @@ def default_cpus(tree: Tree) -> dict[str, str]:
         if not path.endswith(".c"):
             continue
         unit = tree.at(path)
-        functions |= unit.functions()
+        functions |= unit.functions
         values = Evaluator({**macros, **unit.macros}, {})
         for node in walk(unit.root, "declaration"):
             kind = node.child_by_field_name("type")
             if kind is not None and text_of(kind) in ("QEMUMachine", "TypeInfo"):
                 starts |= _machines(node, "init" if text_of(kind) == "QEMUMachine" else "class_init", values)
-    found = {}
-    for machine, start in starts.items():
-        cpu = _first_cpu(start, functions, set())
-        if cpu:
-            found[machine] = cpu
-    base = _first_cpu("spapr_machine_class_init", functions, set()) or _first_cpu("ppc_spapr_init", functions, set())
+    found = {machine: _first_cpu(start, functions) for machine, start in starts.items()}
+    found["pseries"] = _first_cpu("spapr_machine_class_init", functions)
+    found["pseries"] = found["pseries"] or _first_cpu("ppc_spapr_init", functions)
     for name in functions:
         match = _PSERIES.fullmatch(name)
         if match:
             suffix = "-sxxm" if match[3] else ""
-            found[f"pseries-{match[1]}.{match[2]}{suffix}"] = _pseries_cpu(name, functions) or base
-    if base and "pseries" not in found:
-        found["pseries"] = base
+            found[f"pseries-{match[1]}.{match[2]}{suffix}"] = _pseries_cpu(name, functions) or found["pseries"]
+    found.pop("spapr", None)  # the abstract type of all pseries
     return {m: c for m, c in found.items() if c}
 
 
@@ -111,7 +107,8 @@ def _machines(node: Node, entry: str, values: Evaluator) -> dict[str, str]:
             parts = designated(entries) if entries.type == "initializer_list" else {}
             if entry in parts and "name" in parts:
                 try:
-                    found[values.text(parts["name"], "")] = text_of(parts[entry])
+                    name = values.text(parts["name"], "").removesuffix("-machine")
+                    found[name] = text_of(parts[entry])
                 except CatalogError:
                     continue  # a device, named by a macro of a header elsewhere
     return found
@@ -130,19 +127,30 @@ def _pseries_cpu(name: str, functions: dict[str, Node]) -> str:
 
 
 def _own_cpu(node: Node) -> str:
-    for item in walk(node, "assignment_expression"):
-        target = text_of(child(item, "left"))
-        value = item.child_by_field_name("right")
-        if re.search(r"(default_cpu_type|cpu_model|tcg_default_cpu|cpu_type)$", target) and value is not None:
-            literals = [text_of(n)[1:-1] for n in walk(value, "string_literal")]
-            if literals and literals[-1] != "host":
-                return literals[-1]
+    """The CPU a function names itself: in a member or variable for it, or to the function that makes one."""
+    for item in walk(node, "assignment_expression", "call_expression"):
+        named: Node | None = item
+        if item.type == "assignment_expression":
+            target = text_of(child(item, "left"))
+            named = child(item, "right")
+            made = next((c for c in walk(named, "call_expression") if _makes_cpu(c)), None)
+            if not re.search(r"(default_cpu_type|cpu_model|tcg_default_cpu|cpu_type)$", target):
+                named = made
+        elif not _makes_cpu(item):
+            named = None
+        literals = [text_of(n)[1:-1] for n in walk(named, "string_literal")] if named is not None else []
+        if literals and literals[-1] != "host":
+            return literals[-1]
     return ""
 
 
-def _first_cpu(start: str, functions: dict[str, Node], seen: set[str]) -> str:
+def _makes_cpu(call: Node) -> bool:
+    return text_of(child(call, "function")) in ("cpu_ppc_init", "ppc4xx_init")
+
+
+def _first_cpu(start: str, functions: dict[str, Node]) -> str:
     """Breadth first through calls and functions stored in members: where a CPU is named first."""
-    queue = [start]
+    queue, seen = [start], set()
     while queue:
         name = queue.pop(0)
         if name in seen or name not in functions:
@@ -156,20 +164,6 @@ def _first_cpu(start: str, functions: dict[str, Node], seen: set[str]) -> str:
             if item.type == "assignment_expression":
                 queue.append(text_of(child(item, "right")))
                 queue += [text_of(child(c, "function")) for c in walk(item, "call_expression")]
-                found = _literal_cpu(child(item, "right"))
             else:
                 queue.append(text_of(child(item, "function")))
-                found = _literal_cpu(item)
-            if found:
-                return found
-    return ""
-
-
-def _literal_cpu(node: Node) -> str:
-    if node.type == "call_expression" and re.fullmatch(
-        r"cpu_ppc_init|ppc4xx_init|ppc40x_init",
-        text_of(child(node, "function")),
-    ):
-        literal = next(walk(node, "string_literal"), None)
-        return text_of(literal)[1:-1] if literal is not None else ""
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.errors import CatalogError
@@ -14,7 +15,6 @@ from vmstate_tools.history.csource import (
     Unit,
     child,
     designated,
-    enumerators,
     prelude,
     preprocess,
     text_of,
@@ -113,6 +113,19 @@ class Tree:
         if not self.folder:
             raise CatalogError(f"{revision}: no ppc target found")
 
+    @cached_property
+    def constants(self) -> Evaluator:
+        """Everything the headers and the init files name, ready to evaluate."""
+        units = [self.unit(n) for n in (*HEADERS, *INIT) if self.has(n)]
+        if not any("PPC_INSNS_BASE" in unit.enumerators for unit in units):
+            units.append(self.unit(TRANSLATE))  # where the flags stood until 0.14
+        macros: dict[str, Macro | None] = {}
+        names: dict[str, tuple[Unit, Node | None, int]] = {}
+        for unit in units:
+            macros |= unit.macros
+            names |= unit.enumerators
+        return Evaluator(macros, names)
+
     def has(self, name: str) -> bool:
         return f"{self.folder}/{name}" in self.blobs
 
@@ -125,7 +138,7 @@ class Tree:
         name = path.removeprefix(f"{self.folder}/")
         code = name != path and name not in HEADERS
         headers = tuple(self.blobs.get(f"{self.folder}/{n}") for n in HEADERS) if code and expand else ()
-        key = (blob or f"{self.revision}:{path}", expand, headers)
+        key = (self.repo.path, blob or f"{self.revision}:{path}", *self.config.items(), expand, headers)
         if key not in self._units:
             text = self.repo.read(self.revision, path)
             if text is None:
@@ -144,21 +157,6 @@ class Tree:
         return self._units[key]
 
 
-def constants(tree: Tree) -> Evaluator:
-    """Everything the headers and the init files name, ready to evaluate."""
-    units = [tree.unit(n) for n in (*HEADERS, *INIT) if tree.has(n)]
-    names: dict[str, tuple[Unit, Node | None, int]] = {}
-    for unit in units:
-        names |= enumerators(unit)
-    if "PPC_INSNS_BASE" not in names:  # until 0.14 the flags stood in translate.c
-        units.append(tree.unit(TRANSLATE))
-        names |= enumerators(units[-1])
-    macros: dict[str, Macro | None] = {}
-    for unit in units:
-        macros |= unit.macros
-    return Evaluator(macros, names)
-
-
 def read(tree: Tree) -> Facts:
     """All facts of one revision.
 
@@ -172,13 +170,13 @@ def read(tree: Tree) -> Facts:
 def families(tree: Tree) -> dict[str, Words]:
     """Family → the words its class and init function give a CPU. Raises CatalogError as `read`."""
     with _at_revision(tree):
-        values = constants(tree)
+        values = tree.constants
         init = _init(tree)
-        functions = {name: (init, node) for name, node in init.functions().items()}
+        functions = {name: (init, node) for name, node in init.functions.items()}
         for name in INIT_HELPERS:
             if tree.has(name):
                 unit = tree.unit(name)
-                functions |= {n: (unit, node) for n, node in unit.functions().items()}
+                functions |= {n: (unit, node) for n, node in unit.functions.items()}
         bats = _Bats(functions, values)
         table = _table(init)
         return _from_classes(init, values, bats) if table is None else _from_table(init, table, values, bats)
@@ -189,8 +187,8 @@ def models(tree: Tree) -> tuple[dict[str, Model], dict[str, str]]:
     with _at_revision(tree):
         table = _table(_init(tree))
         if table is None:
-            return _models(tree.unit(MODELS), constants(tree))
-        return _models_from_table(_init(tree), table, constants(tree)), {}
+            return _models(tree.unit(MODELS), tree.constants)
+        return _models_from_table(_init(tree), table, tree.constants), {}
 
 
 @contextmanager
@@ -207,20 +205,20 @@ def _init(tree: Tree) -> Unit:
 
 def _table(init: Unit) -> Node | None:
     """Until 1.4: the array of all CPU definitions."""
-    return next((n for n in walk(init.root, "init_declarator") if _declares(n, "ppc_defs")), None)
+    return next((n for n in init.declarations() if _declares(n, "ppc_defs")), None)
 
 
 def _declares(node: Node, name: str) -> bool:
-    declarator: Node | None = node
-    while declarator is not None and declarator.type != "identifier":
-        declarator = declarator.child_by_field_name("declarator")
-    return declarator is not None and text_of(declarator) == name
+    found: Node | None = node
+    while found is not None and found.type != "identifier":
+        found = found.child_by_field_name("declarator")
+    return found is not None and text_of(found) == name
 
 
 def flags(tree: Tree) -> dict[tuple[str, str], int]:
     """(word, name) → the bit. Raises CatalogError as `read`."""
     with _at_revision(tree):
-        return _flags(constants(tree))
+        return _flags(tree.constants)
 
 
 def _flags(values: Evaluator) -> dict[tuple[str, str], int]:
@@ -290,7 +288,7 @@ def _target(node: Node, values: Evaluator) -> str:
 def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words]:
     """Since 1.5: a class_init function per family."""
     families: dict[str, Words] = {}
-    functions = unit.functions()
+    functions = unit.functions
     for name, node in functions.items():
         match = re.fullmatch(r"ppc_(\w+)_cpu_family_class_init", name)
         if match is None:
@@ -335,7 +333,7 @@ def _assignments(
 def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, str]]:
     """Since 1.5: a type per model, with its class_init, and a table of aliases."""
     classes: dict[str, dict[str, int]] = {}
-    for name, node in unit.functions().items():
+    for name, node in unit.functions.items():
         if name.endswith("_class_init"):
             fields = classes.setdefault(name, {})
             for target, _, value, where in _assignments(unit, node):
@@ -343,22 +341,22 @@ def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, 
                     fields[target.removeprefix("pcc->")] = values.node(value, where)
     models: dict[str, Model] = {}
     aliases: dict[str, str] = {}
-    for node in walk(unit.root, "init_declarator"):
+    for node in unit.declarations():
         value = node.child_by_field_name("value")
         where = unit.where(node)
         if value is None or value.type != "initializer_list":
             continue
         if _declares(node, "ppc_cpu_aliases"):
             for pair in value.named_children:
-                alias, model = pair.named_children[:2]
-                if alias.type == "string_literal":
-                    aliases[values.text(alias, where)] = values.text(model, where)
+                if pair.named_children[0].type == "string_literal":
+                    alias, model = (values.text(part, where) for part in pair.named_children[:2])
+                    aliases[alias] = model
             continue
-        fields_ = designated(value)
-        if {"name", "parent", "class_init"} <= fields_.keys():
-            own = classes[text_of(fields_["class_init"])]
-            family = _first_literal(fields_["parent"]).removesuffix("-family-")
-            models[_first_literal(fields_["name"])] = Model(family, own["pvr"], own["svr"])
+        parts = designated(value)
+        if {"name", "parent", "class_init"} <= parts.keys():
+            own = classes[text_of(parts["class_init"])]
+            family = _first_literal(parts["parent"]).removesuffix("-family-")
+            models[_first_literal(parts["name"])] = Model(family, own["pvr"], own["svr"])
     if not models:
         raise CatalogError(f"{unit.path}: no CPU models found")
     return models, aliases
@@ -499,11 +497,11 @@ def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
     Raises CatalogError as `read`, also where code not known to the reader alters a word.
     """
     with _at_revision(tree):
-        values = constants(tree)
+        values = tree.constants
         found: list[Adjustment] = []
         for path in sorted({path for path, _ in altering(tree)}):
             unit = tree.at(path, tree.blobs.get(path))
-            for name, node in unit.functions().items():
+            for name, node in unit.functions.items():
                 if re.search(_ASSIGNED, text_of(node)):
                     found += _adjust(unit, name, node, values)
         return tuple(sorted(set(found)))

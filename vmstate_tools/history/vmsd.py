@@ -1,4 +1,4 @@
-"""The CPU section as `machine.c` describes it: fields, their treatment, subsections, and the pre_save masks."""
+"""The CPU section as `machine.c` describes it: fields, their treatment, subsections, the pre_save masks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.history.csource import child, designated, text_of, walk
-from vmstate_tools.history.ppc import constants
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 
 ROOT = "vmstate_ppc_cpu"
 _MEMBERS = {
-    "name", "version_id", "minimum_version_id", "minimum_version_id_old", "load_state_old", "needed", "pre_save",
-    "post_load", "pre_load", "fields", "subsections",
+    "name", "version_id", "minimum_version_id", "minimum_version_id_old", "load_state_old", "needed",
+    "pre_save", "post_load", "pre_load", "fields", "subsections",
 }  # fmt: skip
 _MACRO = re.compile(r"(?:UINTTL|U?INT(?:8|16|32|64)|BOOL|FLOAT64|AVR|FPR|VSR|SLB|STRUCT)((?:_[A-Z0-9]+)*)")
 _SUFFIXES = {"EQUAL", "TEST", "ARRAY", "VARRAY", "POINTER", "INT32"}
@@ -28,9 +27,9 @@ class Field(NamedTuple):
     """One field, or at position 0 the VMState description that the next ones belong to.
 
     `vmsd` is the path of descriptions from the section down, `macro` the VMSTATE_ macro, or the C name of a
-    description or of a hand-made field's VMStateInfo. `treatment`: plain, equal, test (there only if the function
-    `test` says so, which reads the CPU's members `reads`), unused. `elements` is their number, or the bytes of an
-    unused field; None where it depends on the CPU.
+    description or of a hand-made field's VMStateInfo. `treatment`: plain, equal, test (there only if the
+    function `test` says so, which reads the CPU's members `reads`), unused. `elements` is their number, or
+    the bytes of an unused field; None where it depends on the CPU.
     """
 
     vmsd: str
@@ -46,7 +45,7 @@ class Field(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """What `cpu_pre_save` does to a word on the way out: keep bits (and) or set them (or), if `gate` is set."""
+    """What `cpu_pre_save` does to a word if `gate` is set: keep bits (and) or set them (or)."""
 
     word: str
     op: str
@@ -63,7 +62,7 @@ def read(tree: Tree) -> tuple[list[Field], list[Mask]]:
     """
     try:
         unit = tree.unit("machine.c", expand=False)
-        values = constants(tree)
+        values = tree.constants
         reader = _Reader(unit, values)
         if ROOT not in reader.found:
             return [], []
@@ -77,13 +76,12 @@ class _Reader:
     def __init__(self, unit: Unit, values: Evaluator) -> None:
         self.unit = unit
         self.values = values
-        self.functions = unit.functions()
+        self.functions = unit.functions
         self.rows: list[Field] = []
         self.found: dict[str, Node] = {}
-        for node in walk(unit.root, "declaration"):
-            if text_of(child(node, "type")) == "VMStateDescription":
-                for item in walk(node, "init_declarator"):
-                    self.found[text_of(child(item, "declarator"))] = child(item, "value")
+        for item in unit.declarations():
+            if item.parent is not None and text_of(child(item.parent, "type")) == "VMStateDescription":
+                self.found[text_of(child(item, "declarator"))] = child(item, "value")
 
     def describe(self, symbol: str, path: str, needed: str) -> None:
         node = self.found[symbol]
@@ -115,10 +113,10 @@ class _Reader:
                 self.describe(target, f"{path}/{target.removeprefix('vmstate_')}", condition)
 
     def reads(self, test: str) -> str:
-        """Members of the CPU, or of its env, that a test function looks at."""
+        """Members of the CPU, or of its env, that a test function looks at; with ! where it negates them."""
         body = text_of(self.functions[test]) if test in self.functions else ""
-        members = re.findall(r"\bcpu->(?!env\b)(\w+)|\benv(?:\.|->)(\w+)", body)
-        return " ".join(dict.fromkeys(a or b for a, b in members))
+        members = re.findall(r"(!?)(?:\bcpu->(?!env\b)|\benv(?:\.|->))(\w+)", body)
+        return " ".join(dict.fromkeys(map("".join, members)))
 
     def field(self, item: Node, path: str, nested: list[str]) -> Field | None:
         where = self.unit.where(item)
@@ -162,7 +160,7 @@ def _list(node: Node | None) -> list[Node]:
 
 def _masks(unit: Unit, values: Evaluator) -> list[Mask]:
     """Statements of cpu_pre_save that fill the `mig_` copies of the words."""
-    functions = unit.functions()
+    functions = unit.functions
     body = functions.get("cpu_pre_save")
     if body is None:
         raise CatalogError(f"{unit.path}: no cpu_pre_save")

@@ -27,7 +27,7 @@ _MAX_DEPTH = 16
 # piix4_pm with its 256 memory slots looks at 6,363 until it fits: the most of all sections in real streams.
 _MAX_FIELDS = 1 << 17
 
-_INTEGER = re.compile(r"u?int(8|16|32|64)\b")
+INTEGER = re.compile(r"u?int(8|16|32|64)\b")
 
 
 def resolve(
@@ -81,6 +81,12 @@ def resolve(
                 break
             plan[-1] += 1
     return None
+
+
+def least_release(machine: str | None) -> str | None:
+    """The first release that had a versioned machine type (`pseries-2.6`): a stream of it is not older."""
+    match = re.search(r"-(\d+\.\d+)(-sxxm)?$", machine or "")
+    return match[1] if match else None
 
 
 class _MisfitError(Exception):
@@ -142,8 +148,8 @@ class _Reading:
         """Append what `field` is here to `fields`; returns where it ends."""
         if "when" in field and not numbers.get(field["when"]):
             return offset
-        count = _number(field.get("elements", field.get("array_len")), numbers)
-        size = _number(field.get("size"), numbers)
+        count = number_of(field.get("elements", field.get("array_len")), numbers)
+        size = number_of(field.get("size"), numbers)
         if count is not None and not 0 <= count <= len(self.view) - offset:
             self.misfit()
         if count == 0:  # a vmdesc has nothing for no elements
@@ -160,7 +166,7 @@ class _Reading:
             self.misfit()
         fields.append(base)
         self.check(field["type"], offset, end)
-        if count is None and _INTEGER.match(field["type"]):
+        if count is None and INTEGER.match(field["type"]):
             numbers[field["name"]] = int.from_bytes(self.view[offset:end], "big")
         return end
 
@@ -175,7 +181,8 @@ class _Reading:
     ) -> int:
         """An array that is described element by element; of length 1 it does not show that."""
         for index in range(count):
-            entry = dict(base) if count == 1 else base | {"index": index + field.get("index", 0)}
+            alone = count == 1 and "index" not in field
+            entry = dict(base) if alone else base | {"index": index + field.get("index", 0)}
             self.path.append(index if self.each else 0)
             end = self.element(field, entry, size, offset)
             self.path.pop()
@@ -224,7 +231,7 @@ class _Reading:
         raise _MisfitError
 
 
-def _number(given: int | str | None, numbers: dict[str, int]) -> int | None:
+def number_of(given: int | str | None, numbers: dict[str, int]) -> int | None:
     """A number as a layout gives it: itself, `field`, or `field/divisor`."""
     if not isinstance(given, str):
         return given
@@ -239,7 +246,7 @@ def _library() -> dict[str, list[dict[str, Any]]]:
         for name, variants in orjson.loads((resources.files(__package__) / file).read_bytes()).items():
             library.setdefault(name, []).extend(variants)
     for variants in library.values():
-        variants.sort(key=lambda variant: _release(variant["releases"][0]))
+        variants.sort(key=lambda variant: release_key(variant["releases"][0]))
     return library
 
 
@@ -256,19 +263,19 @@ def _variants(name: str, version_id: int | None, release: str | None, nested: bo
         and not (nested and any(field.get("struct") == name for field in variant["fields"]))
     ]
     if release is not None:
-        wanted = _release(release)
+        wanted = release_key(release)
         found.sort(key=lambda variant: (release not in variant["releases"], _distance(wanted, variant["releases"])))
     return found
 
 
 def _distance(wanted: tuple[int, ...], releases: list[str]) -> int:
     """0 where `wanted` lies between the releases a variant was seen in, 1 where they are later, 2 where earlier."""
-    if wanted < _release(releases[0]):
+    if wanted < release_key(releases[0]):
         return 1
-    return 2 if wanted > _release(releases[-1]) else 0
+    return 2 if wanted > release_key(releases[-1]) else 0
 
 
-def _release(text: str) -> tuple[int, ...]:
+def release_key(text: str) -> tuple[int, ...]:
     numbers = [int(n) for n in re.findall(r"\d+", text)[:3]]
     return (*numbers, *[0] * (3 - len(numbers)))
 
