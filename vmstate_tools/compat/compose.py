@@ -158,7 +158,7 @@ def _nearest(release: Release, machine: str, cpu: str | None, exclude: Any) -> l
         apart = abs(machines.index(other or (0, 0, 0)) - machines.index(wanted or (0, 0, 0))) if other in machines or other is None else 99
         gap = releases.index(k.version[:2]) - releases.index(release[:2])
         years = 2 * abs(gap) - (gap < 0)
-        model = 0 if k.cpu == (cpu or "") else 1 if _family(k.cpu) == _family(cpu or "") else 2
+        model = 0 if k.cpu.lower() == (cpu or "").lower() else 1 if _family(k.cpu) == _family(cpu or "") else 2
         odd = 0 if k.config == "" else 1 if k.config in ("htmoff", "cap-htm") else 2
         return (apart + years, odd, model, years)
 

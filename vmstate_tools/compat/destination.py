@@ -7,23 +7,20 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vmstate_tools import catalog, handwritten
 from vmstate_tools.compat import compose, facts, index, library, plan, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
-from vmstate_tools.compat.program import NUMBERS, Compiler
+from vmstate_tools.compat.program import NUMBERS, Compiler, compared
+from vmstate_tools.compat.policy import Context, Policy
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.decode import BYTES, gather, layout_of
-from vmstate_tools.description import Description, Vmsd
+from vmstate_tools.description import Description, FieldDescription, Vmsd
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.stream import Section, Stream, open_stream
-
-if TYPE_CHECKING:
-    from vmstate_tools.compat.load import Load
-
 
 @dataclass(eq=False)
 class Destination:
@@ -216,10 +213,20 @@ class Destination:
         """Subsections this release knows of a description, whether or not its own stream has them."""
         return library.subsections(vmsd, self.version) or {}
 
-    def plan(self, stream: Stream, section: Section, entry: Entry) -> plan.Plan:
-        """How this destination reads this section: made once per description."""
+    def word(self, word: str, entry: Entry) -> int | None:
+        """The destination's own sanity-check word, whether or not it sends it."""
+        try:
+            models = catalog.model_of_pvr(self.pvr, self.release or "", nearest=True) if self.pvr else []
+            words = catalog.words(models[0].name, self.release or "", self.accel or "tcg", self.machine, nearest=True)
+            return int(getattr(words, word))
+        except (CatalogError, IndexError):
+            return next((v for n, w in rules.SANITY.items() if w == word and (v := entry.values.get(("cpu", n)))), None)
+
+    def plan(self, stream: Stream, section: Section, entry: Entry, policy: Policy | None = None) -> plan.Plan:
+        """How this destination reads this section: made once per description and policy."""
         other = section.description
-        made: plan.Plan | None = entry.programs.get(id(other))
+        key = (id(other), id(policy) if policy is not None and entry.idstr == "cpu" else None)
+        made: plan.Plan | None = entry.programs.get(key)
         if made is None:
             own = entry.vmsd
             assumptions = []
@@ -236,12 +243,28 @@ class Destination:
                 condition=lambda vmsd, f: library.condition(vmsd, f, self.version),
                 varies=lambda vmsd, f: library.varies(vmsd, f, self.version),
                 composed=self.reference is None,
-                compiler=Compiler(wanted=rules.wanted),
+                compiler=self._compiler(entry, policy),
             )
             made.assumptions += assumptions
-            entry.programs[id(other)] = made
-            entry.programs["keep", id(other)] = other  # so that its id stays its own
+            entry.programs[key] = made
+            entry.programs["keep", key] = (other, policy)  # so that their ids stay their own
         return made
+
+    def _compiler(self, entry: Entry, policy: Policy | None) -> Compiler:
+        if policy is None:
+            return Compiler(wanted=rules.wanted)
+
+        def is_word(vmsd: str, f: FieldDescription) -> bool:
+            return vmsd == "cpu" and f.name in rules.SANITY
+
+        def size_of(vmsd: str, f: FieldDescription) -> int:
+            if not is_word(vmsd, f):
+                return f.size
+            return policy.size_of(f, Context(rules.SANITY[f.name], f.label, self, rules.target_ulong(entry)))
+
+        return Compiler(
+            wanted=rules.wanted, checked=lambda vmsd, f: is_word(vmsd, f) or compared(vmsd, f), size_of=size_of
+        )
 
 
 _LEVELS = {"off": 0, "on": 1, "broken": 0, "workaround": 1, "fixed": 2, "fixed-ibs": 2, "fixed-ccd": 3, "fixed-na": 4}

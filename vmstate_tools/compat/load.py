@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from vmstate_tools import wire
 from vmstate_tools.compat import rules
 from vmstate_tools.compat.expectation import Entry, Expectation
+from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.program import LostError, Program, Reader
 from vmstate_tools.compat.verdict import Obstacle, Verdict
 from vmstate_tools.description import FieldDescription
-from vmstate_tools.stream import Section, Stream
+from vmstate_tools.stream import Section, Stream, open_stream
 from vmstate_tools.wire import Record
 
 if TYPE_CHECKING:
     from vmstate_tools.compat.destination import Destination
-    from vmstate_tools.compat.policy import Policy
 
 
 @dataclass
@@ -117,14 +118,23 @@ class Load:
 
     def payload(self, section: Section, entry: Entry) -> list[Obstacle]:
         """Read one section's payload as the destination would; returns what it met."""
-        plan = self.destination.plan(self.stream, section, entry)
+        plan = self.destination.plan(self.stream, section, entry, self.policy)
         self.assumptions += plan.assumptions
         view = self.stream._view
-        policy = self.policy
         destination = self.destination
 
         def check(vmsd: str, path: str, f: FieldDescription, value: Any) -> Obstacle | None:
-            return rules.compare(vmsd, path, f, value, entry.values.get((vmsd, path)), destination, policy)
+            own = entry.values.get((vmsd, path))
+            if vmsd != "cpu" or f.name not in rules.SANITY:
+                return rules.compare(path, f, value, own)
+            word = rules.SANITY[f.name]
+            if self.policy is None:
+                found = rules.compare(path, f, value, own)
+            else:
+                own = destination.word(word, entry) if not f.equal else own
+                where = rules.context(word, path, destination, entry, r)
+                found = self.policy.check(f, self.policy.on_the_way_out(word, value), own, where)
+            return None if found is None else rules.name_flags(found, word, destination)
 
         r = Reader(view, section.payload_offset, len(view), check)
         lost = False
@@ -165,9 +175,20 @@ class Load:
             self.refuse("D", "footer unexpected", message, section, remedy=remedy)
 
 
-def check(stream: Stream, destination: Destination, policy: Policy | None = None) -> Verdict:
+def check(
+    stream: Stream | str | os.PathLike[str], destination: Destination, policy: Policy | str | None = None
+) -> Verdict:
     """Would this destination load this stream?
 
-    Raises StreamError where the stream cannot be read.
+    Parameters
+    ----------
+    stream : an opened stream, or where it is.
+    destination : where what it was not told is taken from the stream, the verdict's `assumptions` say so.
+    policy : how the CPU's sanity-check words are treated instead of what the release does: a `Policy`, or its name.
+
+    Raises StreamError where the stream cannot be read, KeyError for an unknown policy.
     """
-    return Load(stream, destination.for_stream(stream), policy).run()
+    if not isinstance(stream, Stream):
+        with open_stream(stream) as opened:
+            return check(opened, destination, policy)
+    return Load(stream, destination.for_stream(stream), named(policy)).run()

@@ -68,7 +68,10 @@ class _Number:
     check: bool
 
     def run(self, r: Reader, numbers: dict[str, int], prefix: str) -> None:
+        start = r.position
         value = numbers[self.field.name] = r.number(self.size, self.signed)
+        if self.size != self.field.size:  # a policy reads another length than the field has
+            value = int.from_bytes(r.view[start : start + self.field.size], "big", signed=self.signed)
         path = prefix + self.field.label
         r.kept[self.vmsd, path] = value
         if self.check:
@@ -172,19 +175,25 @@ class Program:
         return True
 
 
+def compared(vmsd: str, field: FieldDescription) -> bool:
+    """Is this a number that QEMU compares with the destination's?"""
+    return field.equal or field.type == "int32 le"
+
+
 @dataclass(frozen=True, slots=True)
 class Compiler:
     """How descriptions are compiled.
 
     `known` gives the subsections the destination knows beyond those in the tree, `checked` which numbers are
     compared, `wanted` which fields are kept: (vmsd, field name) -> bool. `count_of` names the field that tells an
-    array's length where that is not fixed.
+    array's length where that is not fixed, `size_of` gives the bytes read for a compared number.
     """
 
     known: Callable[[Vmsd], Mapping[str, Vmsd | None]] = lambda _: {}
     wanted: Callable[[str, str], bool] = lambda *_: False
-    checked: Callable[[str, FieldDescription], bool] = lambda _, f: f.equal or f.type == "int32 le"
+    checked: Callable[[str, FieldDescription], bool] = compared
     count_of: Callable[[Vmsd, FieldDescription], str | None] = lambda *_: None
+    size_of: Callable[[str, FieldDescription], int] = lambda _, f: f.size
 
     def __call__(self, vmsd: Vmsd) -> Program:
         steps: list[Any] = []
@@ -215,7 +224,7 @@ class Compiler:
         if number is not None and f.count is None and number[0] == f.size:
             check = self.checked(vmsd.name, f)
             if check or f.name in counts or self.wanted(vmsd.name, f.name):
-                return _Number(vmsd.name, f, number[0], number[1], check)
+                return _Number(vmsd.name, f, self.size_of(vmsd.name, f) if check else number[0], number[1], check)
         else:
             count_of, keep = self.count_of(vmsd, f), self.wanted(vmsd.name, f.name)
             if count_of is not None or keep:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmstate_tools import wire
+from vmstate_tools import catalog, flags, wire
 from vmstate_tools.compat import facts
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.description import FieldDescription
+from vmstate_tools.errors import VmstateError
 
 if TYPE_CHECKING:
     from vmstate_tools.compat.destination import Destination
     from vmstate_tools.compat.expectation import Entry
     from vmstate_tools.compat.load import Load
-    from vmstate_tools.compat.policy import Policy
+    from vmstate_tools.compat.policy import Context
     from vmstate_tools.compat.program import Reader
     from vmstate_tools.stream import Section, Stream
 
@@ -49,15 +51,7 @@ def wanted(vmsd: str, name: str) -> bool:
 # -- F: compared fields ----------------------------------------------------------------------------------------------
 
 
-def compare(
-    vmsd: str,
-    path: str,
-    field: FieldDescription,
-    value: Any,
-    own: Any,
-    destination: Destination,
-    policy: Policy | None,
-) -> Obstacle | None:
+def compare(path: str, field: FieldDescription, value: Any, own: Any) -> Obstacle | None:
     """`VMSTATE_*_EQUAL` and `VMSTATE_INT32_POSITIVE_LE`: the value in the stream against the destination's own."""
     if own is None:
         return None
@@ -70,6 +64,53 @@ def compare(
         return None
     message = f"{path} must equal the destination's"
     return Obstacle("F", "not equal", message, None, None, path, value, own)
+
+
+def context(word: str, path: str, destination: Destination, entry: Entry, r: Reader) -> Context:
+    """What a policy is told: the stream's PVR stands before the words."""
+    from vmstate_tools.compat.policy import Context
+
+    width = target_ulong(entry)
+    spr = r.kept.get(("cpu", "env.spr"), b"")
+    pvr = int.from_bytes(spr[SPR_PVR * width : (SPR_PVR + 1) * width], "big") if spr else None
+    return Context(word, path, destination, width, pvr)
+
+
+def target_ulong(entry: Entry) -> int:
+    """Bytes of a target_ulong, by the size of a general register."""
+    fields = entry.vmsd.fields if entry.vmsd is not None else ()
+    return next((f.size for f in fields if f.name == "env.gpr"), 8)
+
+
+def name_flags(obstacle: Obstacle, word: str, destination: Destination) -> Obstacle:
+    """Add the names of the flags that differ, the commits that brought them, and a remedy."""
+    values = (obstacle.stream_value, obstacle.destination_value)
+    if word != "nb_BATs" and None not in values:
+        names = _flags(word, *values, destination.release, destination.pvr)
+        obstacle.flags_only_in_stream, obstacle.flags_only_in_destination, obstacle.commits = map(list, names)
+    if destination.version is not None and destination.version < (2, 8, 0):
+        obstacle.remedy = "destination 2.7.1 or newer, or `vmstate rewrite` with the destination's words"
+    return obstacle
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _flags(
+    word: str, stream: int, own: int, release: str | None, pvr: int | None
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    try:
+        theirs, ours = flags.decode(word, stream & ~own), flags.decode(word, own & ~stream)
+    except (KeyError, VmstateError):
+        return (), (), ()
+    commits: dict[str, None] = {}
+    try:
+        models = catalog.model_of_pvr(pvr, release or "2.7.0", nearest=True) if pvr else []
+        history = catalog.history(models[0].family) if models else None
+        for row in history.itertuples() if history is not None else ():
+            if {*row.added, *row.removed} & {*theirs, *ours}:
+                commits |= dict.fromkeys(c["commit"] for c in row.commits)
+    except VmstateError:
+        pass  # the catalog does not tell
+    return tuple(theirs), tuple(ours), tuple(commits)
 
 
 # -- A to C: configuration, commands, RAM ----------------------------------------------------------------------------
