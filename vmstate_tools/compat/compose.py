@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from vmstate_tools import catalog
 from vmstate_tools.compat import facts, index, library
@@ -116,16 +116,23 @@ def _no_cpu(release: Release, machine: str, cpu: str | None) -> Obstacle | None:
 
 
 def expectation(
-    release: Release, machine: str, cpu: str | None, accel: str | None, exclude: Any = None
+    release: Release,
+    machine: str,
+    cpu: str | None,
+    accel: str | None,
+    options: Mapping[str, str],
+    exclude: Callable[[index.Kept], bool] | None = None,
 ) -> tuple[Expectation, list[str]]:
-    """The expectation and what was supposed. `exclude` leaves out configurations: (Kept) -> bool."""
+    """The expectation and what was supposed. `exclude` leaves out configurations."""
     assumptions: list[str] = []
+    machine = canonical(machine, release)
     order = _nearest(release, machine, cpu, exclude)
     if not order:
-        return Expectation(), [f"nothing is known of a machine like {machine}"]
+        made = Expectation()
+        _frame(made, release, machine, options)
+        return made, [f"no machine like {machine} was seen: the destination has the sections of the stream that QEMU's source knows"]
     base = order[0]
     made = base.expectation()
-    machine = canonical(machine, release)
     exact = base.version[:2] == release[:2] and canonical(base.machine, base.version) == machine
     if not exact:
         assumptions.append(
@@ -133,7 +140,9 @@ def expectation(
             f"({base.cpu or 'default CPU'}), as far as QEMU's source knows no difference"
         )
         made.entries = _adjusted(made, base, order, release, assumptions)
-        _frame(made, release, machine)
+        _frame(made, release, machine, options)
+    elif any(name.startswith("migration.") for name in options):
+        _frame(made, release, machine, options)
     if base.config:
         assumptions.append(f"devices: those of configuration {base.config!r}, if the stream has them")
     made.ram = {}
@@ -145,12 +154,14 @@ def expectation(
     return made, assumptions
 
 
-def _nearest(release: Release, machine: str, cpu: str | None, exclude: Any) -> list[index.Kept]:
+def _nearest(
+    release: Release, machine: str, cpu: str | None, exclude: Callable[[index.Kept], bool] | None
+) -> list[index.Kept]:
     """Configurations of the same kind of machine, nearest first."""
-    base = machine_base(canonical(machine, release))
+    base = machine_base(machine)
     wanted = facts.version(machine)
     releases = sorted({k.version[:2] for k in index.kept()} | {release[:2]})
-    machines = sorted({facts.version(k.machine) or (0, 0, 0) for k in index.kept() if machine_base(k.machine) == base} | {wanted or (0, 0, 0)})
+    machines = sorted({facts.version(canonical(k.machine, k.version)) or (0, 0, 0) for k in index.kept() if machine_base(canonical(k.machine, k.version)) == base} | {wanted or (0, 0, 0)})
 
     def distance(k: index.Kept) -> tuple[float, ...]:
         name = canonical(k.machine, k.version)
@@ -218,16 +229,17 @@ def _adjusted(
     return entries
 
 
-def _frame(made: Expectation, release: Release, machine: str) -> None:
+def _frame(made: Expectation, release: Release, machine: str, options: Mapping[str, str]) -> None:
     """Configuration section and footers, since 2.4 (61964c23e5, f68945d42b), off for machine types up to 2.3.
 
     pseries machine types up to 2.3 did not know to leave out the configuration section before 2.6.
     """
     of_machine = facts.version(machine)
     old = of_machine is not None and of_machine <= _OLD_FRAMING
-    made.footers = release >= (2, 4, 0) and not old
+    made.footers = release >= (2, 4, 0) and not old and options.get("migration.send-section-footer") != "off"
     forgotten = machine_base(machine) == "pseries" and (2, 4, 0) <= release < (2, 6, 0)
-    made.configuration = machine if release >= (2, 4, 0) and (not old or forgotten) else None
+    named = release >= (2, 4, 0) and (not old or forgotten)
+    made.configuration = machine if named and options.get("migration.send-configuration") != "off" else None
 
 
 def _ppc_cpu(

@@ -110,7 +110,9 @@ class Destination:
             return self.reference
         if self.version is None or self.machine is None:
             raise ValueError("a destination needs a reference stream, or a release")
-        made, assumptions = compose.expectation(self.version, self.machine, self.cpu, self.accel, self.exclude)
+        made, assumptions = compose.expectation(
+            self.version, self.machine, self.cpu, self.accel, self.options, self.exclude
+        )
         self.assumptions += assumptions
         return made
 

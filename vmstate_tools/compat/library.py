@@ -108,7 +108,11 @@ def varies(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> bool
     """Does the source give this array or buffer no fixed length?"""
     known = find(vmsd, release)
     texts = [t.split(" ") for t in known.fields] if known else []
-    return any(("VARRAY" in w[0] or "VBUFFER" in w[0]) and w[1:2] == [field.name] for w in texts)
+    varying = {w[1] for w in texts if "VARRAY" in w[0] or "VBUFFER" in w[0]}
+    if field.name in varying:
+        return True
+    # One that is absent for being empty, under another name in the stream.
+    return field.count is not None and len(varying - {f.name for f in vmsd.fields}) == 1
 
 
 def subsections(vmsd: Vmsd, release: Release | None) -> dict[str, Vmsd] | None:

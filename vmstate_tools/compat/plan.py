@@ -69,23 +69,39 @@ class Fit:
                 for (_, mine), (_, their) in zip(ours[a:b], theirs[c:d], strict=True):
                     out += self.same(own, mine, their, prefix)
                 continue
-            only_mine = [f for _, g in ours[a:b] for f in g]
-            only_theirs = [f for _, g in theirs[c:d] for f in g]
-            if _bytes(only_mine) == _bytes(only_theirs):
-                out += only_mine  # renamed, or filler for what is gone
+            out += self.changed(own, other, _flat(ours[a:b]), _flat(theirs[c:d]), prefix)
+        return out
+
+    def changed(
+        self, own: Vmsd, other: Vmsd, mine: list[FieldDescription], theirs: list[FieldDescription], prefix: str
+    ) -> list[FieldDescription]:
+        """Fields of other names: those of one length at one place are renamed, or filler for what is gone."""
+        mine = [f for f in mine if self.reads_at(own, other, f)]
+        if _bytes(mine) == _bytes(theirs):
+            return mine
+        out: list[FieldDescription] = []
+        matcher = difflib.SequenceMatcher(None, [_bytes([f]) for f in mine], [_bytes([f]) for f in theirs], autojunk=False)
+        for tag, a, b, c, d in matcher.get_opcodes():
+            if tag == "equal":
+                out += mine[a:b]
                 continue
-            for f in only_mine:
+            for f in mine[a:b]:
                 if self.reads(own, other, f, prefix):
                     text = f"the destination reads {f.label}, which the stream does not have"
                     self.differ(own, "field missing in stream", text, f)
                     out.append(f)
-            for f in only_theirs:
+            for f in theirs[c:d]:
                 if self.takes(own, other, f, prefix):
                     out.append(f)
                 else:
                     text = f"the destination does not read {f.label}, which the stream has"
                     self.differ(own, "field unknown", text, f)
         return out
+
+    def reads_at(self, own: Vmsd, other: Vmsd, f: FieldDescription) -> bool:
+        """Is a field read at the stream's version of its description?"""
+        when = self.condition(own, f)
+        return when is None or when.version <= other.version_id
 
     def reads(self, own: Vmsd, other: Vmsd, f: FieldDescription, prefix: str) -> bool:
         """Does the destination read a field of its own that this stream does not have?"""
@@ -95,7 +111,7 @@ class Fit:
             return False
         when = self.condition(own, f)
         if when is not None and when.version:
-            return when.version <= other.version_id
+            return True
         if (when is not None and not when.by_machine) or (when is None and own.version_id > other.version_id):
             self.assumptions.append(f"{own.name}: the destination does not wait for {f.label}")
             return False
@@ -178,6 +194,10 @@ def _grouped(fields: tuple[FieldDescription, ...]) -> list[tuple[str, list[Field
         else:
             out.append((f.name, [f]))
     return out
+
+
+def _flat(groups: list[tuple[str, list[FieldDescription]]]) -> list[FieldDescription]:
+    return [f for _, group in groups for f in group]
 
 
 def _bytes(fields: list[FieldDescription]) -> int:
