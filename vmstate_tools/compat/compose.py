@@ -10,13 +10,14 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from vmstate_tools import catalog
 from vmstate_tools.compat import facts, index, library
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.description import Vmsd
+from vmstate_tools.description import FieldDescription, Vmsd, size_of
 from vmstate_tools.errors import CatalogError
 
 Release = tuple[int, int, int]
@@ -139,7 +140,9 @@ def expectation(
             f"sections of QEMU {_dotted(release)} {machine}: those of QEMU {base.release} {base.machine} "
             f"({base.cpu or 'default CPU'}), as far as QEMU's source knows no difference"
         )
-        made.entries = _adjusted(made, base, order, release, assumptions)
+        adjust = _Adjust(order, release, machine)
+        made.entries = adjust.entries(made, base)
+        assumptions += adjust.assumptions
         _frame(made, release, machine, options)
     elif any(name.startswith("migration.") for name in options):
         _frame(made, release, machine, options)
@@ -187,46 +190,111 @@ def _family(cpu: str) -> str:
     return re.sub(r"_v[\d.]+$", "", cpu.lower()).rstrip("+p")
 
 
-def _like(vmsd: Vmsd, one: Release, other: Release) -> bool:
-    """Does the source describe it alike in both releases?"""
-    a, b = library.find(vmsd, one), library.find(vmsd, other)
-    return a is not None and b is not None and a._replace(file="") == b._replace(file="")
+def _like(vmsd: Vmsd, machine: str, release: Release, k: index.Kept) -> bool:
+    """Does the source describe the fields alike in both releases, and do both machine types have them alike?"""
+    wanted, other = library.find(vmsd, release), library.find(vmsd, k.version)
+    if wanted is None or other is None or wanted.shape != other.shape:
+        return False
+    for gate in re.finditer(r"pre_(\d+)_(\d+)_migration", " ".join(wanted.fields)):
+        since = (int(gate[1]), int(gate[2]), 0)
+        mine, theirs = (facts.version(canonical(*m)) for m in ((machine, release), (k.machine, k.version)))
+        if mine is not None and theirs is not None and (mine < since) != (theirs < since):
+            return False
+    return True
 
 
-def _adjusted(
-    made: Expectation, base: index.Kept, order: list[index.Kept], release: Release, assumptions: list[str]
-) -> dict[tuple[str, int], Entry]:
-    """The entries of another release or machine type, as the release wanted would have them."""
-    near = [k for k in order if k.version[:2] == release[:2]][:3] or order[1:4]
-    others = [k.expectation() for k in near]
-    entries: dict[tuple[str, int], Entry] = {}
-    for key, entry in made.entries.items():
-        if entry.vmsd is None or base.version[:2] == release[:2]:
-            entries[key] = entry
-            continue
-        known = library.find(entry.vmsd, release)
-        if known is None:
-            if library.find(entry.vmsd, base.version) is not None:
-                assumptions.append(f"{entry.idstr}: QEMU {_dotted(release)} does not have it")
+class _Adjust:
+    """Entries seen in another release or machine type, as the destination's would be."""
+
+    def __init__(self, order: list[index.Kept], release: Release, machine: str) -> None:
+        self.order, self.release, self.machine = order, release, machine
+        self.assumptions: list[str] = []
+        self.found: dict[tuple[tuple[str, int], str], Vmsd | None] = {}
+
+    def entries(self, made: Expectation, base: index.Kept) -> dict[tuple[str, int], Entry]:
+        out: dict[tuple[str, int], Entry] = {}
+        for key, entry in made.entries.items():
+            if entry.vmsd is None:
+                out[key] = entry
                 continue
-            entries[key] = entry
-            continue
-        if not _like(entry.vmsd, base.version, release):
-            for k, other in zip(near, others, strict=True):
-                same = other.entries.get(key)
-                if same is not None and same.vmsd is not None and (k.version[:2] == release[:2] or _like(same.vmsd, k.version, release)):
-                    entry = replace(entry, vmsd=same.vmsd, programs={})
-                    break
+            known = library.find(entry.vmsd, self.release)
+            if known is None and library.find(entry.vmsd, base.version) is not None:
+                self.assumptions.append(f"{entry.idstr}: QEMU {_dotted(self.release)} does not have it")
+                continue
+            vmsd = self.vmsd(entry.vmsd, key, base)
+            version = known.version_id if known is not None and known.version_id >= 0 else entry.version_id
+            values = entry.values if base.machine == self.machine else self.agreed(entry)
+            if base.version[:2] != self.release[:2]:  # which system registers there are goes with the release
+                values = {p: v for p, v in values.items() if "cpreg_vmstate" not in p[1]}
+            out[key] = replace(entry, version_id=version, vmsd=vmsd, values=values, programs={})
+        return out
+
+    def vmsd(self, vmsd: Vmsd, key: tuple[str, int], base: index.Kept) -> Vmsd:
+        """A description with the fields and versions that the release has."""
+        known = library.find(vmsd, self.release)
+        if known is None:
+            return vmsd
+        fields = vmsd.fields
+        if not _like(vmsd, self.machine, self.release, base):
+            place = (key, vmsd.name)
+            if place not in self.found:
+                self.found[place] = self.seen(vmsd, key)
+            like = self.found[place]
+            if like is not None:
+                fields = like.fields
             else:
-                if entry.idstr != "cpu":
-                    assumptions.append(f"{entry.idstr}: its fields may differ in QEMU {_dotted(release)}")
-        assert entry.vmsd is not None
+                self.assumptions.append(f"{vmsd.name}: its fields may differ in QEMU {_dotted(self.release)}")
+        fields = tuple(self.field(f, vmsd, key, base) for f in fields)
+        subsections = tuple(self.vmsd(s, key, base) for s in vmsd.subsections)
         if known.version_id < 0:
-            entries[key] = entry
-            continue
-        vmsd = replace(entry.vmsd, version_id=known.version_id, minimum_version_id=known.minimum_version_id)
-        entries[key] = replace(entry, version_id=known.version_id, vmsd=vmsd, programs={})
-    return entries
+            return replace(vmsd, fields=fields, subsections=subsections)
+        versions = {"version_id": known.version_id, "minimum_version_id": known.minimum_version_id}
+        return replace(vmsd, fields=fields, subsections=subsections, **versions)
+
+    def field(
+        self, field: FieldDescription, parent: Vmsd, key: tuple[str, int], base: index.Kept
+    ) -> FieldDescription:
+        if field.struct is None or field.struct.name == parent.name:  # an ISA wrapper has its device's name
+            return field
+        struct = self.vmsd(field.struct, key, base)
+        return field if struct is field.struct else replace(field, struct=struct, size=size_of(struct))
+
+    def seen(self, vmsd: Vmsd, key: tuple[str, int]) -> Vmsd | None:
+        """The description, in the nearest configuration whose release and machine type have it as wanted."""
+        for k in self.order:
+            if _like(vmsd, self.machine, self.release, k):
+                entry = _restored(k).entries.get(key)
+                found = _named(entry.vmsd, vmsd.name) if entry is not None and entry.vmsd is not None else None
+                if found is not None:
+                    return found
+        return None
+
+    def agreed(self, entry: Entry) -> dict[tuple[str, str], Any]:
+        """Values that the nearest machine types on both sides share: others go with the machine type."""
+        wanted = facts.version(self.machine) or (0, 0, 0)
+        sides: dict[bool, dict[tuple[str, str], Any]] = {}
+        for k in self.order:
+            of_machine = facts.version(canonical(k.machine, k.version)) or (0, 0, 0)
+            side = of_machine < wanted
+            other = _restored(k).entries.get(entry.key) if side not in sides and of_machine != wanted else None
+            if other is not None:
+                sides[side] = other.values
+            if len(sides) == 2:
+                break
+        return {p: v for p, v in entry.values.items() if all(s.get(p, v) == v for s in sides.values())}
+
+
+def _named(vmsd: Vmsd, name: str) -> Vmsd | None:
+    """The description of that name in a tree: itself, a struct or a subsection."""
+    if vmsd.name == name:
+        return vmsd
+    below = [*(f.struct for f in vmsd.fields if f.struct is not None), *vmsd.subsections]
+    return next((found for v in below if (found := _named(v, name)) is not None), None)
+
+
+@functools.lru_cache(maxsize=512)
+def _restored(k: index.Kept) -> Expectation:
+    return k.expectation()
 
 
 def _frame(made: Expectation, release: Release, machine: str, options: Mapping[str, str]) -> None:

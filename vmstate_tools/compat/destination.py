@@ -163,7 +163,7 @@ class Destination:
         vmsd = section.description.vmsd if section.description else Vmsd(name, section.version_id)
         here = {"idstr": section.idstr, "instance_id": section.instance_id, "values": {}, "programs": {}}
         seen = index.devices(self.version[:2]).get(section.idstr.rpartition("/")[2])
-        if seen is not None:
+        if seen is not None and _alike(seen.vmsd, section.description):
             return replace(seen, **here)
         known = library.find(vmsd, self.version)
         if known is None and library.ever(name):
@@ -236,6 +236,9 @@ class Destination:
                 assert other is not None
                 own = other.vmsd
                 assumptions.append(f"{entry.idstr}: its description is not known; taken to be the stream's")
+            known = library.find(own, self.version)
+            if known is not None and not known.old and 0 < known.minimum_version_id <= own.version_id:
+                own = replace(own, minimum_version_id=known.minimum_version_id)
             made = plan.make(
                 own,
                 other.vmsd if other is not None else None,
@@ -270,6 +273,14 @@ class Destination:
 
 
 _LEVELS = {"off": 0, "on": 1, "broken": 0, "workaround": 1, "fixed": 2, "fixed-ibs": 2, "fixed-ccd": 3, "fixed-na": 4}
+
+
+def _alike(vmsd: Vmsd | None, description: Description | None) -> bool:
+    """May these be of one device? Every target has its own `cpu`."""
+    if vmsd is None or description is None or description.old_style:
+        return True
+    ours, theirs = ({f.name for f in v.fields} for v in (vmsd, description.vmsd))
+    return 2 * len(ours & theirs) >= min(len(ours), len(theirs))
 
 
 def _guess_machine(stream: Stream) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from vmstate_tools import layouts
@@ -15,16 +16,27 @@ from vmstate_tools.stream import Section, Stream
 Release = tuple[int, int, int]
 
 
-class Known(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Known:
     """One VMStateDescription in one release: `fields` as 'MACRO name argument …'."""
 
     file: str
     version_id: int
     minimum_version_id: int
     unmigratable: bool
+    old: bool  # has a reader for versions below the minimum (`load_state_old`)
     subsections: tuple[str, ...]
     fields: tuple[str, ...]
 
+    @functools.cached_property
+    def shape(self) -> tuple[tuple[str, ...], ...]:
+        """The fields without what C alone cares for: macro, name, numbers, predicate."""
+        return tuple(
+            (w[0], *w[1:2], *(a for a in w[2:] if a.isdigit()), w[-1] if "_TEST" in w[0] else "")
+            for w in (f.split(" ") for f in self.fields)
+        )
+
+    @functools.cached_property
     def names(self) -> set[str]:
         return {words[1] for f in self.fields if len(words := f.split(" ", 2)) > 1}
 
@@ -40,6 +52,7 @@ def _vmsds() -> Mapping[str, list[tuple[Release, Release, Known]]]:
             int(row["version_id"]),
             int(row["minimum_version_id"]),
             row["unmigratable"] == "1",
+            "load_state_old" in row["hooks"],
             tuple(row["subsections"].split()) if "vfio devices" not in row["subsections"] else (),
             tuple(row["fields"].split(";")),
         )
@@ -64,10 +77,10 @@ def find(vmsd: Vmsd, release: Release | None) -> Known | None:
     None where the release is not known or its source has no such name.
     """
     candidates = _of_release(vmsd.name, release) if release is not None else ()
-    if not candidates:
-        return None
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
     names = {f.name for f in vmsd.fields}
-    return max(candidates, key=lambda k: len(k.names() & names))
+    return max(candidates, key=lambda k: len(k.names & names))
 
 
 class Condition(NamedTuple):

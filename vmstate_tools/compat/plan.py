@@ -67,7 +67,7 @@ class Fit:
         for tag, a, b, c, d in matcher.get_opcodes():
             if tag == "equal":
                 for (_, mine), (_, their) in zip(ours[a:b], theirs[c:d], strict=True):
-                    out += self.same(own, mine, their, prefix)
+                    out += self.same(own, other, mine, their, prefix)
                 continue
             out += self.changed(own, other, _flat(ours[a:b]), _flat(theirs[c:d]), prefix)
         return out
@@ -79,6 +79,10 @@ class Fit:
         mine = [f for f in mine if self.reads_at(own, other, f)]
         if _bytes(mine) == _bytes(theirs):
             return mine
+        if len(mine) == len(theirs) and all(
+            a.size == b.size and (a.count is None) == (b.count is None) for a, b in zip(mine, theirs, strict=True)
+        ):
+            return [self.one(own, other, a, b, prefix) for a, b in zip(mine, theirs, strict=True)]
         out: list[FieldDescription] = []
         matcher = difflib.SequenceMatcher(None, [_bytes([f]) for f in mine], [_bytes([f]) for f in theirs], autojunk=False)
         for tag, a, b, c, d in matcher.get_opcodes():
@@ -125,22 +129,23 @@ class Fit:
         return (when is not None and not when.by_machine) or (self.composed and self.varies(own, f))
 
     def same(
-        self, own: Vmsd, mine: list[FieldDescription], theirs: list[FieldDescription], prefix: str
+        self, own: Vmsd, other: Vmsd, mine: list[FieldDescription], theirs: list[FieldDescription], prefix: str
     ) -> list[FieldDescription]:
         """One field of one name in both, or the elements of one array."""
         if len(mine) == len(theirs) == 1:
-            return [self.one(own, mine[0], theirs[0], prefix)]
+            return [self.one(own, other, mine[0], theirs[0], prefix)]
         out = []
-        for i, their in enumerate(theirs):  # elements that were each described for themselves
+        for their in theirs:  # elements that were each described for themselves
             like = next((m for m in mine if m.index == their.index and m.type == their.type), None)
             like = like or next((m for m in mine if m.type == their.type), None)
-            out.append(their if like is None else replace(self.one(own, like, their, prefix), index=their.index))
-            del i
+            out.append(their if like is None else replace(self.one(own, other, like, their, prefix), index=their.index))
         if len(mine) != len(theirs) and all(m.type == theirs[0].type for m in mine):
             self.assumptions.append(f"{own.name}: {theirs[0].name} has as many elements as the stream says")
         return out
 
-    def one(self, own: Vmsd, mine: FieldDescription, their: FieldDescription, prefix: str) -> FieldDescription:
+    def one(
+        self, own: Vmsd, other: Vmsd, mine: FieldDescription, their: FieldDescription, prefix: str
+    ) -> FieldDescription:
         if mine.type in VARIABLE and mine.type == their.type:
             return their
         if mine.struct is not None and their.struct is not None:
@@ -150,25 +155,25 @@ class Fit:
         if mine.count == their.count and mine.size == their.size:
             return mine
         if mine.struct is None and mine.size != their.size and mine.count is None and their.count is None:
-            if mine.type == "buffer" and self.counted(own, mine, prefix, mine.size, their.size):
+            if mine.type == "buffer" and self.counted(own, other, mine, prefix, mine.size, their.size):
                 return replace(mine, size=their.size)
             text = f"{mine.label} has {mine.size} bytes at the destination, {their.size} in the stream"
             self.differ(own, "field size", text, mine, their.size, mine.size)
             return mine
         counts = (1 if mine.count is None else mine.count, 1 if their.count is None else their.count)
         if counts[0] != counts[1]:
-            if self.counted(own, mine, prefix, *counts):
+            if self.counted(own, other, mine, prefix, *counts):
                 return replace(mine, count=their.count)
             text = f"{mine.label} has {counts[0]} elements at the destination, {counts[1]} in the stream"
             self.differ(own, "array length", text, mine, counts[1], counts[0])
         return mine
 
-    def counted(self, own: Vmsd, f: FieldDescription, prefix: str, mine: int, theirs: int) -> bool:
-        """Does a number of this description tell both lengths?"""
-        return any(
-            self.mine(own.name, path) == mine and self.theirs(own.name, path) == theirs
-            for path in _numbers(own, prefix)
-        ) or (self.composed and self.varies(own, f))
+    def counted(self, own: Vmsd, other: Vmsd, f: FieldDescription, prefix: str, mine: int, theirs: int) -> bool:
+        """Does a number tell the length on both sides?"""
+        told = any(self.mine(own.name, path) == mine for path in _numbers(own, prefix)) and any(
+            self.theirs(other.name, path) == theirs for path in _numbers(other, prefix)
+        )
+        return told or (self.composed and self.varies(own, f))
 
     def empty(self, side: Vmsd, other: Vmsd, f: FieldDescription, prefix: str, there: Value, here: Value) -> bool:
         """Is this array of one side absent on the other because its length is 0 there?"""
