@@ -19,6 +19,7 @@ from vmstate_tools.compat.policy import Context, Policy
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.decode import BYTES, gather, layout_of
 from vmstate_tools.description import Description, FieldDescription, Vmsd
+from vmstate_tools.dump import Dump, read_dump
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.stream import Section, Stream, open_stream
 
@@ -40,6 +41,7 @@ class Destination:
     accel: str | None = None
     options: dict[str, str] = field(default_factory=dict)
     reference: Expectation | None = field(default=None, repr=False)
+    dump: Dump | None = field(default=None, repr=False)
     assumptions: list[str] = field(default_factory=list, repr=False)
     exclude: Any = field(default=None, repr=False)  # configurations not to learn from
     _told: dict[Any, Destination] = field(default_factory=dict, init=False, repr=False)
@@ -96,6 +98,32 @@ class Destination:
             self._told[key] = replace(self, machine=machine, cpu=cpu, assumptions=assumptions)
         return self._told[key]
 
+    @classmethod
+    def from_dump(
+        cls,
+        file: Dump | str | os.PathLike[str],
+        release: str | None = None,
+        machine: str | None = None,
+        cpu: str | None = None,
+        accel: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Destination:
+        """The destination that wrote this -dump-vmstate file.
+
+        It knows versions, minimum versions and subsections of device classes, but neither framing nor anything registered
+        by hand, the ppc CPU among it: those follow from release and machine type. Raises StreamError.
+        """
+        return cls(release, machine, cpu, accel, dict(options or {})).with_dump(file)
+
+    def with_dump(self, file: Dump | str | os.PathLike[str]) -> Destination:
+        """This destination, known better by its -dump-vmstate file."""
+        dump = file if isinstance(file, Dump) else read_dump(file)
+        machine, release, assumptions = self.machine or dump.machine, self.release, list(self.assumptions)
+        if release is None and self.reference is None:
+            release = library.release_of(dump.vmsds)
+            assumptions.append(f"release: {release}, whose descriptions the dump has")
+        return replace(self, machine=machine, release=release, dump=dump, assumptions=assumptions)
+
     # -- what the loader asks ---------------------------------------------------------------------------------
 
     @property
@@ -114,6 +142,10 @@ class Destination:
             self.version, self.machine, self.cpu, self.accel, self.options, self.exclude
         )
         self.assumptions += assumptions
+        for entry in made.entries.values() if self.dump is not None else ():
+            dumped = self.dump.vmsds.get(entry.vmsd.name) if self.dump is not None and entry.vmsd is not None else None
+            if dumped is not None:  # the section's version is its description's
+                entry.version_id = dumped.version_id
         return made
 
     @functools.cached_property
@@ -213,6 +245,9 @@ class Destination:
 
     def known(self, vmsd: Vmsd) -> Mapping[str, Vmsd | None]:
         """Subsections this release knows of a description, whether or not its own stream has them."""
+        dumped = self.dump.vmsds.get(vmsd.name) if self.dump is not None else None
+        if dumped is not None:
+            return {s.name: s for s in dumped.subsections}
         return library.subsections(vmsd, self.version) or {}
 
     def word(self, word: str, entry: Entry) -> int | None:
@@ -237,7 +272,10 @@ class Destination:
                 own = other.vmsd
                 assumptions.append(f"{entry.idstr}: its description is not known; taken to be the stream's")
             known = library.find(own, self.version)
-            if known is not None and not known.old and 0 < known.minimum_version_id <= own.version_id:
+            dumped = self.dump.vmsds.get(own.name) if self.dump is not None else None
+            if dumped is not None and dumped.version_id == own.version_id:
+                own = replace(own, minimum_version_id=dumped.minimum_version_id)
+            elif known is not None and not known.old and 0 < known.minimum_version_id <= own.version_id:
                 own = replace(own, minimum_version_id=known.minimum_version_id)
             made = plan.make(
                 own,

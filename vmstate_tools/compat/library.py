@@ -66,6 +66,26 @@ def _of_release(name: str, release: Release) -> tuple[Known, ...]:
     return tuple(k for since, until, k in _vmsds().get(name, ()) if since[:2] <= minor <= until[:2])
 
 
+def release_of(vmsds: Mapping[str, Vmsd]) -> str | None:
+    """The newest release whose source has most of these descriptions, by versions and field names."""
+    releases = sorted({since for spans in _vmsds().values() for since, _, _ in spans})
+
+    def score(release: Release) -> int:
+        found = 0
+        for vmsd in vmsds.values():
+            known = find(vmsd, release)
+            if known is not None and (known.version_id, known.minimum_version_id) == (
+                vmsd.version_id,
+                vmsd.minimum_version_id,
+            ):
+                found += 1 + (set(known.subsections) == {s.name for s in vmsd.subsections})
+                found += len(known.names & {f.name for f in vmsd.fields}) == len(vmsd.fields)
+        return found
+
+    best = max(releases, key=lambda r: (score(r), r), default=None)
+    return None if best is None else ".".join(map(str, best))
+
+
 def ever(name: str) -> bool:
     """Does QEMU's source have a description of this name in any release?"""
     return name in _vmsds()
