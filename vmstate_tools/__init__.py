@@ -18,6 +18,14 @@ _PUBLIC = {
     "report": ("reporting", "report"),
     "StreamError": ("errors", "StreamError"),
     "VmstateError": ("errors", "VmstateError"),
+    "Destination": ("compat", "Destination"),
+    "Policy": ("compat", "Policy"),
+    "Verdict": ("compat", "Verdict"),
+    "check": ("compat", "check"),
+    "matrix": ("compat", "matrix"),
+    "read_dump": ("dump", "read_dump"),
+    "diff_dumps": ("dump", "diff_dumps"),
+    "lint": ("lint", "lint_file"),
     "flags": ("flags", None),
 }
 

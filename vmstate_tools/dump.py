@@ -155,12 +155,12 @@ def _other(scope: str, kind: str, name: str) -> str | None:
 def diff_dumps(a: Dump | str | os.PathLike[str], b: Dump | str | os.PathLike[str]) -> pd.DataFrame:
     """Where two -dump-vmstate files differ, a row each.
 
-    Columns: section (the class), vmsd, field, kind, a, b (what either side has), breaks: would a stream of `a` fail on
-    `b` for it. Kinds: `machine`, `only in a`, `only in b` (classes), `description only in a`, `description only in b`,
-    `version`, `minimum version`, `field only in a`, `field only in b`, `size`, `count`, `condition`, `struct only in a`,
-    `struct only in b`, `field version`, `subsection only in a`, `subsection only in b`, `vmsd` (another name), `unused` (one side skips what the
-    other has). Names known
-    to have changed (data/compat/renames.csv) and fields moved into a struct are no differences.
+    Columns: section (the class), vmsd, field, kind, a, b (what either side has), breaks: would a stream of `a` fail
+    on `b` for it. Kinds: `machine`, `only in a`, `only in b` (classes), `description only in a`, `description only
+    in b`, `version`, `minimum version`, `field only in a`, `field only in b`, `size`, `count`, `condition`, `struct
+    only in a`, `struct only in b`, `field version`, `subsection only in a`, `subsection only in b`, `vmsd` (another
+    name), `unused` (one side skips what the other has). Names known to have changed (data/compat/renames.csv) and
+    fields moved into a struct are no differences.
 
     Raises StreamError where a file is no dump.
     """
@@ -230,17 +230,17 @@ def _fields(section: str, a: Vmsd, b: Vmsd) -> Iterator[_Row]:
                 yield from _field_pair(section, a.name, mine, their)
             continue
         # A struct that was put around fields, or taken away, does not change the wire.
-        mine, theirs = _opened(left[i:j]), _opened(right[k:m])
-        for inner, i2, j2, k2, m2 in _opcodes(a.name, mine, theirs):
+        ours_open, their_open = _opened(left[i:j]), _opened(right[k:m])
+        for inner, i2, j2, k2, m2 in _opcodes(a.name, ours_open, their_open):
             if inner == "equal":
-                for one, other in zip(mine[i2:j2], theirs[k2:m2], strict=True):
+                for one, other in zip(ours_open[i2:j2], their_open[k2:m2], strict=True):
                     yield from _field_pair(section, a.name, one, other)
                 continue
-            gone, come = mine[i2:j2], theirs[k2:m2]
+            gone, come = ours_open[i2:j2], their_open[k2:m2]
             unused = any(f.name.startswith("unused") for f in (*gone, *come))
             if unused and _length(gone) == _length(come):
-                names = [" ".join(f.name for f in side) for side in (gone, come)]
-                yield section, a.name, gone[0].name, "unused", *names, False
+                skipped, read = (" ".join(f.name for f in side) for side in (gone, come))
+                yield section, a.name, gone[0].name, "unused", skipped, read, False
                 continue
             for f in gone:
                 yield section, a.name, f.name, "field only in a", _length([f]), None, not f.conditional

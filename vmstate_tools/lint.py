@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmstate_tools.description import Vmsd
 from vmstate_tools.dump import Dump, diff_dumps
@@ -108,6 +108,7 @@ def _dump(dump: Dump, against: Dump | None) -> Iterator[_Finding]:
         return
     changes = diff_dumps(against, dump)
     raised = set(zip(*(changes[changes["kind"] == "version"][c] for c in ("section", "vmsd")), strict=True))
+    row: Any
     for row in changes.itertuples(index=False):
         where = (str(row.section), None, str(row.vmsd), str(row.field))
         if row.kind in ("field only in a", "field only in b", "size", "count") and row.breaks:

@@ -125,65 +125,88 @@ def expectation(
     exclude: Callable[[index.Kept], bool] | None = None,
 ) -> tuple[Expectation, list[str]]:
     """The expectation and what was supposed. `exclude` leaves out configurations."""
-    assumptions: list[str] = []
     machine = canonical(machine, release)
-    order = _nearest(release, machine, cpu, exclude)
-    if not order:
+    framing = tuple((name, value) for name, value in options.items() if name.startswith("migration."))
+    order = _nearest(release, machine, exclude)
+    # The nearest of this CPU where there is one of this machine type, else the nearest: those are put together once.
+    base = next((k for k in order if _is(k, release, machine) and k.cpu.lower() == (cpu or "").lower()), None)
+    base = base if base is not None and not base.config else order[0] if order else None
+    shared, supposed = _shared(release, machine, base, exclude, framing)
+    made = replace(shared, entries=dict(shared.entries))
+    assumptions = list(supposed)
+    if _is_ppc(machine):
+        _ppc_cpu(made, release, machine, cpu, accel, exclude, assumptions)
+    elif cpu is not None and base is not None and base.cpu != cpu:
+        assumptions.append(f"CPU {cpu}: taken to be like {base.cpu or 'the default'}")
+    return made, assumptions
+
+
+def _is(k: index.Kept, release: Release, machine: str) -> bool:
+    return k.version[:2] == release[:2] and canonical(k.machine, k.version) == machine
+
+
+@functools.lru_cache(maxsize=4096)
+def _shared(
+    release: Release,
+    machine: str,
+    base: index.Kept | None,
+    exclude: Callable[[index.Kept], bool] | None,
+    framing: tuple[tuple[str, str], ...],
+) -> tuple[Expectation, tuple[str, ...]]:
+    """What does not go with the CPU model; its entries, and what is compiled for them, are shared."""
+    assumptions: list[str] = []
+    options = dict(framing)
+    if base is None:
         made = Expectation()
         _frame(made, release, machine, options)
-        return made, [f"no machine like {machine} was seen: the destination has the sections of the stream that QEMU's source knows"]
-    base = order[0]
+        text = "the destination has the sections of the stream that QEMU's source knows"
+        return made, (f"no machine like {machine} was seen: {text}",)
     made = base.expectation()
-    exact = base.version[:2] == release[:2] and canonical(base.machine, base.version) == machine
-    if not exact:
+    if not _is(base, release, machine):
         assumptions.append(
             f"sections of QEMU {_dotted(release)} {machine}: those of QEMU {base.release} {base.machine} "
             f"({base.cpu or 'default CPU'}), as far as QEMU's source knows no difference"
         )
-        adjust = _Adjust(order, release, machine)
+        adjust = _Adjust(_nearest(release, machine, exclude), release, machine)
         made.entries = adjust.entries(made, base)
         assumptions += adjust.assumptions
         _frame(made, release, machine, options)
-    elif any(name.startswith("migration.") for name in options):
+    elif options:
         _frame(made, release, machine, options)
     if base.config:
         assumptions.append(f"devices: those of configuration {base.config!r}, if the stream has them")
     made.ram = {}
     assumptions.append("the destination has the stream's RAM blocks and devices")
-    if _is_ppc(machine):
-        _ppc_cpu(made, release, machine, cpu, accel, order, assumptions)
-    elif cpu is not None and base.cpu != cpu:
-        assumptions.append(f"CPU {cpu}: taken to be like {base.cpu or 'the default'}")
-    return made, assumptions
+    return made, tuple(assumptions)
 
 
-def _nearest(
-    release: Release, machine: str, cpu: str | None, exclude: Callable[[index.Kept], bool] | None
-) -> list[index.Kept]:
+@functools.cache
+def _kept_by_base() -> dict[str, list[tuple[index.Kept, Release]]]:
+    """Configurations by kind of machine, with the machine type's version (0.0.0: it has none)."""
+    found: dict[str, list[tuple[index.Kept, Release]]] = {}
+    for k in index.kept():
+        if not k.config.startswith(("no-", "minimal", "x-ignore", "mapped", "cap-", "file")):
+            name = canonical(k.machine, k.version)
+            found.setdefault(machine_base(name), []).append((k, facts.version(name) or (0, 0, 0)))
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _nearest(release: Release, machine: str, exclude: Callable[[index.Kept], bool] | None) -> list[index.Kept]:
     """Configurations of the same kind of machine, nearest first."""
-    base = machine_base(machine)
-    wanted = facts.version(machine)
-    releases = sorted({k.version[:2] for k in index.kept()} | {release[:2]})
-    machines = sorted({facts.version(canonical(k.machine, k.version)) or (0, 0, 0) for k in index.kept() if machine_base(canonical(k.machine, k.version)) == base} | {wanted or (0, 0, 0)})
+    alike = _kept_by_base().get(machine_base(machine), [])
+    wanted = facts.version(machine) or (0, 0, 0)
+    releases = {v: i for i, v in enumerate(sorted({k.version[:2] for k in index.kept()} | {release[:2]}))}
+    machines = {v: i for i, v in enumerate(sorted({v for _, v in alike} | {wanted}))}
 
-    def distance(k: index.Kept) -> tuple[float, ...]:
-        name = canonical(k.machine, k.version)
-        other = facts.version(name)
-        apart = abs(machines.index(other or (0, 0, 0)) - machines.index(wanted or (0, 0, 0))) if other in machines or other is None else 99
-        gap = releases.index(k.version[:2]) - releases.index(release[:2])
+    def distance(item: tuple[index.Kept, Release]) -> tuple[int, ...]:
+        k, of_machine = item
+        gap = releases[k.version[:2]] - releases[release[:2]]
         years = 2 * abs(gap) - (gap < 0)
-        model = 0 if k.cpu.lower() == (cpu or "").lower() else 1 if _family(k.cpu) == _family(cpu or "") else 2
-        odd = 0 if k.config == "" else 1 if k.config in ("htmoff", "cap-htm") else 2
-        return (apart + years, odd, model, years)
+        odd = 0 if k.config == "" else 1 if k.config == "htmoff" else 2
+        return abs(machines[of_machine] - machines[wanted]) + years, odd, years
 
-    found = [
-        k
-        for k in index.kept()
-        if machine_base(canonical(k.machine, k.version)) == base
-        and not k.config.startswith(("no-", "minimal", "x-ignore", "mapped", "cap-", "file"))
-        and not (exclude and exclude(k))
-    ]
-    return sorted(found, key=distance)
+    return [k for k, _ in sorted(alike, key=distance) if not (exclude and exclude(k))]
 
 
 def _family(cpu: str) -> str:
@@ -248,12 +271,10 @@ class _Adjust:
         subsections = tuple(self.vmsd(s, key, base) for s in vmsd.subsections)
         if known.version_id < 0:
             return replace(vmsd, fields=fields, subsections=subsections)
-        versions = {"version_id": known.version_id, "minimum_version_id": known.minimum_version_id}
-        return replace(vmsd, fields=fields, subsections=subsections, **versions)
+        vmsd = replace(vmsd, fields=fields, subsections=subsections, version_id=known.version_id)
+        return replace(vmsd, minimum_version_id=known.minimum_version_id)
 
-    def field(
-        self, field: FieldDescription, parent: Vmsd, key: tuple[str, int], base: index.Kept
-    ) -> FieldDescription:
+    def field(self, field: FieldDescription, parent: Vmsd, key: tuple[str, int], base: index.Kept) -> FieldDescription:
         if field.struct is None or field.struct.name == parent.name:  # an ISA wrapper has its device's name
             return field
         struct = self.vmsd(field.struct, key, base)
@@ -316,28 +337,21 @@ def _ppc_cpu(
     machine: str,
     cpu: str | None,
     accel: str | None,
-    order: list[index.Kept],
+    exclude: Callable[[index.Kept], bool] | None,
     assumptions: list[str],
 ) -> None:
     """The sanity-check words and the PVR of this CPU, under this accelerator, instead of those that were seen."""
     entry = made.find("cpu", 0)
     if entry is None:
         return
-    text = _dotted(release)
     try:
-        model = model_of(cpu or catalog.default_cpu(machine, text, nearest=True), release)
-        words = catalog.stream_words(text, canonical(machine, release), model.name, accel or "tcg", nearest=True)
+        model, words = _words(release, machine, cpu, accel or "tcg")
     except CatalogError as err:
         assumptions.append(f"the CPU's words: as seen in a like configuration ({err})")
         return
     if accel is None:
         assumptions.append("accelerator: tcg")
-    values = dict(entry.values)
-    like = [k for k in order if _model(k) == model.name.lower()] or [k for k in order if _family(k.cpu) == _family(model.name)]
-    if like:
-        seen = like[0].expectation().find("cpu", 0)
-        if seen is not None:  # sizes of TLB and SLB go with the model
-            values |= {key: v for key, v in seen.values.items() if key[0] != "cpu"}
+    values = entry.values | _sizes(model.name.lower(), exclude)
     values["cpu", "pvr"] = values["cpu", "env.spr[SPR_PVR]"] = model.pvr
     for name, word in SANITY.items():
         if word in words:
@@ -346,12 +360,22 @@ def _ppc_cpu(
 
 
 @functools.lru_cache(maxsize=4096)
-def _model_name(cpu: str, release: str, machine: str) -> str:
-    try:
-        return catalog.model(cpu or catalog.default_cpu(machine, release, nearest=True), release, nearest=True).name.lower()
-    except CatalogError:
-        return cpu.lower()
+def _words(release: Release, machine: str, cpu: str | None, accel: str) -> tuple[catalog.Model, dict[str, int]]:
+    text = _dotted(release)
+    model = model_of(cpu or catalog.default_cpu(machine, text, nearest=True), release)
+    return model, catalog.stream_words(text, machine, model.name, accel, nearest=True)
 
 
-def _model(k: index.Kept) -> str:
-    return _model_name(k.cpu, k.release, k.machine)
+@functools.lru_cache(maxsize=4096)
+def _sizes(model: str, exclude: Callable[[index.Kept], bool] | None) -> dict[tuple[str, str], Any]:
+    """What the CPU section's subsections are compared with: the sizes of TLB and SLB go with the model."""
+    seen = [k for k in index.kept() if k.cpu and k.arch.startswith("ppc") and not (exclude and exclude(k))]
+    seen.sort(key=lambda k: k.version)
+    # Some sizes only old releases send: the oldest goes first, the newest has the last word.
+    like = [k for k in seen if _family(k.cpu) == _family(model)]
+    same = [k for k in like if k.cpu.lower() == model]
+    found: dict[tuple[str, str], Any] = {}
+    for k in (*like[:1], *same[:1], *same[-1:]):
+        entry = _restored(k).find("cpu", 0)
+        found |= {key: v for key, v in entry.values.items() if key[0] != "cpu"} if entry is not None else {}
+    return found

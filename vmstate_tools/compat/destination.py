@@ -1,4 +1,4 @@
-"""Destination: a QEMU to load into, known by a stream it wrote, by its -dump-vmstate file, or by release and machine."""
+"""Destination: a QEMU to load into, known by a stream it wrote, its -dump-vmstate file, or release and machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import numpy as np
 from vmstate_tools import catalog, handwritten
 from vmstate_tools.compat import compose, facts, index, library, plan, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
-from vmstate_tools.compat.program import NUMBERS, Compiler, compared
 from vmstate_tools.compat.policy import Context, Policy
+from vmstate_tools.compat.program import NUMBERS, Compiler, compared
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.decode import BYTES, gather, layout_of
 from vmstate_tools.description import Description, FieldDescription, Vmsd
 from vmstate_tools.dump import Dump, read_dump
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.stream import Section, Stream, open_stream
+
 
 @dataclass(eq=False)
 class Destination:
@@ -49,7 +50,7 @@ class Destination:
     def __post_init__(self) -> None:
         if self.machine and "," in self.machine:
             self.machine, *options = self.machine.split(",")
-            self.options |= dict(o.split("=", 1) if "=" in o else (o, "on") for o in options)
+            self.options |= {name: value or "on" for name, _, value in (o.partition("=") for o in options)}
         self.version = facts.version(self.release)
 
     # -- where the knowledge comes from -----------------------------------------------------------------------
@@ -79,7 +80,9 @@ class Destination:
         machine = self.machine or reference.machine
         assumptions = list(self.assumptions)
         if self.version is None:
-            assumptions.append("release: not given, rules that depend on it follow from the reference stream or are left out")
+            assumptions.append(
+                "release: not given, rules that depend on it follow from the reference stream or are left out"
+            )
         return replace(self, machine=machine, reference=expectation, assumptions=assumptions)
 
     def for_stream(self, stream: Stream) -> Destination:
@@ -88,11 +91,13 @@ class Destination:
             return self
         machine = self.machine or stream.machine or _guess_machine(stream)
         cpu = self.cpu or (_guess_cpu(stream, self.release) if self.reference is None else None)
-        key = (machine, cpu)
+        key = (machine, cpu, stream.machine is None)
         if key not in self._told:
             assumptions = list(self.assumptions)
             if machine != self.machine:
-                assumptions.append(f"machine type: {machine}, " + ("the stream's" if stream.machine else "guessed from its sections"))
+                assumptions.append(
+                    f"machine type: {machine}, " + ("the stream's" if stream.machine else "guessed from its sections")
+                )
             if cpu != self.cpu:
                 assumptions.append(f"CPU model: {cpu}, by the stream's PVR")
             self._told[key] = replace(self, machine=machine, cpu=cpu, assumptions=assumptions)
@@ -110,8 +115,8 @@ class Destination:
     ) -> Destination:
         """The destination that wrote this -dump-vmstate file.
 
-        It knows versions, minimum versions and subsections of device classes, but neither framing nor anything registered
-        by hand, the ppc CPU among it: those follow from release and machine type. Raises StreamError.
+        It knows versions, minimum versions and subsections of device classes, but neither framing nor anything
+        registered by hand, the ppc CPU among it: those follow from release and machine type. Raises StreamError.
         """
         return cls(release, machine, cpu, accel, dict(options or {})).with_dump(file)
 
@@ -161,7 +166,9 @@ class Destination:
             if level and (cap.name == "htm" or (cap.name in ("cfpc", "sbbc", "ibs") and self.version < (4, 0, 0))):
                 message = f"TCG does not do cap-{cap.name}={level}: QEMU does not start"
                 off = "off" if cap.name == "htm" else "broken"
-                return Obstacle("start", "capability", message, destination_value=level, remedy=f"-machine cap-{cap.name}={off}")
+                return Obstacle(
+                    "start", "capability", message, destination_value=level, remedy=f"-machine cap-{cap.name}={off}"
+                )
         return None
 
     def registered(self, section: Section) -> Entry | None:
@@ -193,7 +200,12 @@ class Destination:
                 return replace(entry, instance_id=section.instance_id, values=values, programs={})
         name = section.description.vmsd.name if section.description else section.idstr.rpartition("/")[2]
         vmsd = section.description.vmsd if section.description else Vmsd(name, section.version_id)
-        here = {"idstr": section.idstr, "instance_id": section.instance_id, "values": {}, "programs": {}}
+        here: dict[str, Any] = {
+            "idstr": section.idstr,
+            "instance_id": section.instance_id,
+            "values": {},
+            "programs": {},
+        }
         seen = index.devices(self.version[:2]).get(section.idstr.rpartition("/")[2])
         if seen is not None and _alike(seen.vmsd, section.description):
             return replace(seen, **here)
@@ -213,7 +225,7 @@ class Destination:
         return known is not None and known.unmigratable
 
     def resizable(self, block: str) -> bool:
-        """RAM blocks that take the stream's length (`qemu_ram_resize`): ROMs and tables loaded from files, since 2.3."""
+        """RAM blocks that take the stream's length (`qemu_ram_resize`, since 2.3): ROMs and tables from files."""
         return bool(re.search(r"acpi/|\.rom$|/rom@|etc/", block))
 
     @functools.cached_property
@@ -333,10 +345,23 @@ def _guess_machine(stream: Stream) -> str:
 
 def _guess_cpu(stream: Stream, release: str | None) -> str | None:
     """The CPU model of a ppc stream, by its PVR."""
+    section = next((s for s in stream.sections if s.idstr == "cpu"), None)
+    if section is None or section.description is None:
+        return None
+    at = 0  # env.spr is an array of target_ulong behind fields of fixed size
+    for f in section.description.vmsd.fields:
+        if f.name == "env.spr" and f.count is not None and f.count > rules.SPR_PVR:
+            at += section.payload_offset + rules.SPR_PVR * f.size
+            return _model_of(int.from_bytes(stream._view[at : at + f.size], "big"), release or "2.7.0")
+        at += f.size * (1 if f.count is None else f.count)
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _model_of(pvr: int, release: str) -> str | None:
     try:
-        pvr = stream.value("cpu", f"env.spr[{rules.SPR_PVR}]")
-        return next((m.name for m in catalog.model_of_pvr(pvr, release or "2.7.0", nearest=True)), None)
-    except (KeyError, CatalogError):
+        return next((m.name for m in catalog.model_of_pvr(pvr, release, nearest=True)), None)
+    except CatalogError:
         return None
 
 

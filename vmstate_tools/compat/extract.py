@@ -31,6 +31,12 @@ HEAD = "11.0.0"
 _VERSION = re.compile(r"\d+\.\d+\.0\Z")
 
 
+_COLUMNS = (
+    *("file", "name", "since", "until", "version_id", "minimum_version_id"),
+    *("unmigratable", "needed", "hooks", "subsections", "fields"),
+)
+
+
 class Vmsd(NamedTuple):
     """One description as a source file has it. `subsections` are C names until they are resolved."""
 
@@ -71,10 +77,10 @@ class Repository:
         pattern = r"VMStateDescription|^#define TYPE_\w+ +\"|^#define \w*VERSION\w* +\(?[0-9]"
         listed = self.git("grep", "-lE", pattern, revision, "--", "*.c", "*.h", "*.inc")
         paths = [line.split(":", 1)[1] for line in listed.splitlines()]
-        tree = dict(
-            (path, meta.split()[2])
+        tree = {
+            path: meta.split()[2]
             for meta, path in (line.split("\t", 1) for line in self.git("ls-tree", "-r", revision).splitlines())
-        )
+        }
         return {p: tree[p] for p in paths if not p.startswith(("tests/", "roms/", "rust/"))}
 
     def read(self, blobs: Iterable[str]) -> None:
@@ -255,11 +261,12 @@ def main() -> None:
             where.setdefault(release, (repository, revision))
         where[HEAD] = (repository, "HEAD" if not repository.git("rev-parse", "-q", "--verify", "master") else "master")
     first = facts.version(arguments.first) or (0, 0, 0)
-    order = sorted((r for r in where if r != HEAD and (facts.version(r) or first) >= first), key=lambda r: facts.version(r) or first)
-    rows: dict[tuple[str, Vmsd], list[str]] = {}  # ranges
+    order = sorted(
+        (r for r in where if r != HEAD and (facts.version(r) or first) >= first),
+        key=lambda r: facts.version(r) or first,
+    )
     open_: dict[tuple[str, str], tuple[Vmsd, str, str]] = {}
     lines: list[tuple[str, str, str, Vmsd]] = []
-    del rows
     for release in tqdm([*order, HEAD], unit="release"):
         repository, revision = where[release]
         now = read_release(repository, revision)
@@ -278,10 +285,37 @@ def main() -> None:
     lines.sort(key=lambda line: (line[0], line[3].name, facts.version(line[1]) or (99, 0, 0)))
     with arguments.output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow("file name since until version_id minimum_version_id unmigratable needed hooks subsections fields".split())
+        writer.writerow(
+            [
+                "file",
+                "name",
+                "since",
+                "until",
+                "version_id",
+                "minimum_version_id",
+                "unmigratable",
+                "needed",
+                "hooks",
+                "subsections",
+                "fields",
+            ]
+        )
         for path, since, until, v in lines:
-            writer.writerow([path, v.name, since, until, v.version_id, v.minimum_version_id, int(v.unmigratable), v.needed,
-                             v.hooks, " ".join(v.subsections), ";".join(v.fields)])
+            writer.writerow(
+                [
+                    path,
+                    v.name,
+                    since,
+                    until,
+                    v.version_id,
+                    v.minimum_version_id,
+                    int(v.unmigratable),
+                    v.needed,
+                    v.hooks,
+                    " ".join(v.subsections),
+                    ";".join(v.fields),
+                ]
+            )
 
 
 if __name__ == "__main__":

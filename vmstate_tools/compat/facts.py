@@ -10,6 +10,7 @@ from typing import NamedTuple
 from vmstate_tools.bundled import data_path
 
 
+@functools.lru_cache(maxsize=4096)
 def version(text: str | None) -> tuple[int, int, int] | None:
     """'2.7.0', '2.7', 'v11.1' or the tail of 'pseries-2.12-sxxm' as three numbers; None where there is none."""
     match = re.search(r"(?:^|[-v])(\d+)\.(\d+)(?:\.(\d+))?(?:-|$)", text or "")

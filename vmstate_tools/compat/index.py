@@ -116,7 +116,11 @@ def _restore(row: dict[str, Any]) -> Expectation:
 
 def tree_json(vmsd: Vmsd) -> dict[str, Any]:
     """A description in the form of a vmdesc."""
-    entry: dict[str, Any] = {"vmsd_name": vmsd.name, "version": vmsd.version_id, "fields": [_field(f) for f in vmsd.fields]}
+    entry: dict[str, Any] = {
+        "vmsd_name": vmsd.name,
+        "version": vmsd.version_id,
+        "fields": [_field(f) for f in vmsd.fields],
+    }
     if vmsd.subsections:
         entry["subsections"] = [tree_json(s) for s in vmsd.subsections]
     return entry
@@ -152,13 +156,24 @@ def _values(entry: Entry) -> list[list[Any]]:
 
     def walk(vmsd: Vmsd) -> None:
         names = keep.setdefault(vmsd.name, set())
-        lengths = {f.count if f.count is not None else f.size for f in vmsd.fields if f.count is not None or f.type == "buffer"}
+        lengths = {
+            f.count if f.count is not None else f.size for f in vmsd.fields if f.count is not None or f.type == "buffer"
+        }
         for f in vmsd.fields:
             value = entry.values.get((vmsd.name, f.label))
             number = f.type in NUMBERS and f.count is None
-            if f.equal or f.type == "int32 le" or rules.wanted(vmsd.name, f.name):
-                names.add(f.name)
-            elif number and (value in lengths or (value == 0 and any(w in f.name for w in ("num", "nb", "len", "count", "size")))):
+            if (
+                f.equal
+                or f.type == "int32 le"
+                or rules.wanted(vmsd.name, f.name)
+                or (
+                    number
+                    and (
+                        value in lengths
+                        or (value == 0 and any(w in f.name for w in ("num", "nb", "len", "count", "size")))
+                    )
+                )
+            ):
                 names.add(f.name)
             if f.struct is not None:
                 walk(f.struct)
@@ -170,7 +185,11 @@ def _values(entry: Entry) -> list[list[Any]]:
     out = []
     for (vmsd, path), value in entry.values.items():
         leaf = path.rsplit(".", 1)[-1] if "[" in path.rsplit(".", 1)[0] else path
-        if vmsd == "" or (vmsd, path) == ("cpu", "pvr") or {leaf, path, path.split("[")[0], path.split("].")[-1]} & keep.get(vmsd, set()):
+        if (
+            vmsd == ""
+            or (vmsd, path) == ("cpu", "pvr")
+            or {leaf, path, path.split("[")[0], path.split("].")[-1]} & keep.get(vmsd, set())
+        ):
             out.append([vmsd, path, value.hex() if isinstance(value, bytes) else value])
     return out
 

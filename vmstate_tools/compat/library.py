@@ -74,12 +74,11 @@ def release_of(vmsds: Mapping[str, Vmsd]) -> str | None:
         found = 0
         for vmsd in vmsds.values():
             known = find(vmsd, release)
-            if known is not None and (known.version_id, known.minimum_version_id) == (
-                vmsd.version_id,
-                vmsd.minimum_version_id,
-            ):
-                found += 1 + (set(known.subsections) == {s.name for s in vmsd.subsections})
-                found += len(known.names & {f.name for f in vmsd.fields}) == len(vmsd.fields)
+            if known is not None:
+                versions = (known.version_id, known.minimum_version_id) == (vmsd.version_id, vmsd.minimum_version_id)
+                names = {f.name.partition("[")[0] for f in vmsd.fields} - {"unused"}
+                fields = names <= {n.partition("[")[0] for n in known.names}
+                found += versions and fields and set(known.subsections) == {s.name for s in vmsd.subsections}
         return found
 
     best = max(releases, key=lambda r: (score(r), r), default=None)

@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vmstate_tools import wire
 from vmstate_tools.compat import rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.policy import Policy, named
-from vmstate_tools.compat.program import LostError, Program, Reader
+from vmstate_tools.compat.program import LostError, Reader
 from vmstate_tools.compat.verdict import Obstacle, Verdict
 from vmstate_tools.description import FieldDescription
 from vmstate_tools.stream import Section, Stream, open_stream
-from vmstate_tools.wire import Record
 
 if TYPE_CHECKING:
     from vmstate_tools.compat.destination import Destination
@@ -63,7 +61,7 @@ class Load:
         """`qemu_loadvm_state_header`, `configuration_post_load`."""
         name, local = self.stream.machine, expectation.configuration
         if local is None and name is None:
-            return
+            return None
         if local is None:
             message = "the stream has a configuration section, the destination expects none"
             remedy = "destination: -global migration.send-configuration=on (since 2.11)"
@@ -90,15 +88,21 @@ class Load:
         if entry is None:
             others = [e.instance_id for e in expectation.entries.values() if e.idstr == section.idstr]
             if self.destination.unmigratable(section):
-                message = f"this release does not migrate {section.description.vmsd.name}" if section.description else ""
+                message = (
+                    f"this release does not migrate {section.description.vmsd.name}" if section.description else ""
+                )
                 self.refuse("D", "not migratable", message, section)
                 return
-            message = f"the destination has no section {section.label}" + (f", only instances {others}" if others else "")
+            message = f"the destination has no section {section.label}" + (
+                f", only instances {others}" if others else ""
+            )
             remedy = "give the destination the same devices" if section.idstr not in rules.INTERNAL else None
             self.refuse("D", "unknown section", message, section, stream_value=section.label, remedy=remedy)
             return
         if section.version_id > entry.version_id:
-            message = f"{section.idstr} has version {section.version_id}, the destination takes at most {entry.version_id}"
+            message = (
+                f"{section.idstr} has version {section.version_id}, the destination takes at most {entry.version_id}"
+            )
             both = {"stream_value": section.version_id, "destination_value": entry.version_id}
             self.refuse("D", "version too new", message, section, **both)
             return
@@ -142,9 +146,7 @@ class Load:
             plan.program.load(r, section.version_id)
         except LostError:
             lost = True
-        if not lost and r.position != section.payload_end:
-            r.obstacles.append(self.misfit(section, entry, r, plan.differences))
-        elif lost and not any(o.stage in "EG" for o in r.obstacles):
+        if (not lost and r.position != section.payload_end) or (lost and not any(o.stage in "EG" for o in r.obstacles)):
             r.obstacles.append(self.misfit(section, entry, r, plan.differences))
         elif not lost:
             r.obstacles += rules.post_load(r, section, entry, self)

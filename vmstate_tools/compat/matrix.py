@@ -61,10 +61,28 @@ def matrix(
         futures = [executor.submit(_rows_of, batch, targets, policy) for batch in batches]
         for future in tqdm(futures, unit="batch", disable=not progress):
             rows += future.result()
-    columns = ["stream", "destination", "release", "machine", "cpu", "accel", "policy", "loads", *_FIRST, "obstacles", "message", "error"]
+    columns = [
+        "stream",
+        "destination",
+        "release",
+        "machine",
+        "cpu",
+        "accel",
+        "policy",
+        "loads",
+        *_FIRST,
+        "obstacles",
+        "message",
+        "error",
+    ]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype(
-        {**dict.fromkeys(["stream", "destination", "release", "machine", "cpu", "accel", "stage", "section", "kind"], "category"), "loads": "boolean"}
+        {
+            **dict.fromkeys(
+                ["stream", "destination", "release", "machine", "cpu", "accel", "stage", "section", "kind"], "category"
+            ),
+            "loads": "boolean",
+        }
     )
 
 

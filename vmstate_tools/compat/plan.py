@@ -56,8 +56,9 @@ class Fit:
             if sub.name in mine:
                 subsections[sub.name] = self.vmsd(mine[sub.name], sub, prefix)
             elif (tree := known.get(sub.name)) is not None:  # its fields are taken to be the stream's
-                versions = {"version_id": tree.version_id, "minimum_version_id": tree.minimum_version_id}
-                subsections[sub.name] = replace(sub, **versions)
+                subsections[sub.name] = replace(
+                    sub, version_id=tree.version_id, minimum_version_id=tree.minimum_version_id
+                )
         return replace(own, fields=tuple(fields), subsections=tuple(subsections.values()))
 
     def fields(self, own: Vmsd, other: Vmsd, prefix: str) -> list[FieldDescription]:
@@ -84,7 +85,9 @@ class Fit:
         ):
             return [self.one(own, other, a, b, prefix) for a, b in zip(mine, theirs, strict=True)]
         out: list[FieldDescription] = []
-        matcher = difflib.SequenceMatcher(None, [_bytes([f]) for f in mine], [_bytes([f]) for f in theirs], autojunk=False)
+        matcher = difflib.SequenceMatcher(
+            None, [_bytes([f]) for f in mine], [_bytes([f]) for f in theirs], autojunk=False
+        )
         for tag, a, b, c, d in matcher.get_opcodes():
             if tag == "equal":
                 out += mine[a:b]
@@ -182,7 +185,9 @@ class Fit:
             here(other.name, path) == 0 for path in _numbers(other, prefix)
         )
 
-    def differ(self, own: Vmsd, kind: str, text: str, f: FieldDescription, stream: Any = None, mine: Any = None) -> None:
+    def differ(
+        self, own: Vmsd, kind: str, text: str, f: FieldDescription, stream: Any = None, mine: Any = None
+    ) -> None:
         self.differences.append(Obstacle("F", kind, f"{own.name}: {text}", None, None, f.label, stream, mine))
 
 
@@ -242,5 +247,12 @@ def make(
         return Plan(replace(compiler, known=known, count_of=count_by_value(mine))(own))
     if other is own:
         return Plan(replace(compiler, known=known)(own))
-    fit = Fit(known, lambda vmsd, path: mine.get((vmsd, path)), lambda vmsd, path: theirs().get((vmsd, path)), condition, varies, composed)
+    fit = Fit(
+        known,
+        lambda vmsd, path: mine.get((vmsd, path)),
+        lambda vmsd, path: theirs().get((vmsd, path)),
+        condition,
+        varies,
+        composed,
+    )
     return Plan(replace(compiler, known=known)(fit.vmsd(own, other)), fit.differences, fit.assumptions)

@@ -105,6 +105,7 @@ def _flags(
     try:
         models = catalog.model_of_pvr(pvr, release or "2.7.0", nearest=True) if pvr else []
         history = catalog.history(models[0].family) if models else None
+        row: Any
         for row in history.itertuples() if history is not None else ():
             if {*row.added, *row.removed} & {*theirs, *ours}:
                 commits |= dict.fromkeys(c["commit"] for c in row.commits)
