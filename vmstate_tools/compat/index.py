@@ -63,7 +63,7 @@ def _pools() -> dict[str, list[Any]]:
 @functools.cache
 def kept() -> tuple[Kept, ...]:
     """All configurations there are."""
-    return tuple(Kept(*(row[c] for c in (*_COLUMNS, "arguments")), stored=row) for row in _pools()["captures"])
+    return tuple(Kept(**{c: row[c] for c in (*_COLUMNS, "arguments")}, stored=row) for row in _pools()["captures"])
 
 
 @functools.lru_cache(maxsize=32)

@@ -73,7 +73,7 @@ class Load:
         # strncmp over the length that the stream gives: a prefix passes.
         if local and not local.startswith(name):
             message = f"the stream is of machine type {name}, the destination's is {local}"
-            both = {"field": "name", "stream_value": name, "destination_value": local}
+            both: dict[str, Any] = {"field": "name", "stream_value": name, "destination_value": local}
             self.refuse("B", "machine type", message, **both, remedy=f"destination: -machine {name}")
         self.obstacles += rules.configuration(self.stream, self.destination)
         return None

@@ -151,9 +151,10 @@ class Mask(Policy):
         self.release = release
 
     def on_the_way_out(self, word: str, value: int) -> int:
+        wanted = facts.version(self.release) or (0, 0, 0)
         for row in catalog.table("masks"):
-            newest = not row["until"] or facts.version(row["until"]) >= facts.version(self.release)
-            if row["word"] == word and newest and facts.version(row["since"]) <= facts.version(self.release):
+            since, until = facts.version(row["since"]) or (0, 0, 0), facts.version(row["until"]) or (999, 0, 0)
+            if row["word"] == word and since <= wanted <= until:
                 bits = int(row["value"], 16)
                 value = value & bits if row["op"] == "and" else value | bits
         return value

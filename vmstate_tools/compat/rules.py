@@ -195,7 +195,7 @@ def _htab(section: Section, entry: Entry, destination: Destination) -> Iterator[
         if leaf.path != "htab_shift" or release is None:
             continue
         if own is not None and leaf.value != own and release < (2, 6, 0):
-            message = f"the hash table has shift {leaf.value}, the destination's {own}"
+            message = f"the hash table has shift {leaf.value!r}, the destination's {own}"
             yield Obstacle("F", "not equal", message, None, None, "htab_shift", leaf.value, own)
         elif leaf.value in (-1, 0xFFFFFFFF) and release < (2, 12, 0):
             message = "the guest has no hash table, which the destination cannot read (since 2.12)"
@@ -287,8 +287,7 @@ def _arm_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[
     sent = [r.kept.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")]
     if None in cpu or None in sent:
         return
-    ours = dict(zip(*(np.frombuffer(a, ">u8").tolist() for a in cpu), strict=True))
-    theirs = dict(zip(*(np.frombuffer(a, ">u8").tolist() for a in sent), strict=False))
+    ours, theirs = _registers(cpu), _registers(sent)
     last = max(ours, default=0)
     lacking = [i for i in theirs if i not in ours and i < last]  # beyond the last of ours the loop has ended
     if lacking:
@@ -299,6 +298,12 @@ def _arm_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[
             message = f"system register 0x{index:x} is constant and has another value at the destination"
             both = (f"cpreg 0x{index:x}", value, ours[index])
             yield Obstacle("H", "system register", message, None, None, *both)
+
+
+def _registers(arrays: list[Any]) -> dict[int, int]:
+    """Index -> value of the system registers, from the two arrays."""
+    indexes, values = (np.frombuffer(a, ">u8").tolist() for a in arrays)
+    return dict(zip(indexes, values, strict=False))
 
 
 def _is_constant(index: int) -> bool:
