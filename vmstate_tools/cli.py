@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import vmstate_tools
-from vmstate_tools import cli_qemu
+from vmstate_tools import cli_compat, cli_qemu
 from vmstate_tools.errors import VmstateError, printable
 
 if TYPE_CHECKING:
@@ -766,6 +766,9 @@ def report(files: tuple[str, ...], out: str | None, form: str | None, title: str
         complain(f"warning: {file} could not be read; the report says why")
 
 
+main.add_command(cli_compat.check)
+main.add_command(cli_compat.matrix)
+main.add_command(cli_compat.lint)
 main.add_command(cli_qemu.capture)
 main.add_command(cli_qemu.try_)
 main.add_command(cli_qemu.rewrite)
