@@ -330,6 +330,7 @@ class Stream:
         Columns: section, instance_id (uint32), version_id (uint32, of the section), vmsd, path, type (wire type),
         offset (int64, bytes from the file's start), size (int64, bytes), value (`ValueDtype`: int, bool or bytes,
         exact). With `fold`, an array of more values than that is one row of bytes, `path[0:count]`.
+        Where all arrays unfolded would make more than a million rows, the longest stay folded.
         RAM pages are not fields: see `ram`.
         """
         from vmstate_tools.frames import fields_of
