@@ -199,7 +199,7 @@ def test_framing_of_all_kinds() -> None:
 def test_what_a_pipe_cannot_take() -> None:
     data = toy().finish()
 
-    def refused(stream: bytes, message: str) -> bytes:
+    def refused(stream: bytes, message: str | None = None) -> bytes:
         out = io.BytesIO()
         with pytest.raises((StreamError, RewriteError), match=message):
             pass_through(Dribble(stream, 999), out, edit_of({("toy/1", "a"): 1 << 40}))
@@ -209,15 +209,15 @@ def test_what_a_pipe_cannot_take() -> None:
     # A change that cannot be: RAM has gone, and nothing else.
     assert refused(data, "from 0 to 4294967295") == data[:devices]
     for cut in range(0, devices, 97):
-        assert data.startswith(refused(data[:cut], ""))
+        assert data.startswith(refused(data[:cut]))
     refused(b"gzip" + data, "the magic")
-    refused(data[:-40], "")
+    refused(data[:-40])
     refused(toy(capabilities=["mapped-ram"]).finish(), "a file, not a pipe")
     writer = Writer(machine="toy-1.0")
     writer.command(7, bytes(4))
     refused(writer.finish(), "PACKAGED")
     at = data.index(b"toy.ram") + 16
-    refused(data[:at] + b"\xff" * 64 + data[at:], "")
+    refused(data[:at] + b"\xff" * 64 + data[at:])
     refused(data.replace(b"\x03ram", b"\x03rum"), "form that is not known")
 
 

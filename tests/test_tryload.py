@@ -184,7 +184,6 @@ def test_side_by_side(taken: Path) -> None:
 
 def test_captured_decoded_predicted_and_tried(taken: Path, tmp_path: Path) -> None:
     """The whole way, with predictions from streams that the destinations themselves wrote."""
-    pytest.importorskip("vmstate_tools.compat", reason="predictions are not there")
     binary = qemu("qemu-system-ppc64")
     frame = vt.capture(binary, "pseries-2.7", "POWER7_v2.3", out=taken, memory_mib=256, ran=True)
     (file,) = taken.glob("*/pseries-2.7/970_v2.2+ran.mig.zst")
