@@ -9,7 +9,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import vmstate_tools as vt
-from vmstate_tools import charts
+from vmstate_tools import breaks, catalog, charts
 from vmstate_tools.bundled import data_path
 
 OUT = Path(__file__).resolve().parent / "images"
@@ -26,6 +26,10 @@ def main() -> None:
     cpu = vt.load(sorted(STREAMS.glob("qemu-*/pseries-2.6/POWER7_v2.3.mig.zst")), fields=False).cpu
     drawn["cpu-words"] = charts.cpu_words(cpu, "insns_flags2")
     drawn["release-pairs"] = charts.release_pairs(cpu)
+    drawn["flag-history"] = charts.flag_history("POWER8", "insns_flags2", dates=True)
+    drawn["equality-classes"] = charts.equality_classes(breaks.classes(accel=None))
+    old, new = (catalog.words("POWER7", release, accel=None).insns_flags for release in ("2.6.0", "2.7.0"))
+    drawn["word-bits"] = charts.word_bits(old, new, "insns_flags", names=("2.6.0", "2.7.0"))
     for name, ax in drawn.items():
         with charts.style():
             ax.figure.savefig(OUT / f"{name}.png", metadata={"Software": None})

@@ -10,8 +10,9 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
 import vmstate_tools as vt
-from vmstate_tools import charts
+from vmstate_tools import breaks, catalog, charts
 from vmstate_tools.bundled import data_path
+from vmstate_tools.errors import CatalogError
 
 mpl.use("Agg")
 
@@ -117,6 +118,64 @@ def test_release_pairs(cpu: pd.DataFrame, tmp_path: Path) -> None:
     assert distances.loc["2.6.0"].tolist() == [0, 4, 1, 1]
     assert distances.loc["2.7.0"].tolist() == [4, 0, 3, 3]
     inside(charts.release_pairs(cpu), tmp_path / "pairs.png")
+
+
+@pytest.mark.parametrize("dates", [False, True])
+def test_flag_history(dates: bool, tmp_path: Path) -> None:
+    ax = charts.flag_history("POWER7", "insns_flags", since="2.5", until="2.8", changed=True, dates=dates)
+    inside(ax, tmp_path / "flags.png")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["PPC_64BX", "PPC_64H", "PPC_CILDST"]
+    texts = [t.get_text() for t in ax.texts]
+    assert texts.count("+") == 3
+    assert {"+2.7 dfdd3e4362", "+2.7 4e0806110c", "+2.7 b781537560"} <= set(texts)
+    # Set in 2.7 and 2.8: the columns, whose edges lie at the releases' dates where asked for.
+    filled = sorted({round(p.get_x(), 2) for p in ax.patches})
+    assert filled == ([2016.67, 2016.97] if dates else [2, 3])
+
+
+def test_flag_history_at_full_length(tmp_path: Path) -> None:
+    for number, dates in enumerate((False, True)):
+        inside(charts.flag_history("POWER9", "insns_flags", dates=dates), tmp_path / f"{number}.png")
+        ax = charts.flag_history("970", "msr_mask", since="0.10", dates=dates)
+        inside(ax, tmp_path / f"long{number}.png")
+        assert "−" in {t.get_text() for t in ax.texts}
+    tcg = charts.flag_history("POWER7", "insns_flags2", accel="tcg", machine="pseries", until="2.2", changed=True)
+    assert "PPC2_DFP" in {t.get_text() for t in tcg.get_yticklabels()}
+    with pytest.raises(ValueError, match="never changes"):
+        charts.flag_history("603", changed=True, word="insns_flags")
+    with pytest.raises(CatalogError):
+        charts.flag_history("nope")
+
+
+@pytest.mark.parametrize("dates", [False, True])
+def test_equality_classes(dates: bool, tmp_path: Path) -> None:
+    table = breaks.classes(None, cpus=["603", "POWER8", "POWER9", "604", "970FX"], until="3.0.0")
+    ax = charts.equality_classes(table, dates=dates)
+    inside(ax, tmp_path / "classes.png")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["POWER8", "POWER9", "970FX", "2 more, never changed"]
+    letters = [t.get_text() for t in ax.texts if t.get_fontsize() == 8.5]
+    assert letters == [*"ABCDEFG", *"ABC", *"AB", "A"]
+    inside(charts.equality_classes(breaks.classes(None), dates=dates), tmp_path / "all.png")
+
+
+def test_a_class_that_comes_back_keeps_its_letter() -> None:
+    table = pd.DataFrame([[0, 1, 0, None]], ["X"], ["2.5.0", "2.6.0", "2.7.0", "2.8.0"], dtype="Int64")
+    ax = charts.equality_classes(table)
+    assert [t.get_text() for t in ax.texts] == ["A", "B", "A"]
+
+
+def test_word_bits(tmp_path: Path) -> None:
+    a, b = (catalog.words("POWER7", release, accel=None).insns_flags for release in ("2.6.0", "2.7.0"))
+    ax = charts.word_bits(a, b, "insns_flags", names=("2.6.0", "2.7.0"))
+    inside(ax, tmp_path / "bits.png")
+    texts = [t.get_text() for t in ax.texts]
+    assert "".join(texts[:16]) == f"{a:016x}" and "".join(texts[16:32]) == f"{b:016x}"
+    assert texts[32:] == ["+ PPC_CILDST", "+ PPC_64H", "+ PPC_64BX"]
+    assert "− PPC_64H" in [t.get_text() for t in charts.word_bits(b, a, "insns_flags").texts]
+    inside(charts.word_bits(0, (1 << 64) - 1, "msr_mask"), tmp_path / "all.png")
+    assert charts.word_bits(5, 5).get_title(loc="left") == "insns_flags2: equal"
+    unknown = charts.word_bits(0, 1 << 14, "insns_flags", release="2.6.0")
+    assert unknown.texts[-1].get_text() == "+ bit 14 (unknown)"
 
 
 def test_names_from_a_stream_are_only_text(tmp_path: Path) -> None:

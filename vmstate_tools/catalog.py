@@ -394,7 +394,7 @@ def causes(
     before: Mapping[str, int],
     after: Mapping[str, int],
     families: Container[str],
-    models: Iterable[str] = (),
+    moved: Iterable[str] = (),
     accel: str | None = None,
     machine: str | None = None,
     sent: bool = False,
@@ -404,7 +404,7 @@ def causes(
     Parameters
     ----------
     before, after : the words, by name; a word may be absent.
-    families, models : whose changes count; a model's is that it moved to another family.
+    families, moved : whose changes count; a model's is that it moved to another family.
     accel, machine : as for `words`: whose masks count.
     sent : words of streams: what `cpu_pre_save` does to them counts too, and whether the section has them.
 
@@ -414,7 +414,7 @@ def causes(
     all of them for a model that moved (word ""). A commit that changed two words is there twice.
     """
     differ = {w: before[w] ^ after[w] if w in before and w in after else _ALL_ONES for w in {*before, *after}}
-    lower = {name.lower() for name in models}
+    lower = {name.lower() for name in moved}
     masking = ({"tcg and"} if accel == "tcg" else set()) | (
         {"pseries and"} if machine is not None and machine.startswith("pseries") else set()
     )
@@ -431,7 +431,7 @@ def causes(
             bits = was ^ now
         elif kind == "model" and item.lower() in lower and row["before"] and row["after"]:
             bits = _ALL_ONES if row["before"].split()[0] != row["after"].split()[0] else 0
-        elif kind == "field" and sent and not (row["before"] and row["after"]):
+        elif kind == "field" and sent:
             word = item.removeprefix("cpu:").removeprefix("env.").removeprefix("mig_")
             bits = _ALL_ONES if (word in before) != (word in after) else 0
         if word:
@@ -494,7 +494,11 @@ def history(
         change = flags.diff(before or {}, now, release)
         # What went is named as it was called before.
         gone = flags.diff(before or {}, now, found[-1]["release"] if found else None)
-        by = causes(release, before, now, {name}, (), accel, machine, sent) if before is not None else []
+        by = []
+        if before is not None:
+            # A name that stood for a model of another family before: its models moved.
+            moved = [m.name for m in models(release) if m.family == name] if found[-1]["family"] != name else []
+            by = causes(release, before, now, {name}, moved, accel, machine, sent)
         found.append(
             {
                 "release": release,

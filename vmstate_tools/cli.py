@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import vmstate_tools
+from vmstate_tools import cli_qemu
 from vmstate_tools.errors import VmstateError, printable
 
 if TYPE_CHECKING:
@@ -763,6 +764,11 @@ def report(files: tuple[str, ...], out: str | None, form: str | None, title: str
         target.write_text(text, encoding="utf-8")
     for file in collection.errors["file"]:
         complain(f"warning: {file} could not be read; the report says why")
+
+
+main.add_command(cli_qemu.capture)
+main.add_command(cli_qemu.try_)
+main.add_command(cli_qemu.rewrite)
 
 
 if __name__ == "__main__":

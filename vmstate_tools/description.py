@@ -115,12 +115,14 @@ class Description:
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)  # what decode derives from it
 
     @property
+    def old_style(self) -> bool:
+        """Was its section registered by hand, so that the vmdesc tells its size only?"""
+        return [(f.name, f.type) for f in self.vmsd.fields] == [("data", "buffer")]
+
+    @property
     def opaque(self) -> bool:
-        """Is all it tells a size? Of sections registered by hand, and of `virtio` since 2.7."""
-        fields = self.vmsd.fields
-        return len(fields) == 1 and (
-            fields[0].type == "virtio" or (fields[0].type, fields[0].name) == ("buffer", "data")
-        )
+        """Is all it tells a size? Of old-style sections, and of `virtio` since 2.7."""
+        return self.old_style or [f.type for f in self.vmsd.fields] == ["virtio"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,3 +75,28 @@ def _rebuild(
 
 class CatalogError(VmstateError):
     """A fact about QEMU was asked for that the catalog does not hold, or QEMU's source could not be read."""
+
+
+class QemuError(VmstateError):
+    """A QEMU process did not do what it was asked to.
+
+    Parameters
+    ----------
+    message : what went wrong, in a few words.
+    output : what QEMU printed.
+    returncode : its exit code, or the negative number of the signal that ended it; None where it ran on.
+    """
+
+    def __init__(self, message: str, *, output: str = "", returncode: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.output = output
+        self.returncode = returncode
+
+    def __str__(self) -> str:
+        lines = [printable(line) for line in self.output.splitlines() if line.strip()]
+        return " | ".join([self.message, *lines])
+
+
+class RewriteError(VmstateError):
+    """A change that a stream cannot take, or that would make it say of the guest what is not so."""

@@ -1,0 +1,130 @@
+"""Verdicts: stages, policies, assumptions, JSON; on the captures of the 2016 break."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import vmstate_tools as vt
+from vmstate_tools.compat import Destination, Policy, check, facts, matrix, rules
+
+CPU = "POWER8_v2.0"
+
+
+@pytest.fixture(scope="module")
+def captures(request):
+    return request.getfixturevalue("shared") / "captures"
+
+
+@pytest.fixture(scope="module")
+def old(captures):
+    with vt.open(captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst") as stream:
+        yield stream
+
+
+@pytest.fixture(scope="module")
+def reference(captures):
+    path = captures / "qemu-2.7.0/pseries-2.6/POWER8_v2.0.mig.zst"
+    return Destination.from_stream(path, "2.7.0", "pseries-2.6", CPU, "tcg")
+
+
+def test_the_break_of_2016_by_reference_and_by_catalog(old, reference):
+    for destination in (reference, Destination("2.7.0", "pseries-2.6", CPU, "tcg"), Destination("2.7.0")):
+        verdict = check(old, destination)
+        assert not verdict.loads
+        first = verdict.to_json()["obstacles"][0]
+        assert (first["stage"], first["section"], first["instance_id"]) == ("F", "cpu", 0)
+        assert first["field"] == "env.insns_flags"
+        # 4e0806110c and others gave POWER8 of 2.7 the 64-bit hypervisor instructions and ICBT's kin.
+        assert first["flags_only_in_destination"] and not first["flags_only_in_stream"]
+        json.dumps(verdict.to_json())
+
+
+def test_back_to_itself_and_on_to_the_fix(old):
+    assert check(old, Destination("2.6.0", "pseries-2.6", CPU, "tcg")).loads
+    assert check(old, Destination("2.8.0", "pseries-2.6", CPU, "tcg")).loads
+
+
+@pytest.mark.parametrize(
+    ("policy", "loads"),
+    [("equal", False), ("ignore", True), ("unused", True), ("subset", True), ("machine-gated", True)],
+)
+def test_policies_forward_on_64_bit(old, reference, policy, loads):
+    assert check(old, reference, policy).loads is loads
+
+
+def test_subset_refuses_backward_after_the_section_was_read(captures):
+    new = captures / "qemu-2.7.0/pseries-2.6/POWER8_v2.0.mig.zst"
+    back = Destination.from_stream(captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst", "2.6.0", cpu=CPU)
+    verdict = check(new, back, "subset")
+    assert [o.stage for o in verdict.reasons] == ["H", "H"]
+    # As shipped the sender masks: what it then sends is what 2.6 has.
+    assert check(new, back, "mask").loads
+
+
+def test_a_policy_in_five_lines(old, reference):
+    class OnlyMsr(Policy):
+        name = "only-msr"
+
+        def check(self, field, stream_value, destination_value, context):
+            if context.word == "msr_mask":
+                return super().check(field, stream_value, destination_value, context)
+            return None
+
+    verdict = check(old, reference, OnlyMsr())
+    assert verdict.loads and verdict.policy == "only-msr"
+
+
+def test_an_unknown_policy_names_those_there_are(old, reference):
+    with pytest.raises(KeyError, match="machine-gated"):
+        check(old, reference, "pray")
+
+
+def test_machine_type_and_release_that_do_not_meet():
+    destination = Destination("2.5.0", "pseries-2.6", CPU, "tcg")
+    assert destination.absent is not None and destination.absent.kind == "no such machine type"
+    assert Destination("2.6.0", "pseries-2.6", CPU, "tcg").absent is None
+
+
+@pytest.mark.parametrize(
+    ("own", "pvr", "loose", "best"),
+    [
+        (0x004D0200, 0x004B0201, True, False),  # POWER8 takes POWER8E to 7.1, no longer since 7.2
+        (0x004D0200, 0x004D0100, True, True),
+        (0x003F0203, 0x004D0200, False, False),
+        (0x004E1200, 0x004E1202, True, False),  # POWER9 DD2.0 and DD2.2
+    ],
+)
+def test_pvr_match(own, pvr, loose, best):
+    assert rules.pvr_match(own, pvr, best=False) is loose
+    assert rules.pvr_match(own, pvr, best=True) is best
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("2.7", (2, 7, 0)), ("7.2.22", (7, 2, 22)), ("pseries-2.12-sxxm", (2, 12, 0)), ("pc", None), ("cortex-a57", None)],
+)
+def test_version(text, numbers):
+    assert facts.version(text) == numbers
+
+
+def test_machine_options_come_with_the_machine():
+    destination = Destination("7.2", "pseries-2.6,cap-htm=off", CPU, "tcg")
+    assert destination.machine == "pseries-2.6" and destination.options == {"cap-htm": "off"}
+    assert destination.absent is None
+    refused = Destination("7.2", "pseries-2.6", CPU, "tcg").absent
+    assert refused is not None and refused.remedy == "-machine cap-htm=off"
+
+
+def test_matrix_has_a_row_per_pair(captures, old):
+    frame = matrix([captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst"], ["2.6.0", "2.7.0"], progress=False)
+    assert frame["loads"].tolist() == [True, False]
+    assert frame["section"].tolist()[1] == "cpu"
+
+
+def test_a_stream_that_is_none_is_a_row_with_an_error(tmp_path):
+    path = tmp_path / "x.mig"
+    path.write_bytes(b"not a stream")
+    frame = matrix([path], ["2.7.0"], progress=False)
+    assert frame["loads"].isna().all() and "QEVM" in frame["error"][0]

@@ -1,0 +1,124 @@
+"""Many streams against many destinations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from vmstate_tools.compat.destination import Destination
+from vmstate_tools.compat.load import check
+from vmstate_tools.compat.policy import Policy, named
+from vmstate_tools.compat.verdict import Verdict
+from vmstate_tools.errors import StreamError
+from vmstate_tools.stream import Stream, open_stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FIRST = ("stage", "section", "instance_id", "field", "kind", "stream_value", "destination_value")
+
+
+def matrix(
+    streams: Iterable[Stream | str | os.PathLike[str]],
+    destinations: Destination | str | Iterable[Destination | str],
+    policy: Policy | str | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """The verdict of every pair, a row each, streams outermost.
+
+    Parameters
+    ----------
+    streams : opened streams, or paths; with an executor, paths.
+    destinations : destinations, or releases ("2.7.0"), which then take each stream's machine type and CPU.
+    policy : as for `check`.
+    executor : any `concurrent.futures.Executor`; streams are spread over it.
+
+    Returns
+    -------
+    Columns stream, destination, release, machine, cpu, accel (category); policy; loads (bool, NA where the stream could
+    not be read); of the first obstacle stage, section, instance_id, field, kind, stream_value, destination_value
+    (object); obstacles (number of them), message, error.
+    """
+    import pandas as pd
+
+    given = [destinations] if isinstance(destinations, (Destination, str)) else list(destinations)
+    targets = [Destination(release=d) if isinstance(d, str) else d for d in given]
+    policy = named(policy)
+    todo = list(streams)
+    rows: list[dict[str, Any]] = []
+    if executor is None:
+        for stream in tqdm(todo, unit="stream", disable=not progress):
+            rows += _row_of(stream, targets, policy)
+    else:
+        paths = [os.fspath(s.name if isinstance(s, Stream) else s) for s in todo]
+        size = max(1, min(64, len(paths) // 16))
+        batches = [paths[i : i + size] for i in range(0, len(paths), size)]
+        futures = [executor.submit(_rows_of, batch, targets, policy) for batch in batches]
+        for future in tqdm(futures, unit="batch", disable=not progress):
+            rows += future.result()
+    columns = [
+        "stream",
+        "destination",
+        "release",
+        "machine",
+        "cpu",
+        "accel",
+        "policy",
+        "loads",
+        *_FIRST,
+        "obstacles",
+        "message",
+        "error",
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(
+        {
+            **dict.fromkeys(
+                ["stream", "destination", "release", "machine", "cpu", "accel", "stage", "section", "kind"], "category"
+            ),
+            "loads": "boolean",
+        }
+    )
+
+
+def _rows_of(paths: Sequence[str], targets: Sequence[Destination], policy: Policy | None) -> list[dict[str, Any]]:
+    return [row for path in paths for row in _row_of(path, targets, policy)]
+
+
+def _row_of(
+    stream: Stream | str | os.PathLike[str], targets: Sequence[Destination], policy: Policy | None
+) -> list[dict[str, Any]]:
+    if not isinstance(stream, Stream):
+        try:
+            with open_stream(stream) as opened:
+                return _row_of(opened, targets, policy)
+        except (StreamError, OSError) as err:
+            return [{"stream": os.fspath(stream), **_who(d), "error": str(err)} for d in targets]
+    rows = []
+    for destination in targets:
+        told = destination.for_stream(stream)
+        try:
+            verdict = check(stream, told, policy)
+        except StreamError as err:
+            rows.append({"stream": stream.name, **_who(told), "error": str(err)})
+            continue
+        rows.append({"stream": stream.name, **_who(told), **_verdict(verdict)})
+    return rows
+
+
+def _who(destination: Destination) -> dict[str, Any]:
+    names = ("release", "machine", "cpu", "accel")
+    return {"destination": destination.name, **{n: getattr(destination, n) for n in names}}
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    first = verdict.first
+    row: dict[str, Any] = {"policy": verdict.policy, "loads": verdict.loads, "obstacles": len(verdict.reasons)}
+    if first is not None:
+        row |= {name: getattr(first, name) for name in _FIRST} | {"message": first.message}
+    return row
