@@ -6,6 +6,7 @@ the strategies hand them hypothesis's Random, whose choices it records and shrin
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import random
@@ -304,7 +305,7 @@ def _edit(rng: Random, document: Any) -> None:
             case 1:
                 at.pop(rng.randrange(len(at)))
             case 2:
-                at[rng.randrange(len(at))] = rng.choice(_VALUES)
+                at[rng.randrange(len(at))] = _value(rng)
             case 3:
                 rng.shuffle(at)
         return
@@ -313,7 +314,7 @@ def _edit(rng: Random, document: Any) -> None:
         case 0:
             at.pop(key, None)
         case 1 | 2:
-            at[key] = rng.choice(_HUGE if isinstance(at.get(key, 0), int) else _VALUES)
+            at[key] = rng.choice(_HUGE) if isinstance(at.get(key, 0), int) else _value(rng)
         case 3:
             if isinstance(at.get(key, 0), int):
                 at[key] = at.get(key, 0) + rng.choice([-1, 1, 100])
@@ -325,6 +326,11 @@ _VALUES: list[Any] = [
     *(None, True, 1.5, "", "x", HOSTILE_NAME, [], {}, [{}], {"vmsd_name": "x", "version": 1, "fields": []}, "x" * 300),
     *("struct", "uint8", "tmp", "nullptr", "bool", "slbe", "buffer"),
 ]
+
+
+def _value(rng: Random) -> Any:
+    return copy.deepcopy(rng.choice(_VALUES))  # a copy: what is inserted may be edited next
+
 
 _MUTATIONS: list[Callable[[Random, bytes], bytes]] = [
     *(flip, overwrite, length_field, length_field, cut, drop, duplicate, splice, edit_vmdesc, edit_vmdesc, edit_vmdesc),
