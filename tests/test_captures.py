@@ -68,7 +68,7 @@ def _fields(stream: vt.Stream, row: dict[str, str]) -> Iterator[str]:
         yield "a bool that is neither 0 nor 1"
     if (np.diff(frame["offset"]) <= 0).any():
         yield "fields out of order"
-    blobs = (values.kinds == BYTES) & (frame["type"] != "string").to_numpy()  # a string has its length in front
+    blobs = (values.kinds == BYTES) & (frame["type"] != "string").to_numpy()  # text stands there without its length
     sizes = [len(values.blobs[word]) for word in values.words[blobs].tolist()]
     if sizes != frame["size"][blobs].tolist():
         yield "a buffer of another length than its size"
@@ -113,7 +113,7 @@ def _manifest(stream: vt.Stream, row: dict[str, str]) -> Iterator[str]:
 def _run_state(stream: vt.Stream) -> str | None:
     for section in stream.sections:
         if section.idstr == "globalstate" and section.description is not None:
-            return str(stream.value("globalstate", "runstate").rstrip(b"\0").decode())
+            return str(stream.value("globalstate", "runstate").partition(b"\0")[0].decode())
     return None
 
 
