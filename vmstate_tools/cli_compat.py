@@ -67,11 +67,7 @@ def check(
     sys.exit(0 if verdict.loads else 1)
 
 
-@click.command(
-    epilog=_example(
-        "vmstate matrix data/streams/qemu-2.6.0/pseries-2.6/*.mig.zst --to 2.7.0 --to 2.8.0 --csv > out.csv"
-    )
-)
+@click.command(epilog=_example("vmstate matrix streams/*.mig.zst --to 2.7.0 --to 2.8.0 --csv > out.csv"))
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--to", "releases", metavar="R", multiple=True, required=True, help="A destination's release; repeatable."
