@@ -288,8 +288,8 @@ def test_lead_in(lead: bytes, tmp_path: Path) -> None:
         (b"\x00\x01\x02\x03" * 100, "unknown bytes 00 01 02 03"),
         (b"QFI\xfb\x00\x00\x00\x01" + bytes(100), "qcow image of an unknown version"),
         (b"\x11\x22\x33\x44\x00\x00\x00\x01", "channel of a multifd migration"),
-        (gzip.compress(b""), "empty file"),
-        (gzip.compress(b"text"), "but text"),
+        (gzip.compress(b"", mtime=0), "empty file"),
+        (gzip.compress(b"text", mtime=0), "but text"),
     ],
 )
 def test_no_stream(data: bytes, message: str) -> None:
