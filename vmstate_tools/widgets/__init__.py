@@ -1,0 +1,1 @@
+"""What one moves in a notebook: the explorer of streams, the policy lab."""
