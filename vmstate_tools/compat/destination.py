@@ -14,7 +14,7 @@ import numpy as np
 from vmstate_tools import catalog, handwritten
 from vmstate_tools.compat import compose, facts, index, library, plan, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
-from vmstate_tools.compat.policy import Context, Policy
+from vmstate_tools.compat.policy import Policy
 from vmstate_tools.compat.program import NUMBERS, Compiler, compared
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.decode import BYTES, gather, layout_of
@@ -315,7 +315,7 @@ class Destination:
         def size_of(vmsd: str, f: FieldDescription) -> int:
             if not is_word(vmsd, f):
                 return f.size
-            return policy.size_of(f, Context(rules.SANITY[f.name], f.label, self, rules.target_ulong(entry)))
+            return policy.size_of(f, rules.context(rules.SANITY[f.name], f.label, self, entry))
 
         return Compiler(
             wanted=rules.wanted, checked=lambda vmsd, f: is_word(vmsd, f) or compared(vmsd, f), size_of=size_of

@@ -137,7 +137,9 @@ class Load:
             else:
                 own = destination.word(word, entry) if not f.equal else own
                 where = rules.context(word, path, destination, entry, r)
-                found = self.policy.check(f, self.policy.on_the_way_out(word, value), own, where)
+                value = self.policy.on_the_way_out(word, self.policy.has(word, value, where.stream_pvr, where))
+                own = None if own is None else self.policy.has(word, own, where.pvr, where)
+                found = self.policy.check(f, value, own, where)
             return None if found is None else rules.name_flags(found, word, destination)
 
         r = Reader(view, section.payload_offset, len(view), check)

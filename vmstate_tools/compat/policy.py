@@ -1,7 +1,7 @@
 """Policies: how a destination could treat the CPU's sanity-check words, and what senders could do for them.
 
 A policy is a small object. `check` says what the destination makes of a word, `size_of` how many bytes it reads for
-it, `on_the_way_out` what the sender puts there:
+it, `on_the_way_out` what the sender puts there, `has` what the CPUs on both sides have:
 
     class OnlyMsr(Policy):
         name = "only-msr"
@@ -12,40 +12,37 @@ it, `on_the_way_out` what the sender puts there:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from vmstate_tools import catalog
+from vmstate_tools import catalog, flags
 from vmstate_tools.compat import facts
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.description import FieldDescription
-
-if TYPE_CHECKING:
-    from vmstate_tools.compat.destination import Destination
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """Where a word is checked.
 
-    `word` is one of msr_mask, insns_flags, insns_flags2, nb_BATs; `path` its field's. `target_ulong` is 4 or 8 bytes.
-    `stream_pvr` is the PVR that the stream has (None while sizes are asked for).
+    `word` is one of msr_mask, insns_flags, insns_flags2, nb_BATs; `path` its field's. `release`, `machine`, `accel` and
+    `pvr` are the destination's, `stream_pvr` is the stream's (None while sizes are asked for). `target_ulong` is 4 or 8
+    bytes.
     """
 
     word: str
     path: str
-    destination: Destination
-    target_ulong: int = 8
+    release: str | None = None
+    machine: str | None = None
+    accel: str | None = None
+    pvr: int | None = None
     stream_pvr: int | None = None
-
-    @property
-    def machine(self) -> str | None:
-        return self.destination.machine
+    target_ulong: int = 8
 
     @property
     def kvm(self) -> bool:
-        return self.destination.accel == "kvm"
+        return self.accel == "kvm"
 
 
 class Policy:
@@ -70,6 +67,10 @@ class Policy:
         """What a sender that follows this policy sends for a word."""
         return value
 
+    def has(self, word: str, value: int, pvr: int | None, context: Context) -> int:
+        """What a CPU of this PVR has under this policy; `value` is what its release gave it, on either side."""
+        return value
+
 
 class Equal(Policy):
     pass
@@ -89,8 +90,9 @@ class Ignore(Policy):
 class Unused(Ignore):
     """`VMSTATE_UNUSED` in place of the words: skipped, not read.
 
-    `as_posted`: with `sizeof(target_ulong)` for each, as the patch on the list had it. Right on a 64-bit target but for
-    nb_BATs, which has 4 bytes; on a 32-bit one the two 64-bit words have twice that: what follows is misread.
+    `as_posted`: with `sizeof(target_ulong)` for the three flag words, as the patch on the list had it. That is their
+    size on a 64-bit target. On a 32-bit one insns_flags and insns_flags2 have 8 bytes, twice that: what follows is
+    misread. nb_BATs is taken to keep its own 4 bytes: with sizeof(target_ulong) every 64-bit load would have failed.
     """
 
     def __init__(self, as_posted: bool = True) -> None:
@@ -119,10 +121,9 @@ class Subset(Policy):
 
 
 class KvmFilter(Policy):
-    """Only flags that a KVM guest can see must be equal: under KVM the host decides, TCG's words are its own.
+    """Under KVM only flags that the guest can see must be equal: the host runs its instructions. TCG compares all.
 
-    What counts under KVM: VMX (PPC_ALTIVEC), VSX and DFP, which `kvmppc_host_cpu_class_init` takes from the host
-    (target/ppc/kvm.c). Without KVM every flag counts.
+    What a KVM guest can see is column `kvm` of data/catalog/effects.csv: what QEMU itself shows of a flag.
     """
 
     name = "kvm-filter"
@@ -130,25 +131,29 @@ class KvmFilter(Policy):
     def check(
         self, field: FieldDescription, stream_value: int, destination_value: int | None, context: Context
     ) -> Obstacle | None:
-        if destination_value is None:
-            return None
-        if context.kvm:
-            visible = catalog.host_flags(context.destination.release or "2.7.0", nearest=True).get(context.word, 0)
-            if stream_value & visible == destination_value & visible:
+        if context.kvm and destination_value is not None:
+            seen = noticed(context.word, "kvm")
+            if stream_value & seen == destination_value & seen:
                 return None
         return super().check(field, stream_value, destination_value, context)
 
 
 class Mask(Policy):
-    """The sender masks what was added since 2.6, as shipped (16a2497bd4, bce009645b); receivers still compare.
+    """The sender masks what was added since 2.6, as shipped (16a2497bd4, bce009645b).
 
-    The masks are those of `cpu_pre_save` in the release given, or of the newest that has them.
+    The masks are those of `cpu_pre_save` in the release given, or of the newest that has them. A destination that
+    compares the words still does so; one that reads and ignores them (`field` is then no `_EQUAL`) does that.
     """
 
     name = "mask"
 
     def __init__(self, release: str = "7.2.0") -> None:
         self.release = release
+
+    def check(
+        self, field: FieldDescription, stream_value: int, destination_value: int | None, context: Context
+    ) -> Obstacle | None:
+        return super().check(field, stream_value, destination_value, context) if field.equal else None
 
     def on_the_way_out(self, word: str, value: int) -> int:
         never = (0, 0, 0)
@@ -162,25 +167,65 @@ class Mask(Policy):
 
 
 class MachineGated(Policy):
-    """The words go with the machine type: each side has those its CPU had in the release that brought the machine."""
+    """The words go with the machine type: a CPU has those of the release that brought it, and both are compared."""
 
     name = "machine-gated"
+
+    def has(self, word: str, value: int, pvr: int | None, context: Context) -> int:
+        born = facts.version(context.machine)
+        if born is None or pvr is None:
+            return value
+        words = _words(pvr, f"{born[0]}.{born[1]}.0", context.accel or "tcg", context.machine)
+        return value if words is None else int(getattr(words, word))
+
+
+class SentBy(Policy):
+    """Another policy, on the words that the CPU of a release and accelerator has, whatever the stream carries.
+
+    A stream from 2.7.1 on carries masked words; one made under TCG not always those that a KVM guest had.
+    """
+
+    def __init__(self, release: str, accel: str = "tcg", policy: Policy | str = "equal") -> None:
+        self.release, self.accel = release, accel
+        self.policy = POLICIES[policy]() if isinstance(policy, str) else policy
+        self.name = f"{self.policy.name}, sent by {release} {accel}"
 
     def check(
         self, field: FieldDescription, stream_value: int, destination_value: int | None, context: Context
     ) -> Obstacle | None:
-        born = facts.version(context.machine)
-        if born is not None and context.machine is not None and context.stream_pvr is not None:
-            release, accel = f"{born[0]}.{born[1]}.0", context.destination.accel or "tcg"
-            sides = []
-            for pvr in (context.stream_pvr, context.destination.pvr):
-                models = catalog.model_of_pvr(pvr, release, nearest=True) if pvr else []
-                if models:
-                    words = catalog.words(models[0].name, release, accel, context.machine, nearest=True)
-                    sides.append(getattr(words, context.word))
-            if len(sides) == 2:
-                stream_value, destination_value = sides
-        return super().check(field, stream_value, destination_value, context)
+        words = _words(context.stream_pvr, self.release, self.accel, context.machine)
+        if words is not None:
+            value = self.policy.has(context.word, int(getattr(words, context.word)), context.stream_pvr, context)
+            stream_value = self.policy.on_the_way_out(context.word, value)
+        return self.policy.check(field, stream_value, destination_value, context)
+
+    def size_of(self, field: FieldDescription, context: Context) -> int:
+        return self.policy.size_of(field, context)
+
+    def has(self, word: str, value: int, pvr: int | None, context: Context) -> int:
+        return self.policy.has(word, value, pvr, context)
+
+
+@functools.cache
+def _words(pvr: int | None, release: str, accel: str, machine: str | None) -> catalog.Words | None:
+    models = catalog.model_of_pvr(pvr, release, nearest=True) if pvr else []
+    return catalog.words(models[0].name, release, accel, machine, nearest=True) if models else None
+
+
+@functools.cache
+def noticed(word: str, accel: str, hypervisor: bool = False) -> int:
+    """The bits of a word that a guest could notice the lack of, by data/catalog/effects.csv.
+
+    Under TCG: those whose instructions or modes a program or an operating system can use, or, with `hypervisor`, a
+    guest that has hypervisor mode. Under KVM: those that QEMU itself shows; the host runs the instructions.
+    """
+    who = {"program", "system", *(["hypervisor"] if hypervisor else [])}
+    names = [
+        row["name"]
+        for row in catalog.table("effects")
+        if row["word"] == word and (row["kvm"] if accel == "kvm" else row["tcg"] in who)
+    ]
+    return flags.encode(word, names) if names else 0
 
 
 POLICIES: dict[str, Callable[[], Policy]] = {

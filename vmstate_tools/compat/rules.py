@@ -66,14 +66,15 @@ def compare(path: str, field: FieldDescription, value: Any, own: Any) -> Obstacl
     return Obstacle("F", "not equal", message, None, None, path, value, own)
 
 
-def context(word: str, path: str, destination: Destination, entry: Entry, r: Reader) -> Context:
+def context(word: str, path: str, destination: Destination, entry: Entry, r: Reader | None = None) -> Context:
     """What a policy is told: the stream's PVR stands before the words."""
     from vmstate_tools.compat.policy import Context
 
     width = target_ulong(entry)
-    spr = r.kept.get(("cpu", "env.spr"), b"")
+    spr = r.kept.get(("cpu", "env.spr"), b"") if r is not None else b""
     pvr = int.from_bytes(spr[SPR_PVR * width : (SPR_PVR + 1) * width], "big") if spr else None
-    return Context(word, path, destination, width, pvr)
+    d = destination
+    return Context(word, path, d.release, d.machine, d.accel, d.pvr, pvr, width)
 
 
 def target_ulong(entry: Entry) -> int:

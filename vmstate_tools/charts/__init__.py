@@ -1,0 +1,26 @@
+"""matplotlib over streams and frames: each function draws on one Axes and returns it.
+
+What tells things apart is shade, hatch and text, never hue alone: a chart printed in grey says the same.
+"""
+
+from vmstate_tools.charts.history import equality_classes, flag_history
+from vmstate_tools.charts.streams import KINDS, bytes_text, section_bytes, stream_bytes, stream_map, stream_strip
+from vmstate_tools.charts.style import style
+from vmstate_tools.charts.words import cpu_words, release_pairs, word_bits, word_distances, word_table
+
+__all__ = [
+    "KINDS",
+    "bytes_text",
+    "cpu_words",
+    "equality_classes",
+    "flag_history",
+    "release_pairs",
+    "section_bytes",
+    "stream_bytes",
+    "stream_map",
+    "stream_strip",
+    "style",
+    "word_bits",
+    "word_distances",
+    "word_table",
+]
