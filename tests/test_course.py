@@ -1,0 +1,156 @@
+"""The course's questions: solutions are right, typical mistakes are not, and no notebook lies here answered."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vmstate_tools import course
+from vmstate_tools.course import Reply, check, questions, same
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+NUMBERED = [path for path in PATHS if questions(path.stem[:2])]
+ALL = [name for path in PATHS for name in questions(path.stem[:2])]
+
+# Typical mistakes: each question has one at least. None of them may be taken for right.
+WRONG: dict[str, list[Any]] = {
+    "01-footer": [78, 80, 84, 55, "4f", None],
+    "01-memory": [0x10000004, 0x04000010, 256, 1 << 27, "256 MiB"],
+    "01-words": [
+        (0x8000600FE1FF3A61, 0x3FFF6),  # of 2.6.0
+        (0x7FFF6, 0x8000600FE1FF7AE1),  # the other way round
+        (0xE17AFFE10F600080, 0xF6FF070000000000),  # little-endian
+        0x8000600FE1FF7AE1,
+        (0x800000010280FF37, 0x8000600FE1FF7AE1),  # msr_mask and insns_flags
+    ],
+    "01-stops": ["msr_mask", "insns_flags2", "nb_BATs", "cpu", 2],
+    "01-flags": [
+        ["PPC_64H", "PPC_CILDST"],
+        "PPC2_PM_ISA206",
+        ["PPC_64BX", "PPC_64H", "PPC_CILDST", "PPC2_PM_ISA206"],
+        0x4080,
+    ],
+    "02-steps": [{"2.7.0"}, ["2.3.0", "2.7.0", "2.8.0"], "2.7.0", 2.7, set()],
+    "02-back": [
+        ("insns_flags2", ["PPC2_PM_ISA206"]),
+        ("insns_flags", ["PPC_64H", "PPC_CILDST"]),
+        ("insns_flags", ["PPC_64BX", "PPC_64H"]),
+        ("insns_flags2", ["PPC_64BX"]),
+        "insns_flags",
+    ],
+    "02-other-reason": ["cpu:env.insns_flags=-22", "cpu:env.insns_flags2", "spapr_pci", None],
+}
+
+
+def solved(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Reply]]:
+    """Run the solutions of a notebook as a script beside it: question, answer, reply, in order."""
+    found: list[tuple[str, Any, Reply]] = []
+
+    def recording(name: str, answer: Any) -> Reply:
+        found.append((name, answer, check(name, answer)))
+        return found[-1][2]
+
+    monkeypatch.chdir(NOTEBOOKS)
+    monkeypatch.setattr(course, "check", recording)
+    with contextlib.redirect_stdout(io.StringIO()):
+        runpy.run_path(f"solutions/{path.stem}.py")
+    return found
+
+
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+def test_the_solutions_are_right_and_no_hint_tells_them(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = solved(path, monkeypatch)
+    assert [str(reply) for _, _, reply in found] == [f"{name}: right" for name in questions(path.stem[:2])]
+    for name, answer, _ in found:
+        said = " ".join(check(name, wrong).hint for wrong in WRONG[name])
+        for text in told(answer):
+            assert not re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said), (name, text)
+
+
+def told(answer: Any) -> set[str]:
+    """How a hint could give an answer away."""
+    if isinstance(answer, bool) or answer is None:
+        return set()
+    if isinstance(answer, int | np.integer):
+        return {str(answer), hex(answer), f"{answer:,}"} if answer > 9 else set()
+    if isinstance(answer, str):
+        return {answer}
+    return {text for one in answer for text in told(one)} if isinstance(answer, list | tuple | set) else set()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_mistakes_are_told_apart(name: str) -> None:
+    assert WRONG[name]
+    for wrong in WRONG[name]:
+        reply = check(name, wrong)
+        assert reply.right is False, wrong
+        assert len(reply.hint) > 20
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "answer", [None, "", -1, [], {}, object(), float("nan"), pd.DataFrame(), np.zeros(3), b"\xff"], ids=repr
+)
+def test_no_answer_raises(name: str, answer: Any) -> None:
+    assert check(name, answer).right is False
+
+
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+def test_the_notebook_asks_each_question_once_and_lies_here_unanswered(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    asked = []
+    for cell in cells:
+        source = "".join(cell["source"])
+        for name in re.findall(r'^check\("([^"]+)"', source, re.MULTILINE):
+            asked.append(name)
+            assert "..." in source, name
+            said = "".join("".join(o["data"]["text/plain"]) for o in cell["outputs"] if "data" in o)
+            assert said == f"{name}: not answered yet"
+            assert any(f"**Question {name}.**" in "".join(c["source"]) for c in cells), name
+    assert asked == questions(path.stem[:2])
+
+
+def test_an_answer_that_is_not_there_yet() -> None:
+    for answer in (..., (1, ...), {"a": ...}, [[...]]):
+        assert check("01-words", answer) == Reply("01-words", None)
+    assert str(check("01-nothing", 1)).startswith("01-nothing: not answered yet. There is no such question")
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"),
+    [
+        (np.int64(5), 5, True),
+        (5.0, 5, True),
+        (5, True, False),
+        (True, 1, False),
+        (1, True, False),
+        (True, True, True),
+        (b"cpu", "cpu", True),
+        (" CPU", "cpu", True),
+        (pd.Series(["a", "b"]), {"b", "a"}, True),
+        ("a", {"a"}, True),
+        ("ab", {"a", "b"}, False),
+        (["a", "a"], {"a", "b"}, False),
+        (["b", "a"], ["a", "b"], False),
+        (("a", 1), ["a", 1], True),
+        ({"x": 1}, {"x": 1}, True),
+        ({"x": 1, "y": 2}, {"x": 1}, False),
+        (0.1 + 0.2, 0.3, True),
+        (0.31, 0.3, False),
+        (np.array([1, 2]), [1, 2], True),
+        (2**64 - 1, 2**64 - 1, True),
+        (2**64 - 2, 2**64 - 1, False),
+    ],
+)
+def test_same(answer: Any, truth: Any, right: bool) -> None:
+    assert (same(answer, truth) is True) == right
