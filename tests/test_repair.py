@@ -12,9 +12,9 @@ import pytest
 import vmstate_tools as vt
 from vmstate_tools import catalog
 from vmstate_tools.bundled import data_path
+from vmstate_tools.edits import Change, patched
 from vmstate_tools.errors import CatalogError, RewriteError
 from vmstate_tools.repair import changes_for
-from vmstate_tools.rewriting import Change, patched
 
 MATRIX = real.SHARED / "outcomes" / "load_matrix.csv"
 if not MATRIX.is_file():

@@ -197,8 +197,9 @@ def _assignment(text: str) -> tuple[tuple[str, str], str]:
 
 
 def _to_stdout(file: str, edit: Any) -> list[dict[str, Any]]:
+    from vmstate_tools.edits import patched
     from vmstate_tools.passing import pass_through, widen
-    from vmstate_tools.rewriting import COLUMNS, patched
+    from vmstate_tools.rewriting import COLUMNS
     from vmstate_tools.stream import open_stream
 
     with open(1, "wb", buffering=0, closefd=False) as sink:

@@ -17,10 +17,10 @@ from typing import Protocol
 import numpy as np
 
 from vmstate_tools import handwritten, wire
+from vmstate_tools.edits import Change, Edit, patched
 from vmstate_tools.errors import StreamError
 from vmstate_tools.ram import COMPRESS_PAGE, CONTINUE, EOS, FLAGS, MEM_SIZE, MULTIFD_FLUSH, PAGE, XBZRLE, ZERO
 from vmstate_tools.ramblocks import PAGE_SIZES
-from vmstate_tools.rewriting import Change, Edit, patched
 from vmstate_tools.stream import command_name, open_stream
 from vmstate_tools.wire import Command, Record
 

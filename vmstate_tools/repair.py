@@ -12,8 +12,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from vmstate_tools import catalog, flags
+from vmstate_tools.edits import Change, fields_at
 from vmstate_tools.errors import CatalogError, RewriteError
-from vmstate_tools.rewriting import Change, fields_at
 
 if TYPE_CHECKING:
     from vmstate_tools.description import Vmsd
