@@ -47,9 +47,8 @@ def old_qemu(folder: Path, stream: Path) -> str:
         if "-version" in sys.argv:
             print("QEMU emulator version 1.6.0, Copyright (c) 2003-2008 Fabrice Bellard")
             sys.exit()
-        path = next(a for a in sys.argv if a.startswith("socket,id=")).split("path=")[1].replace(",,", ",")
         s = socket.socket(socket.AF_UNIX)
-        s.connect(path)
+        s.connect(sys.argv[sys.argv.index("-qmp") + 1].removeprefix("unix:"))
         say = lambda what: s.sendall(json.dumps(what).encode() + b"\\r\\n")
         version = {{"qemu": {{"major": 1, "minor": 6, "micro": 0}}, "package": ""}}
         say({{"QMP": {{"version": version, "capabilities": []}}}})

@@ -178,8 +178,7 @@ class Qemu:
             listening = socket.socket(socket.AF_UNIX)
             listening.bind(str(self._folder / "qmp"))
             listening.listen(1)
-            path = str(self._folder / "qmp").replace(",", ",,")
-            command += ["-chardev", f"socket,id=vmstate-qmp,path={path}", "-mon", "chardev=vmstate-qmp,mode=control"]
+            command += ["-qmp", "unix:qmp"]  # 11.1 has deprecated -mon
         if self._incoming is not None:
             keep.append(self._incoming.fileno())
             command += ["-incoming", f"fd:{self._incoming.fileno()}"]

@@ -30,7 +30,12 @@ OUTCOMES = (
 )  # fmt: skip
 """Columns of a table of outcomes."""
 
-_TRACED = ("vmstate_load_field_error", "vmstate_load_state_field", "vmstate_load_state_end")
+_TRACED = (
+    "vmstate_load_state_field",
+    "vmstate_load_field_error",
+    "vmstate_load_state_end",  # 10.2 has it, 11.1 not
+    "vmstate_load_state_fail",  # in 11.1 instead
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def try_load(
     ----------
     file : a stream, in whatever holds it.
     qemu : the binary.
-    machine, cpu, memory_mib, accel : of the destination. `machine` may carry properties: 'pseries-2.7,cap-htm=off'.
+    machine, cpu, memory_mib, accel : of the destination. `machine` with its properties: 'pseries-2.7,cap-htm=off'.
     arguments : further options for QEMU.
     outcomes : a CSV file that the result is appended to (see `OUTCOMES`).
     registers : keep what `info registers` prints after the load.
@@ -144,8 +149,7 @@ async def _try(
     release, arch = await version_of(binary), await arch_of(binary)
     rows = manifest_rows([os.fspath(file)])
     told = {str(k): v for k, v in rows.iloc[0].items()} if len(rows) else {}
-    line, extra = _destination(file, told, arch, machine, cpu, memory_mib, accel)
-    line += arguments
+    line = [*_destination(file, told, arch, machine, cpu, memory_mib, accel), *arguments]
     traced = await _trace_options(binary) if trace else []
     started = time.monotonic()
     with open_source(file) as source:
@@ -155,9 +159,11 @@ async def _try(
     seconds = time.monotonic() - started
     loaded = code is None and not late and status != "load failed"
     aborted = code == -6 and "invalid runstate transition" in output
+    name, *properties = _option(line, "-machine").split(",")
+    extra = [p for p in properties if not p.startswith("accel=")]
     outcome = Outcome(
         arch=arch,
-        machine=_option(line, "-machine").split(",")[0],
+        machine=name,
         cpu_src=str(told.get("cpu", "")),
         cpu_dst=_option(line, "-cpu"),
         src_version=str(told.get("release", "")),
@@ -168,7 +174,7 @@ async def _try(
         status=status,
         seconds=round(seconds, 3),
         config=str(told.get("config", "")),
-        dst_extra=" ".join([*extra, *arguments]),
+        dst_extra=" ".join([*([",".join(extra)] if extra else []), *arguments]),
         vmstate_loaded=loaded or aborted,
         fail_field="" if loaded or aborted else _field(log),
         stderr=" | ".join(printable(text) for text in output.splitlines() if text.strip()),
@@ -259,23 +265,20 @@ def _destination(
     cpu: str | None,
     memory_mib: int | None,
     accel: str | None,
-) -> tuple[list[str], list[str]]:
-    """The destination's options, and those of them that the manifest does not have."""
+) -> list[str]:
+    """The destination's options."""
     line = shlex.split(str(told.get("arguments", "")))
-    extra: list[str] = []
     if line:
-        if machine is not None or accel is not None:
-            old = _option(line, "-machine")
-            new = machine or old.split(",")[0]
-            rest = [p for p in old.split(",")[1:] if p.split("=")[0] not in new and not (accel and p[:6] == "accel=")]
-            new = ",".join([new, *([f"accel={accel}"] if accel else []), *rest])
-            extra += [f"-machine {new}"] if new != old else []
-            _set_option(line, "-machine", new)
+        old = _option(line, "-machine").split(",")
+        accels = [f"accel={accel}"] if accel else [p for p in old if p.startswith("accel=")]
+        name, *properties = machine.split(",") if machine else [p for p in old if not p.startswith("accel=")]
+        if name:
+            _set_option(line, "-machine", ",".join([name, *accels, *properties]))
         if cpu is not None:
             _set_option(line, "-cpu", cpu)
         if memory_mib is not None:
             _set_option(line, "-m", str(memory_mib))
-        return line, extra
+        return line
     if machine is None or memory_mib is None:
         from vmstate_tools.stream import open_stream
 
@@ -285,7 +288,7 @@ def _destination(
             memory_mib = memory_mib or largest >> 20 or None
     if not machine:
         raise VmstateError(f"{file} does not say its machine type; name it")
-    return _command_line(arch, machine, cpu or told.get("cpu") or None, accel or "tcg", memory_mib, False, ()), extra
+    return _command_line(arch, machine, cpu or told.get("cpu") or None, accel or "tcg", memory_mib, False, ())
 
 
 def _option(line: Sequence[str], name: str) -> str:
@@ -306,27 +309,32 @@ def _set_option(line: list[str], name: str, value: str) -> None:
 async def _trace_options(binary: str) -> list[str]:
     """The options that have the load's fields written to `trace.log`; none where this QEMU cannot."""
     known = set((await ask(binary, "-trace", "help")).split())
-    if not set(_TRACED) <= known:
+    if _TRACED[0] not in known:
         return []
-    return ["-D", "trace.log", *(word for event in _TRACED for word in ("-trace", event))]
+    return ["-D", "trace.log", *(word for event in _TRACED if event in known for word in ("-trace", event))]
 
 
 def _field(log: str) -> str:
     """The field that a trace of a failed load ends in.
 
-    Field after field is named (`vmstate_load_state_field VMSD:FIELD`); one that fails is then named by itself
+    Field after field is named (`vmstate_load_state_field VMSD:FIELD`, since 9.1 also those that are not read, with
+    ` exists=0`); one that fails is then named by itself
     (`vmstate_load_field_error field "FIELD" load failed, ret = N`), and each struct around it; a VMStateDescription
-    that fails as a whole ends with a number (`vmstate_load_state_end VMSD TEXT/N`).
+    that fails as a whole ends with a number (`vmstate_load_state_end VMSD TEXT/N`), or, since 11.1, with the step that
+    failed (`vmstate_load_state_fail VMSD TEXT`).
     """
     failed: list[str] = []
     last = ended = ""
     for line in log.splitlines():
-        if match := re.search(r"vmstate_load_state_field (\S+:.*)$", line):
-            last, failed, ended = match[1], [], ""
+        if match := re.search(r"vmstate_load_state_field (\S+:.*?)(?: exists=(\d))?$", line):
+            if match[2] != "0":
+                last, failed, ended = match[1], [], ""
         elif match := re.search(r'vmstate_load_field_error field "(.*)" load failed, ret = (-?\d+)', line):
             failed.append(f"{match[1]}={match[2]}")
         elif match := re.search(r"vmstate_load_state_end (.*)/(-?\d+)$", line):
             ended = ended or (f"{match[1]}={match[2]}" if match[2] != "0" else "")
+        elif match := re.search(r"vmstate_load_state_fail (.*)$", line):
+            ended = ended or match[1]
     if failed:
         vmsd = last.partition(":")[0]
         return " < ".join([f"{vmsd}:{failed[0]}", *failed[1:]])
