@@ -116,6 +116,7 @@ class Ram:
         self._filled = False  # a zero page's byte was not 0
         self._channels: list[Channel] = []
         self._memory: dict[int, GuestMemory] = {}
+        self._breaks: list[int] = []  # ends of what was read before each further connection
         self._current = NO_BLOCK  # survives the end of a section, as in ram_block_from_stream
         self._pending: list[tuple[int, int, int, int]] = []
         self._chunks: list[np.ndarray] = []
@@ -127,6 +128,11 @@ class Ram:
     def page_size(self) -> int | None:
         """The target's page size in bytes; None as long as nothing told it."""
         return self._page or None
+
+    def connect(self, view: memoryview) -> None:
+        """Go on with what another connection carried: `view` reaches from the same beginning to that one's end."""
+        self._view, self._size, self._current = view, len(view), NO_BLOCK
+        self._breaks.append(self.parsed_to)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -470,6 +476,8 @@ class Ram:
         runs = self._runs
         numbers = runs["block"]
         ends = np.append(runs["file"][1:], self.parsed_to)
+        breaks = np.array([*self._breaks, self.parsed_to])
+        ends = np.minimum(ends, breaks[np.searchsorted(breaks, runs["file"], "right")])
         zero = runs["head"] & np.uint64(ZERO) != 0
         sizes = np.where(
             runs["count"] > 1,

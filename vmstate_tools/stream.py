@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vmstate_tools import handwritten, layouts, wire
@@ -25,7 +26,8 @@ from vmstate_tools.description import (
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.nullarrays import with_holes
 from vmstate_tools.ram import Ram
-from vmstate_tools.source import Source, open_source
+from vmstate_tools.source import MULTIFD, Source, join, open_source
+from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection
 from vmstate_tools.wire import Command, Record
 
 if TYPE_CHECKING:
@@ -98,6 +100,20 @@ class _Gap:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """RAM records of a connection that carries nothing else: no section is around them."""
+
+    offset: int
+    size: int
+
+
+_Record = wire.Parsed | Section | Pages | _Gap
+
+# What a broken connection can lose of one record: a page of 64 KiB with a block's name, or a command.
+_LONGEST_RECORD = 8 + 256 + (64 << 10) + 64
+
+
 class Stream:
     """One opened migration stream; use as a context manager, or close it.
 
@@ -138,11 +154,12 @@ class Stream:
         try:
             yield
         except StreamError as err:
-            err.file = err.file or self.name
             if section is not None and err.section is None:
                 err.section = section.label
             if section is not None and err.offset is None:
                 err.offset = section.payload_offset
+            if err.file is None:
+                err.file, err.offset = self.source.locate(err.offset)
             raise
 
     def _read_header(self) -> wire.Parsed:
@@ -163,7 +180,7 @@ class Stream:
 
     @functools.cached_property
     def _vmdesc_place(self) -> tuple[int, int] | None:
-        return find_vmdesc(self._view)
+        return find_vmdesc(self._view[: self.source.connections[0].end] if self.source.connections else self._view)
 
     @functools.cached_property
     def vmdesc(self) -> StreamDescription | None:
@@ -188,9 +205,9 @@ class Stream:
                 raise
 
     @functools.cached_property
-    def _records(self) -> list[wire.Parsed | Section | _Gap]:
+    def _records(self) -> list[_Record]:
         """All records in file order; with `ram`, `configuration` and `commands` filled on the way."""
-        records: list[wire.Parsed | Section | _Gap] = []
+        records: list[_Record] = []
         if self.source.start:
             records.append(_Gap(0, self.source.start, "before the stream"))
         records.append(self.header)
@@ -359,6 +376,9 @@ class Stream:
         for record in self._records:
             if isinstance(record, Section):
                 rows += self._section_coverage(record, fields)
+            elif isinstance(record, Pages):
+                for offset, size, what, *detail in self.ram.records(record.offset, record.offset + record.size):
+                    rows.append((offset, size, what, "", detail[0] if detail else ""))
             elif isinstance(record, _Gap):
                 rows.append((record.offset, record.size, record.what, "", ""))
             else:
@@ -412,6 +432,8 @@ class Stream:
                 yield from self._build_payload(record)
                 if record.footer:
                     yield record.footer.build()
+            elif isinstance(record, Pages):
+                yield from self.ram.build(record.offset, record.offset + record.size)
             elif isinstance(record, _Gap):
                 yield self._view[record.offset : record.offset + record.size]
             else:
@@ -478,7 +500,7 @@ def command_name(number: int) -> str:
 class _Walk:
     """One pass over the records, in file order."""
 
-    def __init__(self, stream: Stream, records: list[wire.Parsed | Section | _Gap]) -> None:
+    def __init__(self, stream: Stream, records: list[_Record]) -> None:
         self.stream = stream
         self.view = stream._view
         self.records = records
@@ -486,6 +508,9 @@ class _Walk:
         self.open: dict[int, Section] = {}  # section_id -> its START
         self.states: dict[tuple[str, int], dict[str, Any]] = {}  # of handwritten sections
         self.postcopy = False
+        self.switched = False  # to postcopy
+        self.package_end: int | None = None  # of the package that the walk is in
+        self.section_at: Section | None = None  # being read
         self.footers = False  # has a section had one
         self.holes = Budget(1 << 16)  # elements of pointer arrays looked at for NULLs
         self.guesses = Budget(1 << 18)  # fields of built-in layouts that did not fit
@@ -520,13 +545,73 @@ class _Walk:
         )
 
     def run(self) -> None:
-        offset = self.stream.header.end
+        whole, connections = self.view, self.stream.source.connections
+        if not connections:
+            self.read_records(self.stream.header.end)
+            return
+        for connection, next_ in zip_longest(connections, connections[1:]):
+            self.connect(whole[: connection.end])
+            if connection.kind == POSTCOPY:
+                self.read_pages(connection, cut=next_ is not None)
+                continue
+            try:
+                self.read_records(connection.start or self.stream.header.end)
+            except StreamError:
+                if next_ is None or next_.kind != RESUMED or not self.switched:
+                    raise
+                self.cut_off(connection)
+        self.connect(whole)
+
+    def connect(self, view: memoryview) -> None:
+        """What is read from here on stands in `view`, which reaches from the stream's start to a connection's end."""
+        self.view = view
+        if "ram" in self.__dict__:
+            self.ram.connect(view)
+
+    def read_pages(self, connection: Connection, *, cut: bool) -> None:
+        """The pages that the destination asked for; with `cut` the connection may have broken."""
+        try:
+            end = self.ram.parse(connection.start, part="part")
+        except StreamError:
+            if not cut:
+                raise
+            end = self.ram.parsed_to
+        self.records.append(Pages(connection.start, end - connection.start))
+        self.rest(end, connection)
+
+    def cut_off(self, connection: Connection) -> None:
+        """Keep the whole records of a section in which a connection broke. Raises where more than one is lost."""
+        end = max(r.offset + r.size for r in self.records)
+        if self.section_at is not None and self.section_at.idstr == "ram":
+            end = max(end, self.ram.parsed_to)
+            self.section_at.payload_size = end - self.section_at.payload_offset
+            self.records.append(self.section_at)
+        self.rest(end, connection)
+
+    def rest(self, offset: int, connection: Connection) -> None:
+        """What came of a record before the connection broke."""
+        if connection.end - offset > _LONGEST_RECORD:
+            raise StreamError(
+                f"{connection.end - offset} bytes that are no record", offset=offset, expected="the connection's end"
+            )
+        if offset < connection.end:
+            self.records.append(_Gap(offset, connection.end - offset, "cut off"))
+
+    def read_records(self, offset: int) -> None:
         expected = "a configuration, section, command or end of file record"
         while True:
+            if self.package_end is not None and offset >= self.package_end:
+                if offset > self.package_end:
+                    raise StreamError(
+                        "a record goes past the end of its package", offset=self.package_end, expected="a record's end"
+                    )
+                self.package_end = None
             if offset >= len(self.view):
                 raise StreamError("the stream ends", offset=offset, expected=expected)
             kind = self.view[offset]
             if kind == Record.EOF:
+                if self.package_end is not None:
+                    raise StreamError("the stream ends in a package", offset=offset, expected="a record")
                 break
             if kind in wire.PART_NAMES:
                 offset = self.section(offset)
@@ -580,11 +665,26 @@ class _Walk:
         record = wire.parse(wire.COMMAND, self.view, offset, "a command")
         if record.value.command == Command.POSTCOPY_ADVISE:
             self.postcopy = True
-        # PACKAGED is followed by records like any others: the walk goes on into them.
+        elif record.value.command == Command.POSTCOPY_RUN:
+            self.switched = True
+        elif record.value.command == Command.PACKAGED:
+            # The package holds records like any others: the walk goes on into them.
+            if len(record.value.data) != 4 or self.package_end is not None:
+                raise StreamError(
+                    "a package in a package" if self.package_end else f"{len(record.value.data)} bytes of data",
+                    offset=offset,
+                    expected="a package's size, 4 bytes",
+                )
+            size = int.from_bytes(record.value.data, "big")
+            if size > len(self.view) - record.end:
+                raise StreamError(
+                    f"a package of {size} bytes", offset=offset, expected=f"at most {len(self.view) - record.end}"
+                )
+            self.package_end = record.end + size
         return self.add(record)
 
     def section(self, offset: int) -> int:
-        section = self.section_header(offset)
+        section = self.section_at = self.section_header(offset)
         with self.stream._located(section):
             end = self.payload_end(section)
             section.payload_size = end - section.payload_offset
@@ -609,6 +709,7 @@ class _Walk:
                 self.stream.layout(section)  # what is kept can be decoded
             self.records.append(section)
             self.complete = True
+        self.section_at = None
         return end
 
     def fits(self, section: Section, end: int) -> bool:
@@ -756,7 +857,8 @@ def open_stream(
     ----------
     where : a path, a URL, `-` for standard input, bytes, or a binary file; compressed or in a container
         (libvirt save image, qcow2 with internal snapshots) as it comes. A list of these is one migration
-        captured connection by connection: its main stream and its multifd channels, in any order.
+        captured connection by connection: its main stream and its multifd channels in any order, the connection
+        of `postcopy-preempt`, and those of a postcopy that was resumed, in theirs.
     description : another stream, or its path, whose vmdesc describes sections this stream does not describe.
     partial : keep what came before an error instead of raising it; `Stream.error` has it.
     snapshot : which internal snapshot of a qcow2 image, by name or id.
@@ -777,14 +879,8 @@ def open_stream(
             )
             for each in parts
         ]
-        main = [source for source in sources if not source.is_channel]
-        if len(main) != 1:
-            raise StreamError(
-                f"{len(main)} of these {len(sources)} connections are main streams",
-                file=", ".join(source.name for source in main or sources),
-                expected="one main stream and its multifd channels",
-            )
-        channels = [source for source in sources if source.is_channel]
-        stream = Stream(main[0], channels=channels, description=description, partial=partial)
+        channels = [source for source in sources if source.kind == MULTIFD]
+        main = stack.enter_context(join([source for source in sources if source.kind != MULTIFD] or sources))
+        stream = Stream(main, channels=channels, description=description, partial=partial)
         stack.pop_all()
     return stream

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.source import compressed, libvirt, lzop, qcow2
+from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection, in_order, pieces
 from vmstate_tools.source.content import Content, collect
-from vmstate_tools.source.magic import identify
+from vmstate_tools.source.magic import MULTIFD, identify
 from vmstate_tools.source.url import is_url, read_file, read_url
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
-__all__ = ["Source", "open_source"]
+__all__ = ["MULTIFD", "Source", "join", "open_source"]
 
 MAX_DEPTH = 3
 """Containers in one another: libvirt's own compression in a compressed file makes three."""
@@ -36,7 +38,8 @@ class Source:
     base : `start` where `view` is the file itself, byte for byte; else 0.
     size : bytes of the stream, `len(view) - start`.
     meta : what the containers told (libvirt's header and XML, the qcow2 snapshot's name and date).
-    is_channel : a further connection of a multifd migration, not a stream of its own.
+    kind : "stream", or which kind of further connection of a migration this is.
+    connections : what was joined into `view`, if several connections were (`join`); else none.
     damage : what ended the stream early, if it was opened with `partial` and something did.
     """
 
@@ -48,7 +51,8 @@ class Source:
         self.size = 0
         self.meta: dict[str, Any] = {}
         self.damage = content.damage
-        self.is_channel = False
+        self.kind = "stream"
+        self.connections: list[Connection] = []
         self._content = content
 
     @property
@@ -58,6 +62,13 @@ class Source:
     def forget(self, start: int, stop: int) -> None:
         """Drop the memory of `view[start:stop]`, walked and not needed for now; a touch reads it again."""
         self._content.forget(start, stop)
+
+    def locate(self, offset: int | None) -> tuple[str, int | None]:
+        """The file, and the offset there, of an offset in `view`: where connections were joined it is theirs."""
+        for connection in reversed(self.connections):
+            if offset is not None and connection.start <= offset:
+                return connection.name, offset - connection.start
+        return self.name, offset
 
     def close(self) -> None:
         """Let go of the bytes; arrays made over `view` keep what they need alive."""
@@ -75,12 +86,13 @@ class Source:
                 kind, self.start = identify(self.view, name, self.start)
             except StreamError as error:
                 raise self.damage or error from None
-            if kind == "stream" or (kind == "channel" and channel):
-                self.is_channel = kind == "channel"
+            further = kind in (MULTIFD, RESUMED, POSTCOPY)
+            if kind == "stream" or (further and channel):
+                self.kind = kind
                 break
-            if kind == "channel":
+            if further:
                 raise StreamError(
-                    "a further channel of a multifd migration",
+                    f"a {kind} of a migration",
                     offset=self.start,
                     expected="its main stream, given together with it",
                     file=name,
@@ -97,12 +109,12 @@ class Source:
             if kind == "qcow2":
                 chosen = qcow2.pick(rest, snapshot, name)
                 self.meta[kind] = chosen.meta()
-                pieces = qcow2.read_vmstate(rest, chosen, name)
+                inside = qcow2.read_vmstate(rest, chosen, name)
             elif kind == "lzop":
-                pieces = lzop.unpack(rest, name)
+                inside = lzop.unpack(rest, name)
             else:
-                pieces = compressed.unpack(rest, kind, name)
-            inner = collect(pieces, name, max_size, len(rest))
+                inside = compressed.unpack(rest, kind, name)
+            inner = collect(inside, name, max_size, len(rest))
             self._content.close()
             self._content, self.start, packed = inner, 0, True
             self.damage = self.damage or inner.damage
@@ -139,7 +151,7 @@ def open_source(
     where : a path, `-` for standard input, a URL, bytes, or an open binary file (read from where it stands).
     snapshot : which snapshot of a qcow2 image, by name or id; needed where several hold a VM's state.
     max_size : most bytes to unpack; naming it also lifts the limit on the ratio (`content.MAX_RATIO`).
-    channel : accept a further connection of a multifd migration, too.
+    channel : accept a further connection of a migration, too.
     partial : open what there is of a file cut short or damaged; `damage` tells.
 
     Raises
@@ -155,6 +167,34 @@ def open_source(
         source.close()
         raise
     return source
+
+
+def join(sources: Sequence[Source]) -> Source:
+    """A main stream and the connections that went on with it, as one; the sources are closed.
+
+    Raises StreamError where there is not one main stream among them.
+    """
+    main = [source for source in sources if source.kind == "stream"]
+    if len(main) != 1:
+        raise StreamError(
+            f"{len(main)} of these {len(sources)} connections are main streams",
+            file=", ".join(source.name for source in main or sources),
+            expected="one main stream and the further connections of its migration",
+        )
+    if len(sources) == 1:
+        return main[0]
+    ordered = in_order(sources)
+    size = sum(len(source.view) for source in ordered)
+    joined = Source(main[0].name, collect(pieces(ordered), main[0].name, size))
+    joined.container, joined.start, joined.meta = main[0].container, main[0].start, main[0].meta
+    joined.base = main[0].base
+    joined.size = size - joined.start
+    at = 0
+    for source in ordered:
+        joined.connections.append(Connection(source.name, source.kind, at, at + len(source.view)))
+        at += len(source.view)
+        source.close()
+    return joined
 
 
 def _outermost(where: Any, max_size: int | None) -> tuple[str, Content]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source import connections
 
 LEAD_LIMIT = 16 << 20
 """How many bytes may precede the stream. `migrate file:PATH,offset=N` leaves the first N untouched."""
@@ -45,12 +46,13 @@ _OTHERS = {
     b"KDMV": "a VMDK image",
     b"vhdxfile": "a VHDX image",
 }
+MULTIFD = "multifd channel"
 CHANNEL = b"\x11\x22\x33\x44\x00\x00\x00\x01"  # MULTIFD_MAGIC and MULTIFD_VERSION: migration/multifd.c
-_LONGEST = max(len(CHANNEL), *map(len, CONTAINERS))
+_LONGEST = 9 + 255  # of what tells a further connection of a migration
 
 
 def identify(view: memoryview, file: str, start: int = 0) -> tuple[str, int]:
-    """What `view[start:]` holds: ("stream", "channel" or a container's name, its offset in view).
+    """What `view[start:]` holds: ("stream", a further connection's kind or a container's name, its offset in view).
 
     A stream may stand behind a lead-in of zero or foreign bytes; containers must come first. A few bytes
     that may be the start of a cut magic count as a stream.
@@ -81,10 +83,12 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
     if first.startswith(STREAM):
         return "stream", start
     if first.startswith(CHANNEL):
-        return "channel", start
+        return MULTIFD, start
     for magic, kind in CONTAINERS.items():
         if first.startswith(magic):
             return kind, start
+    if not start and (further := connections.kind_of(first)):
+        return further, start
     if framed := _skippable(view, start):
         return framed, start
     if _other(bytes(view[start : start + 512])) is None:
