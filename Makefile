@@ -15,7 +15,7 @@ NBCONVERT := $(BIN)/jupyter nbconvert --log-level=WARN --ExecutePreprocessor.tim
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help report test lab lint notebooks wheel clean
+.PHONY: help report docs test lab lint notebooks wheel clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -23,6 +23,10 @@ help:  ## say what there is
 report: $(PAGES) reports/report.html reports/report.txt  ## execute the notebooks and write the reports, all under reports/
 	@echo "Reports:"
 	@for f in $(abspath reports/report.html reports/report.txt $(PAGES)); do echo "  $$f"; done
+
+docs: $(READY)  ## build the documentation into site/; any warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "$(abspath site/index.html)"
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -n auto
@@ -42,7 +46,7 @@ wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove what was built; the virtual environment stays
-	rm -rf reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf reports site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find vmstate_tools tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 reports/report.html: $(READY) $(SOURCES)
