@@ -122,7 +122,8 @@ class Description:
     @property
     def opaque(self) -> bool:
         """Is all it tells a size? Of old-style sections, and of `virtio` since 2.7."""
-        return self.old_style or [f.type for f in self.vmsd.fields] == ["virtio"]
+        types = [f.type for f in self.vmsd.fields]
+        return self.old_style or types == ["virtio"] or types == ["virtio", "virtio-gpu"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,10 +65,13 @@ class Reader:
         return int(value)
 
     def numbers(self, prefix: str, fields: str) -> None:
-        """Several integers: `fields` is `name:type name:type …`."""
+        """Several values: `fields` is `name:type name:type …`, with a number of raw bytes for a type."""
         for field in fields.split():
             name, type_ = field.split(":")
-            self.number(prefix + name, type_)
+            if type_.isdigit():
+                self.buffer(prefix + name, int(type_))
+            else:
+                self.number(prefix + name, type_)
 
     def buffer(self, path: str, size: int) -> None:
         """`size` raw bytes; no leaf for none, as a vmdesc has no field for none."""

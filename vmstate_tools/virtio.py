@@ -1,13 +1,13 @@
-"""The payload of a virtio device on PCI: code in QEMU with VMState in between (`hw/virtio/virtio.c: virtio_save`).
+"""The payload of a virtio device: code in QEMU with VMState in between (`hw/virtio/virtio.c: virtio_save`).
 
 Up to 2.6 such a section was registered by hand, since 2.7 its VMStateDescription has this payload as one field
-of type `virtio`. On the wire both are the same: the PCI device, MSI-X, the queues, the device's own, subsections.
+of type `virtio`. On the wire both are the same: the transport's state, the queues, the device's own, subsections.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.errors import StreamError
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmstate_tools.handwritten import Reader
-
-_SECTION = re.compile(r"(?:pci@[0-9a-f]+|[0-9a-f]{4}):[0-9a-f:./]+/(virtio-[a-z0-9]+)")
 
 # VIRTIO_QUEUE_MAX (VIRTIO_PCI_QUEUE_MAX, 64, before 2.4).
 _QUEUES = 1024
@@ -26,14 +24,17 @@ _ELEMENT = 16 + 1024 * (8 + 8 + 16 + 16)
 
 
 def format_of(idstr: str) -> Callable[[Reader], None] | None:
-    """The format of section `idstr`, if it is of a virtio device on PCI whose own part is known."""
-    match = _SECTION.fullmatch(idstr)
-    own = _DEVICES.get(match[1]) if match else None
-    return None if own is None else lambda reader: _virtio(reader, own)
+    """The format of section `idstr`, if it is of a virtio device whose transport and own part are known."""
+    path, _, name = idstr.rpartition("/")
+    own = _DEVICES.get(name)
+    for transport in _TRANSPORTS:
+        if own is not None and transport.path.fullmatch(path):
+            return lambda reader: _virtio(reader, transport, own)
+    return None
 
 
-def _virtio(reader: Reader, own: Callable[[Reader, int, int], None]) -> None:
-    msix = _pci(reader)
+def _virtio(reader: Reader, transport: _Transport, own: Callable[[Reader, int, int], None]) -> None:
+    vectors = transport.state(reader)
     reader.numbers("", "status:uint8 isr:uint8 queue_sel:uint16")
     features = reader.number("guest_features", "uint32")
     reader.buffer("config", reader.number("config_len", "uint32"))
@@ -41,11 +42,45 @@ def _virtio(reader: Reader, own: Callable[[Reader, int, int], None]) -> None:
     if queues > _QUEUES:
         raise reader.wrong(f"{queues} virtqueues", f"{_QUEUES} at most")
     for index in range(queues):
-        reader.numbers(f"vq[{index}].", "vring.num:uint32 vring.desc:uint64 last_avail_idx:uint16")
-        if msix:
+        reader.number(f"vq[{index}].vring.num", "uint32")
+        if transport.align:
+            reader.number(f"vq[{index}].vring.align", "uint32")
+        reader.numbers(f"vq[{index}].", "vring.desc:uint64 last_avail_idx:uint16")
+        if vectors:
             reader.number(f"vq[{index}].vector", "uint16")
     own(reader, queues, features)
     _subsections(reader, "virtio")
+    if own is _gpu:
+        _gpu_resources(reader)
+
+
+def _mmio(reader: Reader) -> bool:
+    """`hw/virtio/virtio-mmio.c: virtio_mmio_save_config`; queues have no vector."""
+    reader.numbers("mmio.", "host_features_sel:uint32 guest_features_sel:uint32 guest_page_shift:uint32")
+    return False
+
+
+def _ccw(reader: Reader) -> bool:
+    """`hw/s390x/virtio-ccw.c: vmstate_virtio_ccw_dev`, around `hw/s390x/css.c: vmstate_subch_dev`."""
+    reader.numbers("sch.", _SUBCHANNEL)
+    _subsections(reader, "s390_subch_dev")
+    for name in ("indicators", "indicators2", "summary_indicator"):
+        reader.numbers(f"{name}.", "len:int32 addr:uint64")
+    reader.numbers("", "config_vector:uint16 routes.adapter.ind_offset:uint64")
+    _subsections(reader, "s390_adapter_info")
+    reader.numbers("", "thinint_isc:uint8 revision:int32")
+    return True
+
+
+_SUBCHANNEL = (
+    "cssid:uint8 ssid:uint8 schid:uint16 devno:uint16 thinint_active:uint8 pmcw.intparm:uint32 pmcw.flags:uint16 "
+    "pmcw.devno:uint16 pmcw.lpm:uint8 pmcw.pnom:uint8 pmcw.lpum:uint8 pmcw.pim:uint8 pmcw.mbi:uint16 pmcw.pom:uint8 "
+    "pmcw.pam:uint8 pmcw.chpid:8 pmcw.chars:uint32 scsw.flags:uint16 scsw.ctrl:uint16 scsw.cpa:uint32 "
+    "scsw.dstat:uint8 scsw.cstat:uint8 scsw.count:uint16 mba:uint64 mda:4 sense_data:32 channel_prog:uint64 "
+    "last_cmd.cmd_code:uint8 last_cmd.flags:uint8 last_cmd.count:uint16 last_cmd.cda:uint32 last_cmd_valid:uint8 "
+    "id.reserved:uint8 id.cu_type:uint16 id.cu_model:uint8 id.dev_type:uint16 id.dev_model:uint8 id.unused:uint8 "
+    f"id.ciw:{4 * 62} ccw_fmt_1:uint8 ccw_no_data_cnt:uint8"
+)
 
 
 def _pci(reader: Reader) -> bool:
@@ -81,6 +116,73 @@ def _capabilities(config: bytes) -> dict[int, int]:
 
 def _nothing(reader: Reader, queues: int, features: int) -> None:
     """Devices without state of their own."""
+
+
+def _gpu(reader: Reader, queues: int, features: int) -> None:
+    """What `virtio-gpu` has of its own stands behind the subsections: a second field of its description."""
+
+
+def _gpu_resources(reader: Reader) -> None:
+    """`hw/display/virtio-gpu.c: virtio_gpu_save`. All formats have 4 bytes per pixel."""
+    number = 0
+    while reader.number(f"reslist[{number}].resource_id", "uint32"):
+        resource = f"reslist[{number}]."
+        width = reader.number(resource + "width", "uint32")
+        height = reader.number(resource + "height", "uint32")
+        reader.number(resource + "format", "uint32")
+        for entry in range(reader.number(resource + "iov_cnt", "uint32")):
+            reader.numbers(f"{resource}iov[{entry}].", "addr:uint64 len:uint32")
+        reader.buffer(resource + "image", 4 * width * height)
+        number += 1
+    reader.number("enable", "int32")
+    for scanout in range(reader.number("max_outputs", "uint32")):
+        reader.numbers(f"scanout[{scanout}].", _SCANOUT)
+
+
+_SCANOUT = (
+    "resource_id:uint32 width:uint32 height:uint32 x:int32 y:int32 "
+    "cursor.resource_id:uint32 cursor.hot_x:uint32 cursor.hot_y:uint32 cursor.pos.x:uint32 cursor.pos.y:uint32"
+)
+
+
+def _iommu(reader: Reader, queues: int, features: int) -> None:
+    """`hw/virtio/virtio-iommu.c: vmstate_virtio_iommu_device`; version 2 (7.0) added the bypasses."""
+    reader.number("domains.nnodes", "uint32")
+    number = 0
+    while reader.number(f"domains[{number}].present", "uint8"):
+        domain = f"domains[{number}]."
+        reader.numbers(domain, "key:uint64 id:uint32 mappings.nnodes:uint32")
+        mapping = endpoint = 0
+        while reader.number(f"{domain}mappings[{mapping}].present", "uint8"):
+            reader.numbers(f"{domain}mappings[{mapping}].", "low:uint64 high:uint64 phys_addr:uint64 flags:uint32")
+            mapping += 1
+        while reader.number(f"{domain}endpoint_list[{endpoint}].present", "uint8"):
+            reader.number(f"{domain}endpoint_list[{endpoint}].id", "uint32")
+            endpoint += 1
+        if reader.version_id >= 2:
+            reader.number(domain + "bypass", "uint8")
+        number += 1
+    if reader.version_id >= 2:
+        reader.number("config.bypass", "uint8")
+
+
+def _mem(reader: Reader, queues: int, features: int) -> None:
+    """`hw/virtio/virtio-mem.c: vmstate_virtio_mem_device`.
+
+    Since 8.0 the other fields may have gone before the RAM (`x-early-migration`); nothing here says so but the
+    first of the subsections that a virtio-mem always has.
+    """
+    early = bytes(reader.view[reader.offset + 16 : reader.offset + 25])
+    if early[:1] == b"\5" and early[2:] == b"virtio/":
+        reader.numbers("", "usable_region_size:uint64 requested_size:uint64")
+        return
+    reader.number("addr", "uint64")
+    region = reader.number("region_size", "uint64")
+    block = reader.number("block_size", "uint64")
+    if not block or region % block:
+        raise reader.wrong(f"blocks of {block} bytes", f"a divisor of the region's {region}")
+    reader.numbers("", "node:uint32 usable_region_size:uint64 size:uint64 requested_size:uint64")
+    reader.buffer("bitmap", (region // block + 63) // 64 * 8)
 
 
 def _balloon(reader: Reader, queues: int, features: int) -> None:
@@ -131,13 +233,32 @@ def _console(reader: Reader, queues: int, features: int) -> None:
 
 
 _DEVICES: dict[str, Callable[[Reader, int, int], None]] = {
+    "virtio-9p": _nothing,
     "virtio-balloon": _balloon,
     "virtio-blk": _blk,
     "virtio-console": _console,
+    "virtio-gpu": _gpu,
+    "virtio-input": _nothing,
+    "virtio-iommu": _iommu,
+    "virtio-mem": _mem,
     "virtio-net": _net,
     "virtio-rng": _nothing,
     "virtio-scsi": _nothing,
+    "virtio-vhost_vsock": _nothing,
 }
+
+
+class _Transport(NamedTuple):
+    path: re.Pattern[str]
+    state: Callable[[Reader], bool]  # reads it; has each queue a vector
+    align: bool  # has each queue an alignment (`has_variable_vring_alignment`)
+
+
+_TRANSPORTS = (
+    _Transport(re.compile(r"(?:pci@[0-9a-f]+|[0-9a-f]{4}):[0-9a-f:./]+"), _pci, False),
+    _Transport(re.compile(r"virtio-mmio@[0-9a-f]+"), _mmio, True),
+    _Transport(re.compile(r"/[0-9a-f]{1,2}\.[0-3]\.[0-9a-f]{4}"), _ccw, False),
+)
 
 # Subsections of vmstate_virtio and what they hold: `field:type` or `field:bytes`.
 _SUBSECTIONS = {
@@ -150,7 +271,10 @@ _SUBSECTIONS = {
     "virtio/started": "started:uint8",
     "virtio/disabled": "disabled:uint8",
     "virtio/packed_virtqueues": f"vq:{10 * _QUEUES}",
-    "virtio/extra_state": "",  # the transport's: vmstate_virtio_pci, subsections only
+    "virtio/extra_state": "",  # the transport's: vmstate_virtio_pci, vmstate_virtio_mmio, subsections only
+    "virtio_mmio/state": f"guest_features:8 vqs:{27 * _QUEUES}",
+    "s390_subch_dev/orb": "intparm:uint32 ctrl0:uint16 lpm:uint8 ctrl1:uint8 cpa:uint32",
+    "s390_adapter_info/summary_offset": "summary_offset:uint32",
     "virtio_pci/modern_state": f"dfselect:uint32 gfselect:uint32 guest_features:8 vqs:{28 * _QUEUES}",
     "virtio_pci/modern_state/features128": "guest_features:8",
     "virtio-balloon-device/free-page-report": "free_page_hint_cmd_id:uint32 free_page_hint_status:uint32",
@@ -170,10 +294,5 @@ def _subsections(reader: Reader, parent: str) -> None:
         reader.number(f"{text}.subsection", "uint8")
         reader.string(f"{text}.name")
         reader.number(f"{text}.version_id", "uint32")
-        for field in _SUBSECTIONS[text].split():
-            name, _, kind = field.partition(":")
-            if kind.isdigit():
-                reader.buffer(f"{text}.{name}", int(kind))
-            else:
-                reader.number(f"{text}.{name}", kind)
-        _subsections(reader, "virtio_pci" if text == "virtio/extra_state" else text + "/")
+        reader.numbers(f"{text}.", _SUBSECTIONS[text])
+        _subsections(reader, "virtio_" if text == "virtio/extra_state" else text + "/")
