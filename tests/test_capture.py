@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from writer import Vmsd, Writer, u32
 import vmstate_tools as vt
 from vmstate_tools.errors import QemuError
 from vmstate_tools.qemu import guest
-from vmstate_tools.qemu.capture import _names
+from vmstate_tools.qemu.capture import _names, put_row
 
 
 def test_streams_with_their_manifest(tmp_path: Path) -> None:
@@ -61,6 +63,15 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     vt.capture(binary, "mac99", out=tmp_path, overwrite=True)
     assert path.stat().st_mtime_ns > before
     assert len((tmp_path / "manifest.csv").read_text().splitlines()) == 2
+
+
+def test_several_may_write_a_manifest(tmp_path: Path) -> None:
+    table = tmp_path / "manifest.csv"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: put_row(table, ("file", "cpu"), {"file": n // 2, "cpu": n % 2}, ("file",)), range(40)))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert sorted(int(row["file"]) for row in rows) == list(range(20))
+    assert [p.name for p in tmp_path.iterdir()] == ["manifest.csv"]
 
 
 def test_a_guest_that_ran(tmp_path: Path) -> None:

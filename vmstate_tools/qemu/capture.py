@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import fcntl
 import fnmatch
 import hashlib
 import os
@@ -512,15 +513,20 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def put_row(path: Path, columns: Sequence[str], row: dict[str, Any], key: Sequence[str]) -> None:
-    """Write a row into a table, instead of the one with the same key if there is one."""
-    header, rows = _read(path)
-    header += [name for name in columns if name not in header]
+    """Write a row into a table, instead of the one with the same key if there is one; several may do so at once."""
     text = {name: "" if row.get(name) is None else str(row[name]) for name in columns}
-    rows = [r for r in rows if any(r.get(name, "") != text[name] for name in key)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, header, restval="")
-        writer.writeheader()
-        writer.writerows([*rows, text])
-    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        header, rows = _read(path)
+        header += [name for name in columns if name not in header]
+        rows = [r for r in rows if any(r.get(name, "") != text[name] for name in key)]
+        part = path.with_name(path.name + ".part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, header, restval="")
+            writer.writeheader()
+            writer.writerows([*rows, text])
+        part.replace(path)
+    finally:
+        os.close(folder)

@@ -76,6 +76,7 @@ def files() -> dict[str, bytes]:
         "ran_novec.bin": program.ljust(1 << 16, b"\0"),
         "ran128k.bin": bytes(1 << 16) + x86_program(),
         "ppc32bios.elf": _elf(0xFFF00000, _AT_0X100 + ppc_program(32)),
+        "e500bios.elf": _elf(0x00F00000, bytes(512)),
         "disk.raw": bytes(1 << 20),
     }
     # Before 6.0 a pseries machine does not start without an RTAS blob; s390x not without a loader.
@@ -102,7 +103,8 @@ def firmware(arch: str, machine: str, ran: bool) -> list[str] | None:
             return ["-bios", "ran.bin" if ran else "zero.bin"]
         if machine in ("g3beige", "mac99"):
             return ["-bios", "ppc32bios.elf"]
-        return None if ran else ["-bios", "zero.bin", "-serial", "null"]
+        e500 = machine.startswith(("ppce500", "mpc8544ds"))
+        return None if ran else ["-bios", "e500bios.elf" if e500 else "zero.bin", "-serial", "null"]
     if arch in ("x86_64", "i386"):
         return ["-bios", "ran128k.bin" if ran else "zero128k.bin"]
     if ran:
