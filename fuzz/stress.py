@@ -42,9 +42,11 @@ class TooSlowError(Exception):
     """The limit of time is over."""
 
 
-def source(seed: int) -> tuple[bytes, bool]:
+def source(seed: int) -> tuple[bytes | list[bytes], bool]:
     """The input of this number, and whether it is opened with `partial`."""
     rng = random.Random(seed)
+    if seed % 40 == 13:
+        return strategies.connections(rng), bool(seed & 2)
     samples = strategies.samples()
     data = rng.choice(samples) if seed % 8 == 0 and samples else strategies.build(rng)
     if seed % 50 != 1:
@@ -102,7 +104,8 @@ def run(first: int, count: int, save: Path | None = None) -> Result:
         if problem:
             result.found.append((seed, problem))
             if save is not None:
-                (save / f"{seed}.mig").write_bytes(data)
+                for number, part in enumerate(data if isinstance(data, list) else [data]):
+                    (save / f"{seed}.{number}.mig").write_bytes(part)
     return result
 
 

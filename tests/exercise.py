@@ -10,11 +10,11 @@ from vmstate_tools.errors import StreamError
 from vmstate_tools.stream import Stream
 
 
-def exercise(data: bytes, *, partial: bool = False) -> list[StreamError]:
-    """Read all there is in `data`; the errors, each a StreamError. Any other exception is a bug and passes.
+def exercise(data: bytes | list[bytes], *, partial: bool = False) -> list[StreamError]:
+    """Read all there is in `data`, or in these connections of one migration; the errors, each a StreamError.
 
-    Where a stream opens and can be told as a whole, its records and fields must tile the file, and what is built
-    from them must be the file again.
+    Any other exception is a bug and passes. Where a stream opens and can be told as a whole, its records and fields
+    must tile the file, and what is built from them must be the file again.
     """
     errors: list[StreamError] = []
     try:

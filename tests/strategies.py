@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from writer import Field, Vmsd, be, pstring
 
 DATA = Path(__file__).parent / "data"
+_STREAMS = DATA.parent.parent / "data" / "streams"
 
 Random = random.Random
 
@@ -55,8 +56,14 @@ def build(rng: Random) -> bytes:
         stream.command(command, data)
     if rng.random() < 0.7:
         _ram(stream, rng)
+    mark = len(stream.data)
     for _ in range(rng.randrange(5)):
         rng.choice([_device, _device, _old_style, _handwritten, _undescribed])(stream, rng)
+    if rng.random() < 0.1:  # as a switch to postcopy sends them
+        package = bytes(stream.data[mark:])
+        del stream.data[mark:]
+        stream.command(7, be(len(package), 4))
+        stream.data += package
     return stream.finish(vmdesc=rng.random() < 0.8)
 
 
@@ -191,7 +198,7 @@ def _handwritten_samples() -> list[tuple[str, list[tuple[int, bytes]]]]:
 def samples(most: int = 1 << 20) -> tuple[bytes, ...]:
     """Streams of real QEMUs of at most so many bytes, their guest memory (zero pages, mostly) taken out."""
     out = []
-    for path in sorted((DATA.parent.parent / "data" / "streams").rglob("*.mig.zst")):
+    for path in [*sorted(_STREAMS.rglob("*.mig.zst")), *sorted((DATA / "virtio").glob("*.zst"))]:
         data = zstandard.ZstdDecompressor().stream_reader(path.open("rb")).read(4 * most)
         if len(data) < 4 * most and len(data := without_ram(data)) <= most:
             out.append(data)
@@ -207,6 +214,19 @@ def without_ram(data: bytes) -> bytes:
     for start, end in reversed(payloads[1:]):
         data = data[:start] + ram_streams.be64(ram_streams.EOS) + data[end:]
     return data
+
+
+@functools.cache
+def _connections(name: str) -> tuple[bytes, ...]:
+    return tuple(ram_streams.unzst(path) for path in sorted((DATA / "postcopy").glob(f"{name}.ch*.zst")))
+
+
+def connections(rng: Random) -> list[bytes]:
+    """A migration by postcopy, connection by connection, one of them mutated."""
+    parts = list(_connections(rng.choice(["switched", "preempt", "resumed"])))
+    which = rng.randrange(len(parts))
+    parts[which] = mutate(rng, parts[which])
+    return parts
 
 
 # -- mutations ------------------------------------------------------------------------------------------------------
