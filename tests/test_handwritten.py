@@ -112,6 +112,22 @@ def test_slirp() -> None:
     assert values["bootp_clients[15].macaddr"] == bytes(6)
 
 
+def test_slirp_with_a_connection() -> None:
+    values = decode("slirp", written_by_qemu("slirp-socket.full"), version_id=4)
+    get = {path.removeprefix("socket[0]."): value for path, value in values.items()}.get
+    # Addresses and ports stand as they do in memory: network byte order, read as the host's.
+    assert [get(f"{host}.sin_addr").to_bytes(4, "little") for host in ("fhost", "lhost")] == [b"\n\0\2d", b"\n\0\2\x0f"]
+    assert [get(f"{host}.sin_port").to_bytes(2, "little") for host in ("fhost", "lhost")] == [
+        (1234).to_bytes(2, "big"),
+        (4321).to_bytes(2, "big"),
+    ]
+    assert (get("so_tcpcb.irs"), get("so_tcpcb.rcv_nxt")) == (1000, 1000 + 1 + 20)
+    assert get("so_tcpcb.t_state") == 4  # ESTABLISHED
+    assert get("so_tcpcb.snd_nxt") - get("so_tcpcb.snd_una") == get("so_snd.sb_cc") == 18
+    assert get("so_snd.sb_data")[:18] == b"bytes to the guest"
+    assert values["socket[1].present"] == 0 and len(values) > 40
+
+
 @pytest.mark.parametrize(("version_id", "hosts"), [(3, 12), (4, 16)])
 def test_slirp_socket(version_id, hosts) -> None:
     host = struct.pack(">HIH", 2, 0x0A000264, 1234)
