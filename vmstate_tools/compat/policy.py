@@ -166,6 +166,17 @@ class Mask(Policy):
         return value
 
 
+class Shipped(Mask):
+    """What 2.7.1 shipped, both parts of 16a2497bd4: mask on the way out, ignore on the way in."""
+
+    name = "shipped"
+
+    def check(
+        self, field: FieldDescription, stream_value: int, destination_value: int | None, context: Context
+    ) -> Obstacle | None:
+        return None
+
+
 class MachineGated(Policy):
     """The words go with the machine type: a CPU has those of the release that brought it, and both are compared."""
 
@@ -236,6 +247,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "subset": Subset,
     "kvm-filter": KvmFilter,
     "mask": Mask,
+    "shipped": Shipped,
     "machine-gated": MachineGated,
 }
 
