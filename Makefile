@@ -25,7 +25,7 @@ report: $(PAGES) reports/report.html reports/report.txt  ## execute the notebook
 	@for f in $(abspath reports/report.html reports/report.txt $(PAGES)); do echo "  $$f"; done
 
 docs: $(READY)  ## build the documentation into site/; any warning fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "$(abspath site/index.html)"
 
 test: $(READY)  ## run the tests

