@@ -4,16 +4,19 @@ What tells things apart is shade, hatch and text, never hue alone: a chart print
 """
 
 from vmstate_tools.charts.history import equality_classes, flag_history
+from vmstate_tools.charts.pairs import LOOKS, pair_matrix
 from vmstate_tools.charts.streams import KINDS, bytes_text, section_bytes, stream_bytes, stream_map, stream_strip
 from vmstate_tools.charts.style import style
 from vmstate_tools.charts.words import cpu_words, release_pairs, word_bits, word_distances, word_table
 
 __all__ = [
     "KINDS",
+    "LOOKS",
     "bytes_text",
     "cpu_words",
     "equality_classes",
     "flag_history",
+    "pair_matrix",
     "release_pairs",
     "section_bytes",
     "stream_bytes",
