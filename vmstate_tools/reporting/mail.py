@@ -59,7 +59,7 @@ def draft(
     subject: str,
     *,
     sender: str = "",
-    to: Sequence[str] = (),
+    mail_to: Sequence[str] = (),
     cc: Sequence[str] = (),
     in_reply_to: str | None = None,
     quote: str | None = None,
@@ -71,14 +71,14 @@ def draft(
     ----------
     in_reply_to : Message-ID of the mail answered, with or without angle brackets; the subject then begins with `Re:`.
     quote : lines of that mail, which come first, marked with `> `.
-    sender, to, cc : addresses; an empty sender leaves `From` to whoever sends it.
+    sender, mail_to, cc : addresses; an empty sender leaves `From` to whoever sends it.
 
     Raises ValueError where a header has a line break or characters that no header may have.
     """
     message = EmailMessage(policy=email.policy.SMTP.clone(linesep="\n", cte_type="7bit"))
     if sender:
         message["From"] = sender
-    for name, addresses in (("To", to), ("Cc", cc)):
+    for name, addresses in (("To", mail_to), ("Cc", cc)):
         if addresses:
             message[name] = ", ".join(addresses)
     message["Subject"] = f"Re: {subject}" if in_reply_to and not subject.lower().startswith("re:") else subject

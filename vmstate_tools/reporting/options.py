@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vmstate_tools import catalog
-from vmstate_tools.compat.policy import POLICIES
+from vmstate_tools import flags
+from vmstate_tools.compat.policy import POLICIES, Policy, noticed
+from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.reporting.pairs import Pair, about_words
-
-# Who can run what a flag allows, of those that a guest is (data/catalog/effects.csv, column tcg).
-_GUEST = ("program", "system")
 
 
 @dataclass
@@ -30,7 +29,7 @@ def options(found: Sequence[Pair]) -> list[Option]:
     stuck = [pair for pair in found if pair.verdict.first is not None and about_words(pair.verdict.first)]
     out = []
     for name, make in POLICIES.items() if stuck else ():
-        option = Option(name, (make().__doc__ or make().__class__.__mro__[1].__doc__ or "").partition("\n")[0])
+        option = Option(name, first_line(make()))
         for pair in stuck:
             verdict = pair.under[name]
             if verdict.loads:
@@ -45,10 +44,17 @@ def options(found: Sequence[Pair]) -> list[Option]:
     return out
 
 
-def noticeable(pair: Pair) -> list[str]:
-    """Flags of the stream's CPU that the destination's lacks and a guest under TCG could use, by effects.csv."""
-    who = {row["name"]: row["tcg"] for row in catalog.table("effects")}
-    missing = dict.fromkeys(
-        name for obstacle in pair.verdict.reasons if about_words(obstacle) for name in obstacle.flags_only_in_stream
-    )
-    return [name for name in missing if any(who.get(part) in _GUEST for part in name.split("/"))]
+def noticeable(pair: Pair, accel: str = "tcg") -> list[str]:
+    """Flags of the stream's CPU that the destination's lacks and a guest could notice (`compat.policy.noticed`)."""
+    names: dict[str, None] = {}
+    for obstacle in pair.verdict.reasons:
+        word = SANITY.get(obstacle.field or "") if about_words(obstacle) else None
+        if word in flags.WORDS:
+            lost = obstacle.stream_value & ~obstacle.destination_value & noticed(word, accel)
+            names |= dict.fromkeys(flags.decode(word, lost))
+    return list(names)
+
+
+def first_line(policy: Policy) -> str:
+    """What a policy is, in the words of its docstring's first line, or its parent's."""
+    return (inspect.getdoc(type(policy)) or "").partition("\n")[0]

@@ -17,9 +17,8 @@ from vmstate_tools.compat import Destination, Verdict, check
 from vmstate_tools.compat.policy import POLICIES
 from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.errors import StreamError
 from vmstate_tools.flags import release_key
-from vmstate_tools.frames import Collection, read_manifest
+from vmstate_tools.frames import Collection
 from vmstate_tools.stream import open_stream
 
 # Streams that agree in these have the same configuration: the writer of one is a destination for the others.
@@ -30,7 +29,7 @@ _SAME = ("arch", "machine", "cpu", "config")
 class Pair:
     """A stream, and a release that it is to be loaded into. `cpu` is in lower case.
 
-    `real` and `said`: what such a QEMU did with this very stream and its message, where `data/outcomes` has it.
+    `real`: did such a QEMU take this very stream, where `data/outcomes` tells.
     """
 
     file: str
@@ -42,7 +41,6 @@ class Pair:
     verdict: Verdict
     reference: str | None = None  # the stream that shows what the destination expects; None: the catalog does
     real: bool | None = None
-    said: str = ""
     under: Mapping[str, Verdict] = field(default_factory=dict)  # by policy, where the words are among the obstacles
 
     @property
@@ -56,21 +54,6 @@ class Case:
 
     obstacle: Obstacle
     pairs: list[Pair] = field(default_factory=list)
-
-    @property
-    def routes(self) -> dict[str, dict[tuple[str, ...], list[str]]]:
-        """Group -> sources that are stopped alike -> the destinations that stop them."""
-        found: dict[str, dict[tuple[str, ...], list[str]]] = {}
-        for group in dict.fromkeys(pair.group for pair in self.pairs):
-            mine = [pair for pair in self.pairs if pair.group == group]
-            by: dict[str, list[str]] = {}
-            for pair in mine:
-                by.setdefault(pair.source or "not said", []).append(pair.destination)
-            alike: dict[tuple[str, ...], list[str]] = {}
-            for source, destinations in by.items():
-                alike.setdefault(tuple(destinations), []).append(source)
-            found[group] = {tuple(sources): list(destinations) for destinations, sources in alike.items()}
-        return found
 
 
 @dataclass
@@ -125,28 +108,25 @@ def _of_group(group: pd.DataFrame, to: Sequence[str]) -> Iterator[Pair]:
                 destination, reference = known[release]
                 if release == row.release:
                     continue
-                real, said = _outcomes().get((row.file.rpartition("streams/")[2], release, row.cpu), (None, ""))
+                real = _outcomes().get((row.file.rpartition("streams/")[2], release, row.cpu))
                 verdict = check(streams[row.file], destination)
                 words = any(about_words(obstacle) for obstacle in verdict.reasons)
                 under = {name: check(streams[row.file], destination, name) for name in POLICIES if words}
                 who = row.machine, row.cpu, row.config
-                yield Pair(row.file, row.release, release, *who, verdict, reference, real, said, under)
+                yield Pair(row.file, row.release, release, *who, verdict, reference, real, under)
 
 
 def about_words(obstacle: Obstacle) -> bool:
-    """Is it one of the CPU's sanity-check words that stands in the way?"""
-    return obstacle.section == "cpu" and obstacle.field in SANITY
+    """Is it the value of one of the CPU's sanity-check words that stands in the way, not that it is there or not?"""
+    return obstacle.section == "cpu" and obstacle.field in SANITY and obstacle.stage in ("F", "H")
 
 
 @functools.cache
-def _outcomes() -> dict[tuple[str, str, str], tuple[bool, str]]:
-    """(file of the bundled streams, release, CPU) -> did such a QEMU take it, and its message."""
+def _outcomes() -> dict[tuple[str, str, str], bool]:
+    """(file of the bundled streams, release, CPU) -> did such a QEMU take it."""
     with data_path("outcomes", "load_matrix.csv").open(newline="", encoding="utf-8") as file:
         return {
-            (row["stream"], row["dst_version"], row["cpu_dst"].lower()): (
-                row["vmstate_loaded"] == "True",
-                row["stderr"],
-            )
+            (row["stream"], row["dst_version"], row["cpu_dst"].lower()): row["vmstate_loaded"] == "True"
             for row in csv.DictReader(file)
             if not row["dst_extra"] or row["config"].endswith("htmoff")
         }

@@ -7,7 +7,9 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vmstate_tools import flags
 from vmstate_tools.frames import Collection
+from vmstate_tools.reporting.thread import Thread
 from vmstate_tools.reporting.words import WordHistory, named
 
 if TYPE_CHECKING:
@@ -33,6 +35,22 @@ def of_words(collection: Collection, changed: Sequence[WordHistory]) -> dict[tup
             text = f"{history.label}: number of flags that differ between two releases"
             drawn.append({"url": picture(release_pairs(rows)), "text": text})
     return charts
+
+
+def of_thread(found: Thread) -> list[dict[str, str]]:
+    """The words before and after, bit by bit, for each family that breaks."""
+    from vmstate_tools.charts import word_bits
+
+    drawn = []
+    for family, releases in found.words.items():
+        (old, before), (new, after) = releases.items()
+        for word in flags.WORDS:
+            if before[word] != after[word]:
+                title = f"{family}: {word} in {old} and in {new}"
+                drawn.append(
+                    {"url": picture(word_bits(before[word], after[word], word, names=(old, new))), "text": title}
+                )
+    return drawn
 
 
 def picture(ax: Axes) -> str:
