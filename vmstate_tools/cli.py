@@ -12,12 +12,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 import vmstate_tools
-from vmstate_tools import cli_compat, cli_qemu
+from vmstate_tools import cli_compat, cli_qemu, cli_report
+from vmstate_tools.cli_common import complain, example, force_option, json_option, new_file, print_json
 from vmstate_tools.errors import VmstateError, printable
 
 if TYPE_CHECKING:
@@ -50,15 +51,6 @@ class _Group(click.Group):
         return result
 
 
-def complain(problem: Exception | str) -> None:
-    """One line on stderr."""
-    if isinstance(problem, OSError) and problem.strerror:
-        name = f"{problem.filename}: " if problem.filename is not None else ""
-        problem = f"{name}{problem.strerror}"
-    text = str(problem) or type(problem).__name__
-    click.echo(f"vmstate: {printable(text)}", err=True)
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(vmstate_tools.__version__, prog_name="vmstate")
 def main() -> None:
@@ -69,12 +61,6 @@ def main() -> None:
     """
 
 
-def _example(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-_force = click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
 _files = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 
 
@@ -129,18 +115,6 @@ def _exit_later(code: int) -> None:
     meta[_EXIT] = max(code, meta.get(_EXIT, 0))
 
 
-def _print_json(document: Any) -> None:
-    json.dump(document, sys.stdout, indent=1, default=_plain)
-    sys.stdout.write("\n")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has no type for: bytes as hex."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).hex()
-    raise TypeError(f"{type(value).__name__} in a JSON document")
-
-
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table that fits the terminal: columns called `>…` are numbers; these and `=…` stay whole, others are cut."""
     from rich.console import Console
@@ -164,11 +138,9 @@ def _say(*lines: str) -> None:
 # -- info -----------------------------------------------------------------------------------------------------------
 
 
-@main.command(
-    epilog=_example("vmstate info guest.mig", "vmstate info --ram guest.mig", "vmstate info --json *.mig.zst")
-)
+@main.command(epilog=example("vmstate info guest.mig", "vmstate info --ram guest.mig", "vmstate info --json *.mig.zst"))
 @_files
-@_json
+@json_option
 @click.option("--ram", is_flag=True, help="Count the pages of each RAM block, by kind.")
 @_opening
 def info(files: tuple[str, ...], as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
@@ -181,7 +153,7 @@ def info(files: tuple[str, ...], as_json: bool, ram: bool, opening: dict[str, An
     if as_json:
         found = _over(files, opening, summarize)
         if found or len(files) > 1:
-            _print_json(found[0] if len(files) == 1 else found)
+            print_json(found[0] if len(files) == 1 else found)
         return
     _over(files, opening, lambda stream: _print_info(summarize(stream), ram))
 
@@ -261,7 +233,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 
 
 @main.command(
-    epilog=_example(
+    epilog=example(
         "vmstate fields guest.mig --section cpu --field 'env.gpr*'",
         "vmstate fields guest.mig --field 'env.spr[287]' --format json",
         "vmstate fields *.mig.zst --section cpu --format parquet -o cpu.parquet",
@@ -279,7 +251,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     type=click.IntRange(0),
     help=f"Arrays of more than N values in one row of bytes; 0: never. Tables: {_FOLD}, otherwise 0.",
 )
-@_force
+@force_option
 @_opening
 def fields(
     files: tuple[str, ...],
@@ -302,7 +274,7 @@ def fields(
         raise click.UsageError("parquet goes to a file: name it with -o OUT")
     if form == "table" and out is not None:
         raise click.UsageError("-o takes --format json, csv or parquet")
-    target = _new_file(out, force)
+    target = new_file(out, force)
     fold = fold if fold is not None else _FOLD if form == "table" else 0
 
     def work(stream: Stream) -> pd.DataFrame:
@@ -339,15 +311,6 @@ class _Stdout:
 
     def __exit__(self, *exc: object) -> None:
         sys.stdout.flush()
-
-
-def _new_file(out: str | None, force: bool) -> Path | None:
-    if out is None:
-        return None
-    path = Path(out)
-    if path.exists() and not force:
-        raise VmstateError(f"{out} exists; --force overwrites it")
-    return path
 
 
 def _select(stream: Stream, section: str | None, field: str | None, fold: int | None) -> pd.DataFrame:
@@ -398,10 +361,10 @@ _accel = click.Choice(["tcg", "kvm"])
 
 
 @main.command(
-    epilog=_example("vmstate cpu guest.mig", "vmstate cpu --json *.mig.zst", "vmstate cpu guest.mig --against 2.6.0")
+    epilog=example("vmstate cpu guest.mig", "vmstate cpu --json *.mig.zst", "vmstate cpu guest.mig --against 2.6.0")
 )
 @_files
-@_json
+@json_option
 @click.option("--against", metavar="RELEASE", help="Say which flags are new or gone against this release of QEMU.")
 @click.option("--accel", type=_accel, default="tcg", show_default=True, help="What RELEASE would run the guest with.")
 @_opening
@@ -419,7 +382,7 @@ def cpu(files: tuple[str, ...], as_json: bool, against: str | None, accel: str, 
     for row in rows if against is not None else []:
         row["against"] = _against(row, against or "", accel)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         _print_cpu(row)
@@ -521,7 +484,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 @main.command(
-    epilog=_example(
+    epilog=example(
         "vmstate history --cpu POWER8 --from 2.6 --until 2.8",
         "vmstate history --cpu POWER7_v2.3 --accel tcg --machine pseries-2.6 --json",
         "vmstate history --from 1.6",
@@ -532,7 +495,7 @@ def _wrapped(text: str) -> list[str]:
 @click.option("--until", metavar="R", help="The last release.")
 @click.option("--accel", type=_accel, help="The words a CPU has under this accelerator, not those of its class.")
 @click.option("--machine", metavar="M", help="The words that streams of this machine type carry (--accel: tcg).")
-@_json
+@json_option
 def history(
     name: str | None, since: str | None, until: str | None, accel: str | None, machine: str | None, as_json: bool
 ) -> None:
@@ -565,7 +528,7 @@ def history(
         if not as_json:
             _print_history(rows, words=name is not None)
     if as_json:
-        _print_json(document)
+        print_json(document)
     elif not document:
         complain("no release matches")
     if not document:
@@ -605,14 +568,14 @@ def _print_history(rows: list[dict[str, Any]], words: bool) -> None:
 
 @main.group(
     "catalog",
-    epilog=_example("vmstate catalog build --qemu-git ~/src/qemu -o data/catalog"),
+    epilog=example("vmstate catalog build --qemu-git ~/src/qemu -o data/catalog"),
 )
 def catalog_group() -> None:
     """What each release of QEMU says of its ppc CPUs."""
 
 
 @catalog_group.command(
-    epilog=_example("vmstate catalog build --qemu-git ~/src/qemu --qemu-git ~/src/qemu-old -o data/catalog")
+    epilog=example("vmstate catalog build --qemu-git ~/src/qemu --qemu-git ~/src/qemu-old -o data/catalog")
 )
 @click.option(
     "--qemu-git",
@@ -637,10 +600,10 @@ def build(repositories: tuple[Path, ...], out: Path) -> None:
 # -- diff -----------------------------------------------------------------------------------------------------------
 
 
-@main.command(epilog=_example("vmstate diff old.mig new.mig", "vmstate diff --ram --json old.mig new.mig"))
+@main.command(epilog=example("vmstate diff old.mig new.mig", "vmstate diff --ram --json old.mig new.mig"))
 @click.argument("a")
 @click.argument("b")
-@_json
+@json_option
 @click.option("--ram", is_flag=True, help="Compare the guest's memory too, page by page.")
 @_opening
 def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
@@ -660,7 +623,7 @@ def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> N
         for row in zip(*(frame[name].tolist() for name in frame), strict=True)
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
         _say(f"a: {a}", f"b: {b}", "" if rows else "no difference")
         if rows:
@@ -703,11 +666,11 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
 # -- ram ------------------------------------------------------------------------------------------------------------
 
 
-@main.command(epilog=_example("vmstate ram guest.mig --block pc.ram -o pc.ram", "vmstate ram guest.mig -o memory/"))
+@main.command(epilog=example("vmstate ram guest.mig --block pc.ram -o pc.ram", "vmstate ram guest.mig -o memory/"))
 @click.argument("file")
 @click.option("--block", metavar="B", help="The RAM block's name; not needed where there is only one.")
 @click.option("-o", "--output", "out", required=True, metavar="OUT", help="A file, or a directory to put it into.")
-@_force
+@force_option
 @_opening
 def ram(file: str, block: str | None, out: str, force: bool, opening: dict[str, Any]) -> None:
     """Write the guest's memory of one RAM block to a file, with holes where it is zero.
@@ -722,7 +685,7 @@ def ram(file: str, block: str | None, out: str, force: bool, opening: dict[str, 
             what = "name a RAM block with --block" if block is None else f"no RAM block {block!r}"
             raise VmstateError(f"{what}; {file} has {', '.join(names) or 'none'}")
         path = Path(out, file_name(block)) if Path(out).is_dir() else Path(out)
-        target = _new_file(str(path), force)
+        target = new_file(str(path), force)
         assert target is not None
         written = stream.ram.extract(block, target, overwrite=force, progress=sys.stderr.isatty())
     complain(f"{target}: {written:,} bytes of {block} are not zero")
@@ -733,75 +696,10 @@ def file_name(block: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "_", block).lstrip(".") or "_"
 
 
-# -- report ---------------------------------------------------------------------------------------------------------
-
-_FORMATS = {".html": "html", ".htm": "html", ".mbox": "mbox", ".eml": "mbox"}
-
-
-@main.command(
-    epilog=_example(
-        "vmstate report streams/ -o streams.html",
-        "vmstate report *.mig.zst --to 2.7.0 -o mail.txt",
-        "vmstate report streams/ -o reply.mbox --in-reply-to '<id@host>' --quote their-mail.txt",
-        "vmstate report --case pseries-2016 -o case.txt",
-    )
-)
-@click.argument("files", nargs=-1, metavar="DIR|FILE...")
-@click.option("-o", "--output", "outs", metavar="OUT", multiple=True, help="Write to this file; repeatable.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "html", "mbox"]),
-    help="Without it: html or mbox where OUT ends in .html or .mbox, else text.",
-)
-@click.option("--case", metavar="CASE", help="Instead of streams, from the bundled data alone: pseries-2016.")
-@click.option("--to", metavar="R", multiple=True, help="A release to hold each stream against as well; repeatable.")
-@click.option("--title", metavar="T", help="The heading; a mail's subject.")
-@click.option("--in-reply-to", metavar="ID", help="mbox: Message-ID of the mail this answers.")
-@click.option("--quote", type=click.File(encoding="utf-8"), help="mbox: lines of that mail to quote, from this file.")
-@click.option("--from", "sender", metavar="ADDRESS", default="", help="mbox: who sends it.")
-@click.option("--mail-to", metavar="ADDRESS", multiple=True, help="mbox: who gets it; repeatable.")
-@click.option("--cc", metavar="ADDRESS", multiple=True, help="mbox: who gets a copy; repeatable.")
-@_force
-def report(
-    files: tuple[str, ...],
-    outs: tuple[str, ...],
-    form: str | None,
-    case: str | None,
-    to: tuple[str, ...],
-    title: str | None,
-    quote: TextIO | None,
-    force: bool,
-    **headers: Any,
-) -> None:
-    """Which streams the releases that wrote the others would refuse, and why: ready to send.
-
-    A DIR stands for the *.mig* files in it. Text is 72 columns of ASCII, mbox the same as the draft of a mail, HTML
-    one file that needs no other.
-    """
-    from vmstate_tools.frames import load
-    from vmstate_tools.reporting import render
-
-    if bool(files) == bool(case):
-        raise click.UsageError("say what to report on: streams, or --case")
-    targets = [_new_file(out, force) for out in outs]
-    formats: list[Any] = [form or _FORMATS.get(Path(out).suffix.lower(), "text") for out in outs] or [form or "text"]
-    headers |= {"title": title, "quote": quote.read() if quote else None}
-    progress = None if sys.stderr.isatty() else False
-    collection = load(files, fields=False, progress=progress) if files else None
-    texts = render(collection, formats, case=case, to=to, progress=progress, **headers)
-    for target, text in zip(targets or [None], texts, strict=True):
-        if target is None:
-            click.echo(text, nl=False)
-        else:
-            target.write_text(text, encoding="utf-8")
-    for file in collection.errors["file"] if collection is not None else ():
-        complain(f"warning: {file} could not be read; the report says why")
-
-
 main.add_command(cli_compat.check)
 main.add_command(cli_compat.matrix)
 main.add_command(cli_compat.lint)
+main.add_command(cli_report.report)
 main.add_command(cli_qemu.capture)
 main.add_command(cli_qemu.try_)
 main.add_command(cli_qemu.rewrite)

@@ -8,19 +8,14 @@ from typing import Any
 
 import click
 
+from vmstate_tools.cli_common import example, json_option, print_json
 from vmstate_tools.errors import printable
 
-
-def _example(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _policy = click.option("--policy", metavar="P", help="Treat the CPU's sanity-check words otherwise, e.g. ignore.")
 
 
 @click.command(
-    epilog=_example(
+    epilog=example(
         "vmstate check guest.mig --to 2.7.0",
         "vmstate check guest.mig --reference what-it-wrote-itself.mig --to 2.7.0",
         "vmstate check guest.mig --dump vmstate.json --machine pseries-7.2",
@@ -35,7 +30,7 @@ _policy = click.option("--policy", metavar="P", help="Treat the CPU's sanity-che
 @click.option("--cpu", metavar="C", help="Its CPU model; the stream's where not given.")
 @click.option("--accel", type=click.Choice(["tcg", "kvm"]), help="Its accelerator.")
 @_policy
-@_json
+@json_option
 def check(
     file: str,
     release: str | None,
@@ -60,21 +55,21 @@ def check(
         destination = destination.with_reference(reference)
     verdict = compat.check(file, destination, policy)
     if as_json:
-        _print_json(verdict.to_json())
+        print_json(verdict.to_json())
     else:
         for line in verdict.explain().splitlines():
             click.echo(printable(line))
     sys.exit(0 if verdict.loads else 1)
 
 
-@click.command(epilog=_example("vmstate matrix streams/*.mig.zst --to 2.7.0 --to 2.8.0 --csv > out.csv"))
+@click.command(epilog=example("vmstate matrix streams/*.mig.zst --to 2.7.0 --to 2.8.0 --csv > out.csv"))
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--to", "releases", metavar="R", multiple=True, required=True, help="A destination's release; repeatable."
 )
 @_policy
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-@_json
+@json_option
 def matrix(files: tuple[str, ...], releases: tuple[str, ...], policy: str | None, as_csv: bool, as_json: bool) -> None:
     """Would each FILE load on each release, with the same machine type and CPU?"""
     from vmstate_tools import compat
@@ -84,7 +79,7 @@ def matrix(files: tuple[str, ...], releases: tuple[str, ...], policy: str | None
     if as_csv:
         frame.to_csv(sys.stdout, index=False)
     elif as_json:
-        _print_json(json.loads(frame.to_json(orient="records", default_handler=str)))
+        print_json(json.loads(frame.to_json(orient="records", default_handler=str)))
     else:
         for row in frame.to_dict("records"):
             # loads is missing where the stream could not be read.
@@ -92,10 +87,10 @@ def matrix(files: tuple[str, ...], releases: tuple[str, ...], policy: str | None
             click.echo(printable(f"{row['stream']} -> {row['release']}: {text}"))
 
 
-@click.command(epilog=_example("vmstate lint guest.mig", "vmstate lint new.json --against old.json"))
+@click.command(epilog=example("vmstate lint guest.mig", "vmstate lint new.json --against old.json"))
 @click.argument("file", metavar="FILE|DUMP")
 @click.option("--against", metavar="OTHER", help="An older one, to find changes without a new version.")
-@_json
+@json_option
 def lint(file: str, against: str | None, as_json: bool) -> None:
     """What in a description will break a migration one day, and why.
 
@@ -106,14 +101,9 @@ def lint(file: str, against: str | None, as_json: bool) -> None:
     frame = lint_file(file, against)
     rows = json.loads(frame.to_json(orient="records", default_handler=str))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
         for row in rows:
             where = " ".join(str(v) for k, v in row.items() if k not in ("rule", "why") and v not in (None, ""))
             click.echo(printable(f"{where}: {row['rule']}: {row['why']}"))
     sys.exit(1 if rows else 0)
-
-
-def _print_json(document: Any) -> None:
-    json.dump(document, sys.stdout, indent=1)
-    sys.stdout.write("\n")

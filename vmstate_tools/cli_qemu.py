@@ -8,20 +8,10 @@ from typing import Any
 
 import click
 
+from vmstate_tools.cli_common import example, json_option, print_json
 from vmstate_tools.errors import printable
 
-
-def _example(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _more = click.argument("arguments", nargs=-1, metavar="[-- QEMU OPTIONS]", type=click.UNPROCESSED)
-
-
-def _print_json(document: Any) -> None:
-    json.dump(document, sys.stdout, indent=1)
-    sys.stdout.write("\n")
 
 
 class _Lists(click.Command):
@@ -47,7 +37,7 @@ class _Lists(click.Command):
 
 @click.command(
     cls=_Lists,
-    epilog=_example(
+    epilog=example(
         "vmstate capture --qemu qemu-system-ppc64 --machine 'pseries-2.*' -o streams",
         "vmstate capture --qemu old/qemu new/qemu --machine mac99 g3beige -o streams",
         "vmstate capture --qemu qemu-system-x86_64 --machine q35 -o out -- -smp 4",
@@ -65,7 +55,7 @@ class _Lists(click.Command):
 @click.option("--capability", "capabilities", metavar="NAME...", multiple=True, help="Migration capabilities to set.")
 @click.option("--timeout", default=120.0, show_default=True, metavar="S", help="Seconds for start and migration.")
 @click.option("--force", "overwrite", is_flag=True, help="Make again what is there already.")
-@_json
+@json_option
 @_more
 def capture(as_json: bool, out: str, arguments: tuple[str, ...], **options: Any) -> None:
     """Capture a stream of every combination of QEMU, machine type and CPU.
@@ -79,7 +69,7 @@ def capture(as_json: bool, out: str, arguments: tuple[str, ...], **options: Any)
     frame = take(out=out, arguments=arguments, **options)
     refused = frame[frame["refused"] != ""]
     if as_json:
-        _print_json(json.loads(frame.to_json(orient="records")))
+        print_json(json.loads(frame.to_json(orient="records")))
     else:
         for row in refused.to_dict("records"):
             name = f"QEMU {row['release']}, {row['machine']}, {row['cpu'] or 'default CPU'}"
@@ -91,7 +81,7 @@ def capture(as_json: bool, out: str, arguments: tuple[str, ...], **options: Any)
 
 @click.command(
     "try",
-    epilog=_example(
+    epilog=example(
         "vmstate try guest.mig --qemu qemu-system-ppc64 --cpu POWER7_v2.3",
         "vmstate try streams/qemu-2.6.0/mac99/default.mig.zst --qemu new/qemu -o t",
     ),
@@ -105,7 +95,7 @@ def capture(as_json: bool, out: str, arguments: tuple[str, ...], **options: Any)
 @click.option("-o", "--outcomes", metavar="CSV", help="Append the outcome to this table.")
 @click.option("--registers", is_flag=True, help="Print `info registers` after the load.")
 @click.option("--timeout", default=60.0, show_default=True, metavar="S", help="Seconds for start and load.")
-@_json
+@json_option
 @_more
 def try_(file: str, as_json: bool, arguments: tuple[str, ...], **options: Any) -> None:
     """Give FILE to a real QEMU and tell what it does.
@@ -117,7 +107,7 @@ def try_(file: str, as_json: bool, arguments: tuple[str, ...], **options: Any) -
 
     outcome = try_load(file, arguments=arguments, **options)
     if as_json:
-        _print_json({**outcome.row(), "arguments": outcome.arguments, "registers": outcome.registers})
+        print_json({**outcome.row(), "arguments": outcome.arguments, "registers": outcome.registers})
     else:
         click.echo(str(outcome))
         if outcome.registers:
@@ -128,7 +118,7 @@ def try_(file: str, as_json: bool, arguments: tuple[str, ...], **options: Any) -
 
 
 @click.command(
-    epilog=_example(
+    epilog=example(
         "vmstate rewrite stuck.mig -o loads.mig --for 2.7.0",
         "vmstate rewrite a.mig -o b.mig --set cpu/env.insns_flags=0x8000600fe1ff7ae1",
         'migrate "exec:vmstate rewrite - --for 2.7.0 | ssh there socat - UNIX:in"',
@@ -144,7 +134,7 @@ def try_(file: str, as_json: bool, arguments: tuple[str, ...], **options: Any) -
 @click.option("--cpu", metavar="C", help="For --for: the CPU model, where the stream's PVR does not tell it.")
 @click.option("--accel", type=click.Choice(["tcg", "kvm"]), help="For --for: the destination's accelerator.")
 @click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
-@_json
+@json_option
 def rewrite(
     file: str,
     out: str | None,
@@ -180,7 +170,7 @@ def rewrite(
         frame = write(source, out, changes, release=release, overwrite=force, **known)
         done = [dict(zip(COLUMNS, row, strict=True)) for row in frame.itertuples(index=False)]
     if as_json:
-        _print_json([{name: _plain(change[name]) for name in COLUMNS} for change in done])
+        print_json([{name: _plain(change[name]) for name in COLUMNS} for change in done])
     else:
         for change in done:
             click.echo(printable(_told(change)), err=True)

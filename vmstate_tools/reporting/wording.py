@@ -50,7 +50,7 @@ def verdict(found: Findings) -> list[str]:
         )
         if found.causes:
             most = [f"{cause.what} ({count(len(cause.pairs), 'pair')})" for cause in found.causes[:3]]
-            text += f" What stops most: {listed(most)}."
+            text += f" What stops {'most' if len(found.causes) > 3 else 'them'}: {listed(most)}."
         out.append(text)
         agree = sum(pair.real == pair.verdict.loads for pair in found.tried)
         if found.tried:
@@ -65,11 +65,11 @@ def verdict(found: Findings) -> list[str]:
     releases = [r["release"] for r in found.releases if r["release"] != UNKNOWN]
     text = f"{count(found.streams, 'stream')} could be read, {len(found.errors)} could not."
     if releases:
-        span = f", {releases[0]} to {releases[-1]}" if len(releases) > 1 else ""
-        text += f" They come from {count(len(releases), 'QEMU release')}{span}."
+        several = f"{len(releases)} releases of QEMU, {releases[0]} to {releases[-1]}"
+        text += f" They come from {several if len(releases) > 1 else f'QEMU {releases[0]}'}."
     if found.with_words:
         text += (
-            f" {found.with_words} of them hold the CPU's sanity-check words ({listed(WORDS)}), "
+            f" The CPU's sanity-check words ({listed(WORDS)}) are in {found.with_words} of them, "
             f"of {count(found.cpus, 'CPU')}."
         )
     else:
@@ -161,6 +161,13 @@ def meanings(found: Findings) -> list[tuple[str, str, str]]:
             continue
         out.append((name, flag.facility, flag.meaning))
     return out
+
+
+def option_note(found: Findings) -> str:
+    first = found.options[0]
+    n = len(first.loads) + len(first.elsewhere) + len(first.refused)
+    over = f"the {n} pairs" if n > 1 else "the one pair"
+    return f"What if the words were treated otherwise? Each option over {over} that a word stops first:"
 
 
 def option_table(found: Findings) -> str:
