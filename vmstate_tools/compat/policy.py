@@ -102,6 +102,10 @@ class Unused(Ignore):
     def size_of(self, field: FieldDescription, context: Context) -> int:
         return context.target_ulong if self.as_posted and context.word != "nb_BATs" else field.size
 
+    def on_the_way_out(self, word: str, value: int) -> int:
+        """Zeros (migration/vmstate.c: `put_unused_buffer`): releases that compare find them."""
+        return 0
+
 
 class Subset(Policy):
     """Migrate, then refuse in post_load only if the stream has a flag that the destination lacks."""

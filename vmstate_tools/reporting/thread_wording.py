@@ -119,7 +119,7 @@ def option_tables(found: Thread) -> list[tuple[str, pd.DataFrame]]:
             some = found.options[(found.options["cpu"] == cpu) & (found.options["accel"] == accel)]
             cells = some.set_index(["policy", "source", "destination"])["effect"].astype("str")
             table = pd.DataFrame(
-                {f"{short(a)} -> {short(b)}": [CELLS[cells[name, a, b]] for name in found.says] for a, b in ROUTES},
+                {f"{short(a)}->{short(b)}": [CELLS[cells[name, a, b]] for name in found.says] for a, b in ROUTES},
                 index=list(found.says),
             )
             for names, known in tables:
