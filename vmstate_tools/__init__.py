@@ -15,6 +15,7 @@ _PUBLIC = {
     "load": ("frames", "load"),
     "Collection": ("frames", "Collection"),
     "diff": ("differences", "diff"),
+    "explore": ("widgets.explore", "explore"),
     "report": ("reporting", "report"),
     "capture": ("qemu.capture", "capture"),
     "attach": ("qemu.capture", "attach"),

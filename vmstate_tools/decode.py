@@ -342,7 +342,7 @@ def scatter(
             out[offset[which] + i] = big[which, 8 - size + i]
 
 
-def _batches(
+def batches(
     layout: Layout,
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]]:
     """Offset, width and kind of every number, some at a time: one array may be as large as the stream."""
@@ -365,7 +365,7 @@ def encode(layout: Layout, payload: memoryview) -> bytes:
     buffer = layout.kind == BYTES
     for at, size in zip(layout.offset[buffer].tolist(), layout.length[buffer].tolist(), strict=True):
         out[at : at + size] = data[at : at + size]
-    for offset, width, kind in _batches(layout):
+    for offset, width, kind in batches(layout):
         scatter(out, offset, width, kind, gather(data, offset, width, kind))
     for at, header in layout.subsections:
         out[at : at + len(header)] = np.frombuffer(header, np.uint8)
