@@ -76,6 +76,34 @@ def _sum(numbers: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
+def _alike(runs: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int, int, int, int]]:
+    """Runs of one kind and block in a row together: offset, end, number of records, kind, block."""
+    kinds = runs["head"] & np.uint64(FLAGS & ~CONTINUE)
+    change = (np.diff(kinds) != 0) | (np.diff(runs["block"]) != 0) | (kinds[1:] == MEM_SIZE)
+    first = np.append(0, np.flatnonzero(change) + 1)
+    counts = np.add.reduceat(runs["count"].astype(np.int64), first)
+    last_end = ends[np.append(first[1:], len(runs)) - 1]
+    for (offset, _, _, block), stop, count, kind in zip(
+        runs[first].tolist(), last_end.tolist(), counts.tolist(), kinds[first].tolist(), strict=True
+    ):
+        yield offset, stop, count, kind, block
+
+
+def _few(runs: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int, int, int, int]]:
+    """The same for few runs: a stream may have a hundred thousand sections of one page each."""
+    before: tuple[int, int, int, int, int] | None = None
+    for (offset, head, count, block), stop in zip(runs.tolist(), ends.tolist(), strict=True):
+        kind = head & FLAGS & ~CONTINUE
+        if before is not None and before[3:] == (kind, block) and kind != MEM_SIZE:
+            before = (before[0], stop, before[2] + count, kind, block)
+            continue
+        if before is not None:
+            yield before
+        before = (offset, stop, count, kind, block)
+    if before is not None:
+        yield before
+
+
 class Ram:
     """All RAM state of one stream: RAM blocks and page records, over all sections of `ram`.
 
@@ -522,16 +550,8 @@ class Ram:
         runs, ends = self._between(start, end)
         if not len(runs):
             return []
-        kinds = runs["head"] & np.uint64(FLAGS & ~CONTINUE)
-        change = (np.diff(kinds) != 0) | (np.diff(runs["block"]) != 0) | (kinds[1:] == MEM_SIZE)
-        first = np.append(0, np.flatnonzero(change) + 1)
-        counts = np.add.reduceat(runs["count"].astype(np.int64), first)
-        last_end = ends[np.append(first[1:], len(runs)) - 1]
         out: list[tuple[int, int, str, str]] = []
-        for row, stop, count, kind in zip(
-            runs[first].tolist(), last_end.tolist(), counts.tolist(), kinds[first].tolist(), strict=True
-        ):
-            offset, _, _, block = row
+        for offset, stop, count, kind, block in _few(runs, ends) if len(runs) < 8 else _alike(runs, ends):
             if kind == MEM_SIZE:
                 out += self._list_records(offset)
             else:

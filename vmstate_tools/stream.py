@@ -154,13 +154,15 @@ class Stream:
         try:
             yield
         except StreamError as err:
-            if section is not None and err.section is None:
-                err.section = section.label
-            if section is not None and err.offset is None:
-                err.offset = section.payload_offset
-            if err.file is None:
-                err.file, err.offset = self.source.locate(err.offset)
+            self._locate(err, section)
             raise
+
+    def _locate(self, err: StreamError, section: Section | None) -> None:
+        if section is not None:
+            err.section = err.section or section.label
+            err.offset = section.payload_offset if err.offset is None else err.offset
+        if err.file is None:
+            err.file, err.offset = self.source.locate(err.offset)
 
     def _read_header(self) -> wire.Parsed:
         start = self.source.start
@@ -685,7 +687,7 @@ class _Walk:
 
     def section(self, offset: int) -> int:
         section = self.section_at = self.section_header(offset)
-        with self.stream._located(section):
+        try:
             end = self.payload_end(section)
             section.payload_size = end - section.payload_offset
             if end < len(self.view) and self.view[end] == Record.SECTION_FOOTER:
@@ -707,8 +709,11 @@ class _Walk:
                 )
             if self.stream._partial and section.description is not None:
                 self.stream.layout(section)  # what is kept can be decoded
-            self.records.append(section)
-            self.complete = True
+        except StreamError as err:  # not `_located`: there may be a hundred thousand sections
+            self.stream._locate(err, section)
+            raise
+        self.records.append(section)
+        self.complete = True
         self.section_at = None
         return end
 
@@ -754,8 +759,6 @@ class _Walk:
             if section.part == "full":
                 raise StreamError("the RAM in one piece", offset=section.offset, expected="its start, parts and end")
             section.how = "ram"
-            if section.part == "full":
-                raise StreamError("a ram section in one piece", offset=section.offset, expected="a start, part or end")
             return self.ram.parse(start, part=section.part)
         own = self.devices[key].popleft() if section.part == "full" and self.devices.get(key) else None
         if handwritten.known(section.idstr) and (own is None or own.opaque):
