@@ -63,6 +63,8 @@ reports/notebooks/%.html: notebooks/%.ipynb $(READY) $(SOURCES)
 	@mkdir -p $(@D)
 	$(NBCONVERT) --execute --to notebook --output-dir $(@D) $<
 	$(NBCONVERT) --to html --output-dir $(@D) $(@D)/$*.ipynb
+	@# Links between notebooks lead to pages; others lead from here to the checkout.
+	@sed -E 's#href="([0-9][^"/]*)\.ipynb#href="\1.html#g; s#href="(\.\./|solutions/)#href="../../notebooks/\1#g' $@ > $@.new && mv $@.new $@
 
 # An environment that is already there is used, never replaced. Nothing is installed again until pyproject.toml changes.
 $(READY): pyproject.toml

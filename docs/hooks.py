@@ -32,6 +32,13 @@ def places() -> dict[str, str]:
     return found
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The notebooks into the navigation, in their order."""
+    (course,) = (entry["Course"] for entry in config.nav or () if "Course" in entry)
+    course += sorted(page for path, page in places().items() if path.endswith(".ipynb"))
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, page in places().items():
         files.append(File.generated(config, page, content=_text(path, page, files, config)))
