@@ -1,4 +1,4 @@
-"""The framing records of a stream, as construct formats: these both parse and build.
+"""The framing records of a stream, as formats: these both parse and build.
 
 Facts: `migration/savevm.c` (`qemu_savevm_state_header`, `save_section_header`, `save_section_footer`,
 `vmstate_configuration`, `qemu_savevm_command_send`), `migration/savevm.h` and, before 2.8,
@@ -7,12 +7,10 @@ Facts: `migration/savevm.c` (`qemu_savevm_state_header`, `save_section_header`, 
 
 from __future__ import annotations
 
-import io
+import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
-
-import construct as c
 
 from vmstate_tools.errors import StreamError, printable
 
@@ -62,51 +60,109 @@ PART_NAMES = {
 # What may stand behind a section.
 NEXT_RECORDS = frozenset({Record.EOF, Record.COMMAND, *PART_NAMES})
 
-_BYTES_OF_NAME = c.Prefixed(c.Int8ub, c.GreedyBytes)
-
-FILE_HEADER = c.Struct("magic" / c.Bytes(4), "version" / c.Int32ub)
-
-SECTION_HEADER = c.Struct(  # of START and FULL
-    "type" / c.Int8ub,
-    "section_id" / c.Int32ub,
-    "idstr" / _BYTES_OF_NAME,
-    "instance_id" / c.Int32ub,
-    "version_id" / c.Int32ub,
-)
-
-SECTION_CONTINUED = c.Struct("type" / c.Int8ub, "section_id" / c.Int32ub)  # of PART and END
-
-SECTION_FOOTER = c.Struct("type" / c.Const(int(Record.SECTION_FOOTER), c.Int8ub), "section_id" / c.Int32ub)
-
-COMMAND = c.Struct(
-    "type" / c.Const(int(Record.COMMAND), c.Int8ub),
-    "command" / c.Int16ub,
-    "data" / c.Prefixed(c.Int16ub, c.GreedyBytes),
-)
-
-VMDESCRIPTION = c.Struct(
-    "type" / c.Const(int(Record.VMDESCRIPTION), c.Int8ub), "json" / c.Prefixed(c.Int32ub, c.GreedyBytes)
-)
-
-EOF = c.Struct("type" / c.Const(int(Record.EOF), c.Int8ub))
-
-SUBSECTION_HEADER = c.Struct(
-    "type" / c.Const(int(Record.SUBSECTION), c.Int8ub), "name" / _BYTES_OF_NAME, "version_id" / c.Int32ub
-)
-
-CONFIGURATION = c.Struct(  # neither section id nor footer; its subsections follow
-    "type" / c.Const(int(Record.CONFIGURATION), c.Int8ub), "name" / c.Prefixed(c.Int32ub, c.GreedyBytes)
-)
+_NUMBERS = {letter: struct.Struct(f">{letter}") for letter in "BHI"}
 
 
-def _subsection(**fields: c.Construct) -> c.Construct:
-    return c.Struct(*SUBSECTION_HEADER.subcons, *(name / fmt for name, fmt in fields.items()))
+class Values(dict[str, Any]):
+    """A record's fields by name, in order; also as attributes."""
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Format:
+    """What a record consists of. Read and written by the same words, unlike `construct` without its time to start.
+
+    A field is 'B', 'H' or 'I' (a big-endian number of 1, 2 or 4 bytes), one of these and '*' (so many bytes behind
+    their number), 'I[]' (so many names, each behind a byte that is its length), an int (so many bytes) or a `Record`
+    (a byte that must be that one).
+    """
+
+    def __init__(self, **fields: str | int) -> None:
+        self.fields = fields
+
+    def read(self, view: memoryview, at: int, end: int) -> tuple[Values, int]:
+        """The fields at `at`, and where they end. Raises EOFError past `end`, ValueError for another record."""
+        values = Values()
+        for name, kind in self.fields.items():
+            if isinstance(kind, Record):
+                if _number(view, at, end, "B") != kind:
+                    raise ValueError(name)
+                values[name], at = int(kind), at + 1
+            elif isinstance(kind, int):
+                values[name], at = _bytes(view, at, end, kind)
+            else:
+                number, at = _number(view, at, end, kind[0]), at + _NUMBERS[kind[0]].size
+                if kind.endswith("*"):
+                    values[name], at = _bytes(view, at, end, number)
+                elif kind.endswith("[]"):
+                    values[name] = names = []
+                    for _ in range(number):
+                        each, at = _bytes(view, at + 1, end, _number(view, at, end, "B"))
+                        names.append(each)
+                else:
+                    values[name] = number
+        return values, at
+
+    def build(self, values: dict[str, Any]) -> bytes:
+        """The record's bytes; what a field always is need not be given."""
+        out = bytearray()
+        for name, kind in self.fields.items():
+            if isinstance(kind, Record):
+                out.append(kind)
+            elif isinstance(kind, int):
+                out += values[name]
+            elif kind.endswith("*"):
+                out += _NUMBERS[kind[0]].pack(len(values[name])) + values[name]
+            elif kind.endswith("[]"):
+                out += _NUMBERS[kind[0]].pack(len(values[name]))
+                out += b"".join(bytes([len(each)]) + each for each in values[name])
+            else:
+                out += _NUMBERS[kind].pack(values[name])
+        return bytes(out)
+
+
+def _number(view: memoryview, at: int, end: int, kind: str) -> int:
+    number = _NUMBERS[kind]
+    if at + number.size > end:
+        raise EOFError
+    return int(number.unpack_from(view, at)[0])
+
+
+def _bytes(view: memoryview, at: int, end: int, size: int) -> tuple[bytes, int]:
+    if at + size > end:
+        raise EOFError
+    return bytes(view[at : at + size]), at + size
+
+
+FILE_HEADER = Format(magic=4, version="I")
+
+SECTION_HEADER = Format(type="B", section_id="I", idstr="B*", instance_id="I", version_id="I")  # of START and FULL
+
+SECTION_CONTINUED = Format(type="B", section_id="I")  # of PART and END
+
+SECTION_FOOTER = Format(type=Record.SECTION_FOOTER, section_id="I")
+
+COMMAND = Format(type=Record.COMMAND, command="H", data="H*")
+
+VMDESCRIPTION = Format(type=Record.VMDESCRIPTION, json="I*")
+
+EOF = Format(type=Record.EOF)
+
+SUBSECTION_HEADER = Format(type=Record.SUBSECTION, name="B*", version_id="I")
+
+CONFIGURATION = Format(type=Record.CONFIGURATION, name="I*")  # neither section id nor footer; its subsections follow
 
 CONFIGURATION_SUBSECTIONS = {  # `vmstate_configuration`
-    b"configuration/target-page-bits": _subsection(page_bits=c.Int32ub),  # since 2.8
-    b"configuration/capabilities": _subsection(capabilities=c.PrefixedArray(c.Int32ub, _BYTES_OF_NAME)),  # since 4.0
-    b"configuration/uuid": _subsection(uuid=c.Bytes(16)),  # since 4.2
+    name: Format(**SUBSECTION_HEADER.fields, **fields)
+    for name, fields in (
+        (b"configuration/target-page-bits", {"page_bits": "I"}),  # since 2.8
+        (b"configuration/capabilities", {"capabilities": "I[]"}),  # since 4.0
+        (b"configuration/uuid", {"uuid": 16}),  # since 4.2
+    )
 }
 
 # Bytes of JSON. No vmdesc seen is larger than 0.2 MB; it grows with the number of devices and CPUs.
@@ -121,7 +177,7 @@ _REACHES = {id(COMMAND): 5 + 0xFFFF, id(CONFIGURATION): 4096, id(VMDESCRIPTION):
 class Parsed:
     """A framing record with its place: `offset` and `size` in bytes."""
 
-    format: c.Construct
+    format: Format
     value: Any
     offset: int
     size: int
@@ -132,26 +188,24 @@ class Parsed:
 
     def build(self) -> bytes:
         """The record's bytes, made from `value` alone."""
-        built: bytes = self.format.build(self.value)
-        return built
+        return self.format.build(self.value)
 
 
-def parse(fmt: c.Construct, view: memoryview, offset: int, expected: str) -> Parsed:
+def parse(fmt: Format, view: memoryview, offset: int, expected: str) -> Parsed:
     """Parse one record at `offset`; raises StreamError saying what was `expected` there."""
     reach = _REACHES.get(id(fmt), _REACH)
-    window = io.BytesIO(view[offset : offset + reach])
     try:
-        value = fmt.parse_stream(window)
-    except c.StreamError:
+        value, end = fmt.read(view, offset, min(len(view), offset + reach))
+    except EOFError:
         cut = len(view) - offset <= reach
         raise StreamError(
             "the stream ends inside a record" if cut else "a length that cannot be",
             offset=offset,
             expected=expected,
         ) from None
-    except c.ConstructError:
+    except ValueError:
         raise StreamError(f"found 0x{view[offset]:02x}", offset=offset, expected=expected) from None
-    return Parsed(fmt, value, offset, window.tell())
+    return Parsed(fmt, value, offset, end - offset)
 
 
 def name(raw: bytes) -> str:
