@@ -1,7 +1,7 @@
 """Description + bytes → fields; every byte belongs to exactly one record or field.
 
 A description is compiled once into a `Layout`: the place, size and wire type of each leaf relative to the
-section's payload. Values are then gathered by numpy, all sections of a stream (or of many) together.
+section's payload. Values are then gathered by numpy, the sections of one layout from many streams together.
 
 Wire types are the `VMStateInfo` names of `migration/vmstate-types.c` (before 3.1 `migration/vmstate.c`)
 and of the targets' `machine.c`; integers are big-endian whatever the target.
@@ -9,7 +9,9 @@ and of the targets' `machine.c`; integers are big-endian whatever the target.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,6 +89,12 @@ class Layout:
     version_id: npt.NDArray[np.uint32]  # of the vmsd the leaf belongs to
     subsections: list[tuple[int, bytes]]  # offset and expected bytes of each subsection header
     size: int  # bytes of the whole payload
+    rows: dict[int | None, Rows] = dataclasses.field(default_factory=dict, repr=False)  # by `fold`
+
+    @functools.cached_property
+    def values(self) -> int:
+        """How many values there are when all arrays are unfolded."""
+        return int(np.maximum(self.count, 1).sum())
 
     @property
     def length(self) -> npt.NDArray[np.int64]:
@@ -229,22 +237,41 @@ def check_subsections(layout: Layout, view: memoryview, base: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One row per value of several sections, in stream order: what is the same for all streams of a shape.
+    """One row per value of a section, in its order: what is the same in every section of one layout.
 
-    `section` numbers the sections as given, `offset` is relative to that section's payload. With `fold`,
-    an array of more values than that is one row of bytes, `path[0:count]`.
+    `offset` is relative to the payload. With `fold`, an array of more values than that is one row of bytes,
+    `path[0:count]`. `reach`: bytes of the payload up to the last number's end.
     """
 
-    paths: npt.NDArray[np.object_]
+    paths: list[str]
     types: tuple[list[str], npt.NDArray[np.int32]]  # distinct names, code per row
     vmsds: tuple[list[str], npt.NDArray[np.int32]]
-    section: npt.NDArray[np.int32]
     offset: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
     kind: npt.NDArray[np.uint8]
+    places: tuple[tuple[int, bool, npt.NDArray[np.int64]], ...]  # of numbers of one width: bytes, signed, row numbers
+    buffers: npt.NDArray[np.int64]  # row numbers of those that hold bytes
+    reach: int
+    key: bytes  # equal where all of this is
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    def decode(self, payloads: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+        """The numbers of sections of this layout, whose payloads are the rows of `payloads`, all together.
+
+        A row per section, a 64-bit word per value: unsigned, or sign-extended; 0 for buffers.
+        """
+        n, length = payloads.shape
+        words = np.zeros((n, len(self)), np.uint64)
+        for width, signed, which in self.places:
+            # Values overlap in this view: one starts at each byte.
+            view = np.ndarray(
+                (n, length - width + 1), f">{'i' if signed else 'u'}{width}", payloads, strides=(length, 1)
+            )
+            values = view[:, self.offset[which]]
+            words[:, which] = values.astype(np.int64).view(np.uint64) if signed else values
+        return words
 
 
 # Rows of one stream's fields, of some 340 bytes each while they are made; 531,541 is the most seen.
@@ -253,7 +280,9 @@ MAX_ROWS = 1_000_000
 
 def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
     """`fold`, or the greatest power of two below it with which there are at most `MAX_ROWS` rows."""
-    counts = np.concatenate([np.empty(0, np.int64), *(layout.count for layout in layouts)])
+    if sum(layout.values for layout in layouts) <= MAX_ROWS:
+        return fold
+    counts = np.concatenate([layout.count for layout in layouts])
     while (
         int(np.where(counts > fold, 1, np.maximum(counts, 1)).sum() if fold else np.maximum(counts, 1).sum()) > MAX_ROWS
     ):
@@ -261,39 +290,67 @@ def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
     return fold
 
 
-def rows_of(layouts: Sequence[Layout], fold: int | None) -> Rows:
-    """The rows of the sections with these layouts."""
-    nothing = np.empty(0, np.int64)
-    counts = np.concatenate([nothing, *(la.count for la in layouts)])
-    width = np.concatenate([nothing, *(la.width for la in layouts)])
-    kind = np.concatenate([nothing.astype(np.uint8), *(la.kind for la in layouts)])
-    offset = np.concatenate([nothing, *(la.offset for la in layouts)])
-    section = np.repeat(np.arange(len(layouts), dtype=np.int32), [len(la.paths) for la in layouts])
-    paths = [p for la in layouts for p in la.paths]
+# Rows of more than this are made again for each stream.
+_KEPT_ROWS = 100_000
+
+
+def rows_of(layout: Layout, fold: int | None) -> Rows:
+    """The rows of a section with this layout: made once for all of them."""
+    rows = layout.rows.get(fold)
+    if rows is None:
+        rows = _rows_of(layout, fold)
+        if len(rows) <= _KEPT_ROWS:
+            keep(len(rows))
+            layout.rows[fold] = rows
+    return rows
+
+
+def _rows_of(layout: Layout, fold: int | None) -> Rows:
+    counts, width, kind = layout.count, layout.width, layout.kind
+    leaves = layout.paths
     if fold is not None:
         long = counts > fold
-        for i in np.flatnonzero(long):
-            paths[i] = f"{paths[i]}[0:{counts[i]}]"
+        leaves = [
+            f"{path}[0:{count}]" if fold_it else path
+            for path, count, fold_it in zip(leaves, counts.tolist(), long.tolist(), strict=True)
+        ]
         width = np.where(long, width * counts, width)
         kind = np.where(long, BYTES, kind).astype(np.uint8)
         counts = np.where(long, 0, counts)
     repeat = np.maximum(counts, np.where(counts == 0, 1, 0))
-    leaf = np.repeat(np.arange(len(paths)), repeat)
+    leaf = np.repeat(np.arange(len(leaves)), repeat)
     within = np.arange(len(leaf)) - np.repeat(np.cumsum(repeat) - repeat, repeat)
-    names = np.empty(len(leaf), object)
-    names[:] = [
-        name
-        for path, count in zip(paths, counts.tolist(), strict=True)
-        for name in ([f"{path}[{i}]" for i in range(count)] if count else (path,))
-    ]
+    paths: list[str] = []
+    for path, count in zip(leaves, counts.tolist(), strict=True):
+        if count:
+            paths += [f"{path}[{i}]" for i in range(count)]
+        else:
+            paths.append(path)
+    types, vmsds = _codes(layout.types, leaf), _codes(layout.vmsds, leaf)
+    offset, size, kind = layout.offset[leaf] + within * width[leaf], width[leaf], kind[leaf]
+    number = (kind != BYTES) & np.isin(size, (1, 2, 4, 8))
+    places = []
+    for bytes_ in (1, 2, 4, 8):
+        for signed in (False, True):
+            which = np.flatnonzero(number & (size == bytes_) & ((kind == SIGNED) == signed))
+            if len(which):
+                places.append((bytes_, signed, which))
+    key = hashlib.blake2b(digest_size=16)
+    for names in (paths, types[0], vmsds[0]):
+        key.update(b"\0".join(name.encode("utf-8", "surrogatepass") for name in names) + b"\0\0")
+    for column in (types[1], vmsds[1], offset, size, kind):
+        key.update(column.tobytes())
     return Rows(
-        names,
-        _codes([t for la in layouts for t in la.types], leaf),
-        _codes([v for la in layouts for v in la.vmsds], leaf),
-        section[leaf],
-        offset[leaf] + within * width[leaf],
-        width[leaf],
-        kind[leaf],
+        paths,
+        types,
+        vmsds,
+        offset,
+        size,
+        kind,
+        tuple(places),
+        np.flatnonzero(kind == BYTES),
+        int((offset + size)[number].max(initial=0)),
+        key.digest(),
     )
 
 

@@ -154,14 +154,16 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     end = len(view)
     if end > 6 and view[end - 1] == ord("}"):  # it ends the file: where QEMU puts it
         low = max(0, end - MAX_VMDESC - 5)
-        for stop in range(end - 5, low, -(1 << 20)):
-            start = max(stop - (1 << 20), low)
+        stop, step = end - 5, 1 << 16  # most have less than 64 KiB
+        while stop > low:
+            start = max(stop - step, low)
             window = np.frombuffer(view[start : stop + 5], np.uint8)
             at = np.flatnonzero((window[:-5] == Record.VMDESCRIPTION) & (window[5:] == ord("{")))
             sizes = sum(window[at + 1 + i].astype(np.int64) << 8 * (3 - i) for i in range(4))
             fitting = at[sizes == end - (start + at) - 5]
             if len(fitting):
                 return start + int(fitting[-1]), end - start - int(fitting[-1])
+            stop, step = start, 1 << 20
     # Something follows it (padding, another stream), or it is not there.
     low = max(0, end - (64 << 20))
     last = None
@@ -187,22 +189,30 @@ def keep(items: int) -> None:
     if _kept > _MAX_KEPT_ITEMS:
         _kept = items
         _kept_vmdesc.cache_clear()
-        _built_in.cache_clear()
+        _device.cache_clear()
 
 
 def _read_vmdesc(text: bytes) -> StreamDescription:
     tokens = sum(map(text.count, (b"{", b"[", b",")))
     if tokens > _MAX_TOKENS:
         raise StreamError(f"a vmdesc of {tokens} objects and elements", expected=f"{_MAX_TOKENS} at most")
-    keep(tokens)
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as err:
         raise StreamError(f"the vmdesc is not JSON: {err}", offset=err.pos, expected="a JSON document") from None
     try:
         page_size = document.get("page_size")
-        reader = _Reader()
-        devices = tuple([reader.device(entry) for entry in document["devices"]])
+        devices, split = [], 0
+        for entry in document["devices"]:
+            try:
+                own = orjson.dumps(entry)
+            except orjson.JSONEncodeError:  # at 254 levels
+                raise ValueError(f"structs nested more than {_MAX_DEPTH} deep") from None
+            device, more = (_device if len(own) <= _MAX_KEPT else _read_device)(own, "vmdesc")
+            devices.append(device)
+            split += more
+            if split > _MAX_SPLIT:
+                raise ValueError(f"arrays in runs of more than {_MAX_SPLIT} elements")
         if page_size is not None and _int(page_size, 1 << 8, 1 << 30) & (page_size - 1):
             raise ValueError(f"page_size {page_size!r}")
     except (KeyError, TypeError, ValueError, AttributeError) as err:
@@ -210,7 +220,7 @@ def _read_vmdesc(text: bytes) -> StreamDescription:
             f"the vmdesc has an entry of another shape: {type(err).__name__}: {err}",
             expected="devices with name, instance_id and fields",
         ) from None
-    return StreamDescription(page_size, devices, len(text))
+    return StreamDescription(page_size, tuple(devices), len(text))
 
 
 _kept_vmdesc = functools.lru_cache(maxsize=256)(_read_vmdesc)
@@ -218,13 +228,17 @@ _kept_vmdesc = functools.lru_cache(maxsize=256)(_read_vmdesc)
 
 def built_in(entry: dict[str, Any]) -> Description:
     """What `layouts.resolve` found, as a tree: one tree for equal entries, so that it is compiled once."""
-    return _built_in(orjson.dumps(entry))
+    return _device(orjson.dumps(entry), "built-in")[0]
 
 
-@functools.lru_cache(maxsize=4096)
-def _built_in(text: bytes) -> Description:
+def _read_device(text: bytes, origin: str) -> tuple[Description, int]:
+    """One device's entry, and how many elements came in runs."""
     keep(len(text) // 8)
-    return _Reader("built-in").device(orjson.loads(text))
+    reader = _Reader(origin)
+    return reader.device(orjson.loads(text)), _MAX_SPLIT - reader.split
+
+
+_device = functools.lru_cache(maxsize=1 << 14)(_read_device)  # once for all streams that have the same
 
 
 class _Reader:

@@ -16,8 +16,7 @@ import pandas as pd
 
 from vmstate_tools import arrays
 from vmstate_tools.arrays import ValueArray
-from vmstate_tools.decode import BYTES, Rows, affordable, gather, rows_of
-from vmstate_tools.description import keep
+from vmstate_tools.decode import BYTES, Rows, affordable, rows_of
 from vmstate_tools.errors import StreamError, VmstateError
 from vmstate_tools.stream import Section, Stream, open_stream
 
@@ -42,40 +41,73 @@ CPU_WORDS = {
 
 @dataclass
 class _Table:
-    """The fields of one stream as columns; `rows` is shared by all streams of one shape."""
+    """The fields of one stream: a piece of `Rows` for each described section, shared by all streams that have it."""
 
-    rows: Rows
+    rows: list[Rows]
     sections: list[tuple[str, int, int]]  # idstr, instance_id, version_id of the described sections
-    base: npt.NDArray[np.int64]  # payload offset of each
+    base: list[int]  # payload offset of each
     words: npt.NDArray[np.uint64]
     blobs: list[bytes]
     extra: list[tuple[str, int, int, str, str, int, int, Any]]  # the undescribed sections' leaves, as rows
 
-    def values(self) -> ValueArray:
-        return ValueArray(self.words, self.rows.kind, self.blobs)
+    def __len__(self) -> int:
+        return len(self.words) + len(self.extra)
 
 
-def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Table:
-    described = [s for s in sections if s.described]
-    rows = _rows(stream, described, fold)
-    base = np.array([s.payload_offset for s in described], np.int64)
-    data = np.frombuffer(stream._view, np.uint8)
-    offset = rows.offset + base[rows.section]
-    words = gather(data, offset, rows.size, rows.kind)
-    which = np.flatnonzero(rows.kind == BYTES)
-    words[which] = np.arange(len(which))
-    blobs = [
-        _bytes(stream._view, at, size)
-        for at, size in zip(offset[which].tolist(), rows.size[which].tolist(), strict=True)
-    ]
-    return _Table(
-        rows,
-        [(s.idstr, s.instance_id, s.version_id) for s in described],
-        base,
-        words,
-        blobs,
-        [leaf for s in sections if not s.described for leaf in _leaves(stream, s)],
-    )
+# Payloads of more than this are decoded where they lie, and not with those of other streams.
+_TOGETHER = 1 << 16
+
+
+class _Decoder:
+    """Decodes the sections of several streams, those of one layout together."""
+
+    def __init__(self, fold: int | None) -> None:
+        self.fold = fold
+        self.waiting: dict[bytes, list[tuple[bytes, npt.NDArray[np.uint64]]]] = {}  # payload, where its words go
+        self.rows: dict[bytes, Rows] = {}
+
+    def table(self, stream: Stream, sections: Sequence[Section]) -> _Table:
+        """The fields of these sections; the numbers come with `finish`."""
+        described = [s for s in sections if s.described]
+        layouts = [stream.layout(s) for s in described]
+        fold = affordable(layouts, self.fold)
+        parts = [rows_of(layout, fold) for layout in layouts]
+        parts = [self.rows.setdefault(rows.key, rows) for rows in parts]
+        words = np.zeros(sum(map(len, parts)), np.uint64)
+        blobs: list[bytes] = []
+        at = 0
+        for section, rows in zip(described, parts, strict=True):
+            own = words[at : at + len(rows)]
+            start = section.payload_offset
+            payload = stream._view[start : start + rows.reach]
+            if rows.reach > _TOGETHER:
+                own[:] = rows.decode(np.frombuffer(payload, np.uint8)[None])[0]
+                own[rows.buffers] = np.arange(len(blobs), len(blobs) + len(rows.buffers))
+            else:
+                own[rows.buffers] = np.arange(len(blobs), len(blobs) + len(rows.buffers))
+                self.waiting.setdefault(rows.key, []).append((bytes(payload), own))
+            for offset, size in zip(rows.offset[rows.buffers].tolist(), rows.size[rows.buffers].tolist(), strict=True):
+                blobs.append(_bytes(stream._view, start + offset, size))
+            at += len(rows)
+        return _Table(
+            parts,
+            [(s.idstr, s.instance_id, s.version_id) for s in described],
+            [s.payload_offset for s in described],
+            words,
+            blobs,
+            [leaf for s in sections if not s.described for leaf in _leaves(stream, s)],
+        )
+
+    def finish(self) -> None:
+        for key, waiting in self.waiting.items():
+            rows = self.rows[key]
+            if not rows.places:
+                continue
+            payloads = np.frombuffer(b"".join(payload for payload, _ in waiting), np.uint8)
+            decoded = rows.decode(payloads.reshape(len(waiting), -1))
+            for (_, words), numbers in zip(waiting, decoded, strict=True):
+                words += numbers  # where there is no number, there is 0
+        self.waiting.clear()
 
 
 def _bytes(view: memoryview, at: int, size: int) -> bytes:
@@ -99,89 +131,131 @@ def _leaves(stream: Stream, section: Section) -> Iterator[tuple[str, int, int, s
         yield (*who, "data", "opaque", at, size, bytes(stream._view[at : at + size]))
 
 
-def _rows(stream: Stream, described: Sequence[Section], fold: int | None) -> Rows:
-    """The rows of these sections: made once for all streams with the same descriptions."""
-    layouts = [stream.layout(s) for s in described]
-    cache: dict[Any, Any] = stream.vmdesc.cache if stream.vmdesc is not None else {}
-    key = ("rows", fold, tuple(id(layout) for layout in layouts))
-    rows, _ = cache.get(key, (None, None))
-    if rows is None:
-        rows = rows_of(layouts, affordable(layouts, fold))
-        if len(rows) < 100_000:
-            keep(len(rows))
-            cache[key] = rows, layouts  # while they live no other layout has their ids
-    return rows
-
-
 def fields_of(stream: Stream, sections: Sequence[Section], fold: int | None) -> pd.DataFrame:
     """The fields of these sections of one stream: see `Stream.fields`."""
-    return _fields_frame([_table(stream, sections, fold)])
+    decoder = _Decoder(fold)
+    table = decoder.table(stream, sections)
+    decoder.finish()
+    return _fields_frame([table])
 
 
 def _fields_frame(tables: Sequence[_Table]) -> pd.DataFrame:
     """One frame of all fields, each stream's in file order. The index numbers the tables' rows anew."""
-    paths, types, vmsds, idstrs = _Names(), _Names(), _Names(), _Names()
-    coded: dict[int, tuple[Any, ...]] = {}
-    columns: dict[str, list[Any]] = {
-        n: [] for n in ("section", "instance_id", "version_id", "vmsd", "path", "type", "offset", "size")
-    }
-    values: list[ValueArray] = []
+    columns = _Columns(sum(map(len, tables)))
     for table in tables:
-        rows = table.rows
-        if id(rows) not in coded:
-            coded[id(rows)] = (
-                paths.codes(rows.paths),
-                types.codes(rows.types[0])[rows.types[1]],
-                vmsds.codes(rows.vmsds[0])[rows.vmsds[1]],
+        columns.add(table)
+    return columns.frame(one=len(tables) == 1)
+
+
+_COLUMNS = {
+    "section": np.int32,
+    "instance_id": np.uint32,
+    "version_id": np.uint32,
+    "vmsd": np.int32,
+    "path": np.int32,
+    "type": np.int32,
+    "offset": np.int64,
+    "size": np.int64,
+    "words": np.uint64,
+    "kinds": np.uint8,
+}
+_NAMES = ("section", "vmsd", "path", "type")
+
+# Shapes of streams whose columns are kept while a frame is made.
+_SHAPES = 256
+
+
+class _Columns:
+    """The columns of a frame of fields, made in one piece and filled stream by stream; names are codes."""
+
+    def __init__(self, total: int) -> None:
+        self.columns: dict[str, npt.NDArray[Any]] = {name: np.empty(total, dtype) for name, dtype in _COLUMNS.items()}
+        self.names = {name: _Names() for name in _NAMES}
+        self.blobs: list[bytes] = []
+        self.at = 0
+        self.coded: dict[bytes, dict[str, npt.NDArray[Any]]] = {}
+        self.shapes: dict[tuple[bytes, ...], dict[str, npt.NDArray[Any]]] = {}
+
+    def add(self, table: _Table) -> None:
+        start = self.at
+        if table.rows:
+            shape = self.shape(table.rows)
+            which = shape["which"]
+            ids = np.array([(i, v) for _, i, v in table.sections], np.uint32)
+            self.put(
+                table.blobs,
+                section=self.names["section"].codes([s for s, _, _ in table.sections])[which],
+                instance_id=ids[:, 0][which],
+                version_id=ids[:, 1][which],
+                vmsd=shape["vmsd"],
+                path=shape["path"],
+                type=shape["type"],
+                offset=shape["offset"] + np.array(table.base, np.int64)[which],
+                size=shape["size"],
+                words=table.words,
+                kinds=shape["kinds"],
             )
-        path, type_, vmsd = coded[id(rows)]
-        who = np.array([(i, v) for _, i, v in table.sections], np.uint32).reshape(-1, 2)[rows.section]
-        section = idstrs.codes([s for s, _, _ in table.sections])[rows.section]
-        part: list[Any] = [
-            section,
-            who[:, 0],
-            who[:, 1],
-            vmsd,
-            path,
-            type_,
-            rows.offset + table.base[rows.section],
-            rows.size,
-        ]
-        value = table.values()
         if table.extra:
-            idstr, instance, version, name, kind, offset, size, what = zip(*table.extra, strict=True)
-            more = [
-                idstrs.codes(idstr),
-                np.array(instance, np.uint32),
-                np.array(version, np.uint32),
-                vmsds.codes([""] * len(idstr)),
-                paths.codes(name),
-                types.codes(kind),
-                np.array(offset, np.int64),
-                np.array(size, np.int64),
-            ]
-            part = [np.concatenate(list(pair)) for pair in zip(part, more, strict=True)]
-            order = np.argsort(part[6], kind="stable")
-            part = [each[order] for each in part]
-            value = ValueArray._concat_same_type([value, ValueArray._from_sequence(what)])[order]
-        for column, values_of in zip(columns.values(), part, strict=True):
-            column.append(values_of)
-        values.append(value)
-    empty = np.empty(0, np.int64)
-    whole: dict[str, Any] = {name: np.concatenate(parts) if parts else empty for name, parts in columns.items()}
-    return pd.DataFrame(
-        {
-            "section": idstrs.categorical(whole["section"]),
-            "instance_id": whole["instance_id"].astype(np.uint32, copy=False),
-            "version_id": whole["version_id"].astype(np.uint32, copy=False),
-            "vmsd": vmsds.categorical(whole["vmsd"]),
-            "path": paths.categorical(whole["path"]) if len(tables) > 1 else paths.strings(whole["path"]),
-            "type": types.categorical(whole["type"]),
-            "offset": whole["offset"].astype(np.int64, copy=False),
-            "size": whole["size"].astype(np.int64, copy=False),
-            "value": ValueArray._concat_same_type(values) if values else ValueArray._from_sequence([]),
-        }
-    )
+            idstr, instance, version, path, type_, offset, size, value = zip(*table.extra, strict=True)
+            values = ValueArray._from_sequence(value)
+            self.put(
+                list(values.blobs),
+                section=self.names["section"].codes(idstr),
+                instance_id=instance,
+                version_id=version,
+                vmsd=self.names["vmsd"].codes([""] * len(idstr)),
+                path=self.names["path"].codes(path),
+                type=self.names["type"].codes(type_),
+                offset=offset,
+                size=size,
+                words=values.words,
+                kinds=values.kinds,
+            )
+            order = start + np.argsort(self.columns["offset"][start : self.at], kind="stable")
+            for column in self.columns.values():
+                column[start : self.at] = column[order]
+
+    def shape(self, parts: list[Rows]) -> dict[str, npt.NDArray[Any]]:
+        """The columns that are the same in every stream of these parts; `which` numbers the parts."""
+        key = tuple(rows.key for rows in parts)
+        if key not in self.shapes:
+            if len(self.shapes) == _SHAPES:
+                self.shapes.clear()
+            pieces = [self.part(rows) for rows in parts]
+            self.shapes[key] = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+            self.shapes[key]["which"] = np.repeat(np.arange(len(parts)), [len(rows) for rows in parts])
+        return self.shapes[key]
+
+    def part(self, rows: Rows) -> dict[str, npt.NDArray[Any]]:
+        if rows.key not in self.coded:
+            self.coded[rows.key] = {
+                "path": self.names["path"].codes(rows.paths),
+                "type": self.names["type"].codes(rows.types[0])[rows.types[1]],
+                "vmsd": self.names["vmsd"].codes(rows.vmsds[0])[rows.vmsds[1]],
+                "offset": rows.offset,
+                "size": rows.size,
+                "kinds": rows.kind,
+            }
+        return self.coded[rows.key]
+
+    def put(self, blobs: list[bytes], **columns: Any) -> None:
+        """Fill the next rows; `words` of buffers number `blobs`."""
+        end = self.at + len(columns["kinds"])
+        for name, values in columns.items():
+            self.columns[name][self.at : end] = values
+        if blobs:
+            self.columns["words"][self.at : end][columns["kinds"] == BYTES] += np.uint64(len(self.blobs))
+            self.blobs += blobs
+        self.at = end
+
+    def frame(self, one: bool) -> pd.DataFrame:
+        """As `Stream.fields`; the paths of more than one stream are categories, too."""
+        names = {name: self.names[name].categorical(self.columns[name]) for name in _NAMES if name != "path" or not one}
+        if one:
+            names["path"] = self.names["path"].strings(self.columns["path"])
+        values = ValueArray(self.columns["words"], self.columns["kinds"], self.blobs)
+        order = ("section", "instance_id", "version_id", "vmsd", "path", "type", "offset", "size")
+        return pd.DataFrame({n: names[n] if n in names else self.columns[n] for n in order} | {"value": values})
 
 
 class _Names:
@@ -230,7 +304,7 @@ _SECTION_COLUMNS = (
 )
 
 
-def _extract(path: str, fold: int | None, fields: bool) -> _Extract:
+def _extract(path: str, decoder: _Decoder | None) -> _Extract:
     """Everything the frames need from one stream; a bad one gives its error."""
     result = _Extract(path)
     try:
@@ -261,15 +335,19 @@ def _extract(path: str, fold: int | None, fields: bool) -> _Extract:
                 "vmdesc_size": stream.vmdesc.size if stream.vmdesc else 0,
             }
             result.cpus = list(cpu_rows(stream))
-            if fields:
-                result.table = _table(stream, [s for s in sections if s.how != "ram"], fold)
+            if decoder is not None:
+                result.table = decoder.table(stream, [s for s in sections if s.how != "ram"])
     except (StreamError, OSError) as err:
         result.error = err if isinstance(err, StreamError) else StreamError(str(err), file=path)
     return result
 
 
 def _extract_batch(paths: Sequence[str], fold: int | None, fields: bool) -> list[_Extract]:
-    return [_extract(path, fold, fields) for path in paths]
+    decoder = _Decoder(fold) if fields else None
+    extracts = [_extract(path, decoder) for path in paths]
+    if decoder is not None:
+        decoder.finish()
+    return extracts
 
 
 def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
@@ -368,7 +446,7 @@ class Collection:
         if len(tables) != len(self._good):
             raise VmstateError("these streams were loaded with fields=False")
         frame = _fields_frame(tables)
-        keys = pd.DataFrame(self._keys([len(t.rows) + len(t.extra) for t in tables]))
+        keys = pd.DataFrame(self._keys([len(table) for table in tables]))
         return pd.concat([keys, frame], axis=1)
 
     @functools.cached_property
@@ -460,20 +538,25 @@ def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
 def manifest_rows(files: Sequence[str]) -> pd.DataFrame:
     """The manifest rows of these files, indexed by file as given; from `manifest.csv` in a folder above."""
     found: dict[Path, pd.DataFrame | None] = {}
-    parts: list[pd.DataFrame] = []
+    wanted: dict[Path, dict[str, str]] = {}  # folder -> file as given -> its name there
     for file in files:
         if "://" in file or file == "-":
             continue
-        path = Path(file)
-        for folder in list(path.absolute().parents)[:4]:
+        path = Path(file).absolute()
+        for folder in list(path.parents)[:4]:
             if folder not in found:
                 table = folder / "manifest.csv"
                 found[folder] = read_manifest(table).set_index("file") if table.is_file() else None
             manifest = found[folder]
-            name = path.absolute().relative_to(folder).as_posix()
+            name = path.relative_to(folder).as_posix()
             if manifest is not None and name in manifest.index:
-                parts.append(manifest.loc[[name]].set_axis([file]))
+                wanted.setdefault(folder, {})[file] = name
                 break
+    parts = []
+    for folder, names in wanted.items():
+        manifest = found[folder]
+        assert manifest is not None
+        parts.append(manifest.loc[list(names.values())].set_axis(list(names)))
     return pd.concat(parts) if parts else pd.DataFrame()
 
 

@@ -323,6 +323,11 @@ class Ram:
             if not n:
                 break
             heads = np.ndarray((n,), ">u8", self._view, start, (stride,)).astype(np.uint64)
+            if self._in_order(heads):
+                self._take_run(start, int(heads[0]), n)
+                taken, k = taken + n, n
+                window = min(window * 8, max(64, _STEP // stride))
+                continue
             unlike = np.flatnonzero((heads & np.uint64(self._page - 1)) != flags)
             k = int(unlike[0]) if len(unlike) else n
             if k:
@@ -330,6 +335,21 @@ class Ram:
             taken += k
             window = min(window * 8, max(64, _STEP // stride))
         return taken
+
+    def _in_order(self, heads: np.ndarray) -> bool:
+        """Whether these are the headers of one page after the other, all within the current block."""
+        last = int(heads[0]) + (len(heads) - 1) * self._page
+        return (
+            int(heads[-1]) == last < self._blocks[self._current].used_length
+            and bool((np.diff(heads) == self._page).all())
+        )  # fmt: skip
+
+    def _take_run(self, start: int, head: int, n: int) -> None:
+        """Add `n` consecutive records, of consecutive pages of the current block, as one run."""
+        stride = self._stride(head)
+        if head & ZERO and not self._filled:
+            self._filled = bool(np.ndarray((n,), np.uint8, self._view, start + 8, (9,)).any())
+        self._add_runs(np.array([(start, head, n, self._current)], RUN), start + n * stride)
 
     def _mixed(self) -> None:
         """Walk full and zero pages in any order, record by record, for a while."""
@@ -372,11 +392,14 @@ class Ram:
         if not self._filled:
             zero = (ends - 1)[sizes == 9]
             self._filled = bool(np.frombuffer(self._view, np.uint8)[zero].any())
+        self._add_runs(rows, int(ends[-1]))
+
+    def _add_runs(self, rows: np.ndarray, end: int) -> None:
         self._flush()
         if self._chunks:
             self._join(rows)
         self._chunks.append(rows)
-        self._advance(int(ends[-1]))
+        self._advance(end)
 
     def _join(self, rows: np.ndarray) -> None:
         """If the first of `rows` goes on with the run before it, make them one."""
@@ -402,18 +425,22 @@ class Ram:
 
     def _infer_page_size(self) -> None:
         """Try every page size on the records from here on; take the one that fits them best."""
-        fits = {size: step for size in PAGE_SIZES if (step := self._try(size)) is not None}
-        # Pages are sent in order: the distance from one to the next is the page size, mostly.
-        exact = [size for size, step in fits.items() if size == step] or list(fits)
+        for records in (64, 4096):  # the first few mostly tell
+            fits = {size: step for size in PAGE_SIZES if (step := self._try(size, records)) is not None}
+            # Pages are sent in order: the distance from one to the next is the page size, mostly.
+            exact = [size for size, step in fits.items() if size == step]
+            if len(exact) == 1:
+                break
+        exact = exact or list(fits)
         if len(exact) == 1:
             self._page, self.page_size_source = exact[0], "inferred"
         else:
             self._page, self.page_size_source = 4096, "assumed"
 
-    def _try(self, page_size: int) -> int | None:
+    def _try(self, page_size: int, records: int) -> int | None:
         """The least distance from page to page, if the records read well as pages of this size; else None."""
         at, block, before, step = self.parsed_to, self._current, None, 1 << 63
-        for _ in range(4096):
+        for _ in range(records):
             if at + 8 > self._size:
                 return None
             head = int(_be64(self._view, at)[0])
