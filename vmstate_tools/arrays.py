@@ -38,7 +38,8 @@ class ValueDtype(ExtensionDtype):
         return ValueArray
 
     def __from_arrow__(self, array: Any) -> ValueArray:
-        return ValueArray._from_sequence([_from_struct(v) for v in array.to_pylist()])
+        parts = [_from_struct(chunk) for chunk in getattr(array, "chunks", [array])]
+        return ValueArray._concat_same_type(parts) if parts else ValueArray._from_sequence([])
 
 
 class ValueArray(ExtensionArray):
@@ -167,15 +168,20 @@ class ValueArray(ExtensionArray):
     def __arrow_array__(self, type: object = None) -> Any:  # noqa: A002 - pandas names it
         import pyarrow as pa
 
-        rows = [None if v is None else _to_struct(v) for v in self]
-        kinds = {
-            "unsigned": pa.uint64(),
-            "signed": pa.int64(),
-            "bool": pa.bool_(),
-            "bytes": pa.binary(),
-            "text": pa.string(),
-        }
-        return pa.array(rows, type=pa.struct(kinds))
+        number = (self.kinds == UNSIGNED) | ((self.kinds == BOOL) & (self.words > 1))
+        columns = [
+            pa.array(self.words, mask=~number),
+            pa.array(self.words.view(np.int64), mask=self.kinds != SIGNED),
+            pa.array(self.words == 1, mask=(self.kinds != BOOL) | number),
+        ]
+        for kind, of in ((BYTES, pa.large_binary()), (TEXT, pa.large_binary())):
+            which = np.flatnonzero(self.kinds == kind)
+            blobs = np.full(len(self), None, object)
+            blobs[which] = [self.blobs[word] for word in self.words[which].tolist()]
+            columns.append(pa.array(blobs, of))
+        columns[-1] = columns[-1].cast(pa.large_string())
+        missing = self.kinds == MISSING
+        return pa.StructArray.from_arrays(columns, _ARROW_NAMES, mask=pa.array(missing))
 
     def _values_for_argsort(self) -> npt.NDArray[Any]:
         keys = np.empty(len(self), object)
@@ -198,18 +204,29 @@ def format_value(value: object) -> str:
     return "" if value is None else printable(str(value))
 
 
-def _to_struct(value: Any) -> dict[str, Any]:
-    if isinstance(value, bytes):
-        return {"bytes": value}
-    if isinstance(value, str):
-        return {"text": value}
-    if isinstance(value, bool):
-        return {"bool": value}
-    return {"signed" if value < 0 else "unsigned": int(value)}
+_ARROW_NAMES = ["unsigned", "signed", "bool", "bytes", "text"]
 
 
-def _from_struct(value: dict[str, Any] | None) -> Any:
-    return None if value is None else next((v for v in value.values() if v is not None), None)
+def _from_struct(array: Any) -> ValueArray:
+    """One chunk of what `ValueArray.__arrow_array__` made, exact in 64 bits."""
+    import pyarrow.compute as pc
+
+    words, kinds = np.zeros(len(array), np.uint64), np.full(len(array), MISSING, np.uint8)
+    blobs: list[bytes] = []
+    for name, kind in zip(_ARROW_NAMES, (UNSIGNED, SIGNED, BOOL, BYTES, TEXT), strict=True):
+        column = pc.struct_field(array, name)  # null where the struct is
+        which = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+        values = column.drop_null()
+        kinds[which] = kind
+        if kind in _BLOBS:
+            words[which] = np.arange(len(blobs), len(blobs) + len(which), dtype=np.uint64)
+            found = values.to_pylist()
+            blobs += [v.encode("utf-8", "surrogatepass") if isinstance(v, str) else v for v in found]
+        else:
+            words[which] = (
+                values.to_numpy(zero_copy_only=False).astype(np.int64 if kind == SIGNED else np.uint64).view(np.uint64)
+            )
+    return ValueArray(words, kinds, blobs)
 
 
 class _FlagWordArray(pd.arrays.IntegerArray):
@@ -230,6 +247,7 @@ class InsnsFlags2Array(_FlagWordArray):
         return InsnsFlags2Dtype()
 
 
+@register_extension_dtype
 class InsnsFlagsDtype(pd.UInt64Dtype):
     """A nullable UInt64 that prints the names of `insns_flags` (`PPC_*`)."""
 
@@ -240,6 +258,7 @@ class InsnsFlagsDtype(pd.UInt64Dtype):
         return InsnsFlagsArray
 
 
+@register_extension_dtype
 class InsnsFlags2Dtype(pd.UInt64Dtype):
     """A nullable UInt64 that prints the names of `insns_flags2` (`PPC2_*`)."""
 

@@ -18,6 +18,7 @@ from vmstate_tools import arrays
 from vmstate_tools.arrays import ValueArray
 from vmstate_tools.decode import BYTES, Rows, affordable, rows_of
 from vmstate_tools.errors import StreamError, VmstateError
+from vmstate_tools.spread import spread
 from vmstate_tools.stream import Section, Stream, open_stream
 
 # Arrays longer than this are one row of bytes in a frame of many streams: a TCE table has 262,144 entries.
@@ -392,6 +393,29 @@ class Collection:
 
         return collection_html(self)
 
+    @property
+    def has_fields(self) -> bool:
+        """False where it was loaded with `fields=False`."""
+        return all(e.table is not None for e in self._good)
+
+    def pieces(self, size: int) -> Iterator[Collection]:
+        """Collections of `size` streams each, with their errors; at least one."""
+        extracts = self._good + self._bad
+        for start in range(0, max(len(extracts), 1), size):
+            yield Collection(extracts[start : start + size], self._manifest)
+
+    def to_parquet(self, where: str | os.PathLike[str], *, shard: int = 0, overwrite: bool = False) -> None:
+        """Write all frames as Parquet datasets below `where`, a directory or URL: `fields/shard=0/part-0.parquet` …
+
+        The fields are decoded to frames some streams at a time. `shard` is the partition: many runs, each with its
+        own, make one dataset. In `fields` the column `value` is a struct of `unsigned` (uint64), `signed` (int64),
+        `bool`, `bytes` and `text`, one of which is not null. Raises FileExistsError where the shard is there already,
+        unless `overwrite`.
+        """
+        from vmstate_tools.dataset import write
+
+        write(self, os.fspath(where), shard, overwrite)
+
     @functools.cached_property
     def _who(self) -> pd.DataFrame:
         """The manifest's row of each stream, in order."""
@@ -443,7 +467,7 @@ class Collection:
     @functools.cached_property
     def fields(self) -> pd.DataFrame:
         tables = [e.table for e in self._good if e.table is not None]
-        if len(tables) != len(self._good):
+        if not self.has_fields:
             raise VmstateError("these streams were loaded with fields=False")
         frame = _fields_frame(tables)
         keys = pd.DataFrame(self._keys([len(table) for table in tables]))
@@ -481,6 +505,10 @@ def _leading(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return frame[first + [n for n in frame if n not in first]]
 
 
+# Streams decoded together, and read by a worker at once.
+_BATCH = 32
+
+
 def load(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     executor: Executor | None = None,
@@ -494,8 +522,9 @@ def load(
 
     Parameters
     ----------
-    paths : files, URLs, or a directory whose `*.mig*` files are taken.
-    executor : any `concurrent.futures.Executor`; None reads here, one after another.
+    paths : files, URLs, or a directory (a URL that ends in `/`) whose `*.mig*` files are taken.
+    executor : any `concurrent.futures.Executor`, of a Dask cluster too (`distributed.Client.get_executor`); its
+        workers open the files themselves. Where a worker dies its streams are read again. None reads here.
     errors : 'collect' puts a bad stream into `Collection.errors`, 'raise' raises its StreamError.
     fields : False leaves out the fields, for when sections and CPU words are enough.
     fold : arrays of more values than this are one row of bytes; None unfolds everything.
@@ -506,29 +535,41 @@ def load(
     from tqdm.auto import tqdm
 
     files = find_streams(paths)
-    size = 16 if executor is not None else 1
-    batches = [files[i : i + size] for i in range(0, len(files), size)]
-    run = map if executor is None else executor.map
-    results = run(functools.partial(_extract_batch, fold=fold, fields=fields), batches)
+    work = functools.partial(_extract_batch, fold=fold, fields=fields)
+    results: Iterator[list[_Extract]]
+    if executor is None:
+        results = (work(files[i : i + _BATCH]) for i in range(0, len(files), _BATCH))
+    else:
+        results = spread(executor, work, files, _BATCH, lambda file, error: [_Extract(file, error=error)])
     extracts: list[_Extract] = []
+    shared: dict[bytes, Rows] = {}
     hidden = len(files) < 20 if progress is None else not progress
     with tqdm(total=len(files), unit="stream", disable=hidden, desc="loading") as bar:
         for batch in results:
             for extract in batch:
                 if extract.error is not None and errors == "raise":
                     raise extract.error
+                if extract.table is not None:  # each worker sent its own
+                    extract.table.rows = [shared.setdefault(rows.key, rows) for rows in extract.table.rows]
                 extracts.append(extract)
             bar.update(len(batch))
     return Collection(extracts, manifest_rows(files))
 
 
 def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The stream files that `paths` names: a directory stands for its `*.mig*` files, in name order."""
+    """The stream files that `paths` names: a directory, or a URL ending in `/`, stands for its `*.mig*` files, in
+    name order.
+    """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files: list[str] = []
     for path in given:
         name = os.fspath(path)
-        if "://" not in name and Path(name).is_dir():
+        if "://" in name and name.endswith("/"):
+            import fsspec
+
+            fs, folder = fsspec.core.url_to_fs(name)
+            files += sorted(fs.unstrip_protocol(f) for f in fs.find(folder) if f.endswith(SUFFIXES))
+        elif "://" not in name and Path(name).is_dir():
             files += sorted(str(p) for p in Path(name).rglob("*") if p.name.endswith(SUFFIXES))
         else:
             files.append(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -14,6 +15,7 @@ from vmstate_tools.compat.load import check
 from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.verdict import Verdict
 from vmstate_tools.errors import StreamError
+from vmstate_tools.spread import spread
 from vmstate_tools.stream import Stream, open_stream
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def matrix(
     streams : opened streams, or paths; with an executor, paths.
     destinations : destinations, or releases ("2.7.0"), which then take each stream's machine type and CPU.
     policy : as for `check`.
-    executor : any `concurrent.futures.Executor`; streams are spread over it.
+    executor : any `concurrent.futures.Executor`, of a Dask cluster too; streams are spread over it. Where a worker
+        dies its streams are done again.
 
     Returns
     -------
@@ -57,10 +60,11 @@ def matrix(
     else:
         paths = [os.fspath(s.name if isinstance(s, Stream) else s) for s in todo]
         size = max(1, min(64, len(paths) // 16))
-        batches = [paths[i : i + size] for i in range(0, len(paths), size)]
-        futures = [executor.submit(_rows_of, batch, targets, policy) for batch in batches]
-        for future in tqdm(futures, unit="batch", disable=not progress):
-            rows += future.result()
+        work = functools.partial(_rows_of, targets=targets, policy=policy)
+        with tqdm(total=len(paths) * len(targets), unit="verdict", disable=not progress) as bar:
+            for done in spread(executor, work, paths, size, functools.partial(_unread, targets=targets)):
+                rows += done
+                bar.update(len(done))
     columns = [
         "stream",
         "destination",
@@ -98,7 +102,7 @@ def _row_of(
             with open_stream(stream) as opened:
                 return _row_of(opened, targets, policy)
         except (StreamError, OSError) as err:
-            return [{"stream": os.fspath(stream), **_who(d), "error": str(err)} for d in targets]
+            return _unread(os.fspath(stream), err, targets)
     rows = []
     for destination in targets:
         told = destination.for_stream(stream)
@@ -109,6 +113,10 @@ def _row_of(
             continue
         rows.append({"stream": stream.name, **_who(told), **_verdict(verdict)})
     return rows
+
+
+def _unread(stream: str, error: Exception, targets: Sequence[Destination]) -> list[dict[str, Any]]:
+    return [{"stream": stream, **_who(d), "error": str(error)} for d in targets]
 
 
 def _who(destination: Destination) -> dict[str, Any]:
