@@ -48,15 +48,22 @@ def accel(release: str) -> str | None:
     return "tcg" if release in ("1.6.0", "2.0.0") else None
 
 
-def check(rows: list[dict[str, str]]) -> int:
-    """Repair each stream for the release that refused it; how many could be held against that release's own."""
-    held = 0
+def check(rows: list[dict[str, str]]) -> tuple[int, int]:
+    """Repair each stream for the release that refused it: how many could be held against that release's own, and how
+    many it would refuse for something else too."""
+    held = refused = 0
     for row in rows:
         reference = REFERENCES.get((row["dst_version"], row["machine"], row["cpu_dst"].lower()))
         out = io.BytesIO()
         with vt.open(real.ROOT / row["stream"]) as stream:
             release = row["dst_version"]
-            frame = vt.rewrite(stream, out, release=release, machine=row["machine"], accel=accel(release))
+            try:
+                frame = vt.rewrite(stream, out, release=release, machine=row["machine"], accel=accel(release))
+            except RewriteError as err:
+                # Real QEMUs stop at the CPU: what lies behind it they did not tell.
+                assert "whatever the words" in str(err) and "cpu/" not in str(err), err
+                refused += 1
+                continue
         assert len(frame), row["stream"]
         if reference is None:
             continue
@@ -66,18 +73,20 @@ def check(rows: list[dict[str, str]]) -> int:
             assert found == words(reference), f"{row['stream']} for {row['dst_version']}"
             assert not changes_for(stream, release, machine=row["machine"], accel=accel(release))
         held += 1
-    return held
+    return held, refused
 
 
 def test_from_2_6_to_2_7() -> None:
     """The break of 2016: every stream of 2.6.0 that 2.7.0 refused for its CPU has the words of 2.7.0 afterwards."""
     rows = [r for r in REFUSED if (r["src_version"], r["dst_version"]) == ("2.6.0", "2.7.0")]
-    assert rows and check(rows)
+    held, refused = check(rows)
+    assert held and not refused
 
 
 def test_between_other_releases() -> None:
     rows = [r for r in REFUSED if (r["src_version"], r["dst_version"]) != ("2.6.0", "2.7.0")]
-    assert check(rows[:: max(1, len(rows) // 40)])
+    held, _ = check(rows[:: max(1, len(rows) // 40)])
+    assert held
 
 
 def _stream(release: str, machine: str, cpu: str):
@@ -134,6 +143,22 @@ def test_a_release_without_the_guests_vector_unit() -> None:
         for value, message in ((msr | 1 << 23, "MSR has MSR_VSX"), (msr & ~(1 << 23), "cpu/vsx, .* lacks PPC2_VSX")):
             with _with(stream, msr=value) as guest, pytest.raises(RewriteError, match=message):
                 changes_for(guest, "1.6.0", machine="pseries", accel="tcg")
+
+
+def test_what_else_the_release_refuses() -> None:
+    """Real 2.6.0s refused these for a window of the PCI bus, not for a word."""
+    rows = [
+        row
+        for row in csv.DictReader(MATRIX.read_text().splitlines())
+        if row["fail_field"].startswith("spapr_pci:dma_liobn")
+        and row["cpu_src"].lower() == row["cpu_dst"].lower()
+        and row["dst_version"] == "2.6.0"
+        and row["stream"] in real.MANIFEST
+    ]
+    assert rows
+    for row in rows[:3]:
+        with vt.open(real.ROOT / row["stream"]) as stream, pytest.raises(RewriteError, match=r"spapr_pci/0: dma_liobn"):
+            changes_for(stream, "2.6.0", machine=row["machine"])
 
 
 def test_the_pvr_that_releases_up_to_2_0_compare() -> None:

@@ -12,6 +12,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from vmstate_tools import catalog, flags
+from vmstate_tools.compat import Destination, check
 from vmstate_tools.edits import Change, fields_at
 from vmstate_tools.errors import CatalogError, RewriteError
 
@@ -34,24 +35,27 @@ def changes_for(
     cpu: str | None = None,
     accel: str | None = None,
 ) -> list[Change]:
-    """The changes after which that release takes the stream's CPU sections; none where it takes them as they are.
+    """The changes after which that release takes the stream; none where it takes it as it is.
 
-    Only the CPU sections are looked at: `vmstate check` tells of the others.
+    Only the CPU sections are changed. What else the release refuses (`vmstate_tools.check`) is the guest's, or has no
+    place in a stream of this size: it is told, and nothing is changed.
 
     Parameters
     ----------
     release : of the destination.
-    machine : the machine type, where the stream does not say it (before 2.4, and machine types up to 2.3).
+    machine : the machine type, where the stream does not say it (before 2.4, and machine types up to 2.3), and the
+        destination's options: "pseries-2.7,cap-htm=off".
     cpu : CPU model or family, where the PVR in the stream does not tell it.
     accel : the destination's, "tcg" or "kvm"; needed where that makes a difference (up to 2.0).
 
     Raises
     ------
-    RewriteError : the release does not have the machine type or CPU, its CPU section has other fields, or a word
-        would have to say that the guest does not have what it has.
+    RewriteError : the release does not have the machine type or CPU, its CPU section has other fields, a word would
+        have to say that the guest does not have what it has, or it refuses the stream for something else.
     CatalogError : no such release in the catalog.
     """
-    name = stream.machine or machine or _told(stream)
+    given, *options = (machine or "").split(",")
+    name = stream.machine or given or _told(stream)
     if name is None:
         raise RewriteError(f"{stream.name} does not say its machine type: name it")
     cpus = [s for s in stream.sections if s.idstr == "cpu" and s.described and _number(stream, s, _PVR) is not None]
@@ -62,7 +66,14 @@ def changes_for(
         catalog.default_cpu(name, at)
     except CatalogError:
         raise RewriteError(f"QEMU {release} has no machine type {name!r}") from None
-    return [change for section in cpus for change in _Repair(stream, section, release, name, cpu, accel).changes()]
+    repairs = [_Repair(stream, section, release, name, cpu, accel) for section in cpus]
+    changes = [change for repair in repairs for change in repair.changes()]
+    destination = Destination(release, ",".join([name, *options]), repairs[0].cpu, accel)
+    changed = {(change.section, change.instance_id, _plain(change.path)) for change in changes}
+    for obstacle in check(stream, destination).reasons:
+        if (obstacle.section, obstacle.instance_id, _plain(obstacle.field or "")) not in changed:
+            raise RewriteError(f"QEMU {release} would refuse the stream whatever the words: {obstacle}")
+    return changes
 
 
 def _told(stream: Stream) -> str | None:
@@ -201,5 +212,10 @@ class _Repair:
         return [field.to(value, "the PVR of the guest's CPU, which this release compares")]
 
 
+def _plain(path: str) -> str:
+    """A word's field, `env.` and `mig_` or not."""
+    return path.rsplit(".", 1)[-1].removeprefix("mig_")
+
+
 def _is_word(name: str) -> bool:
-    return name.rsplit(".", 1)[-1].removeprefix("mig_") in catalog.WORDS
+    return _plain(name) in catalog.WORDS

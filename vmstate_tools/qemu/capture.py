@@ -47,7 +47,6 @@ class _Job:
     arch: str
     machine: str
     cpu: str | None
-    arguments: tuple[str, ...]
     file: str
 
 
@@ -106,9 +105,8 @@ def capture(
 
     async def work() -> list[dict[str, Any]]:
         planned = [
-            _Job(binary, release, arch, name, model, tuple(line), _file(release, name, model, config))
+            _Job(binary, release, arch, name, model, _file(release, name, model, config))
             for binary, release, arch, name, model in await _combinations(_list(qemu), _list(machine), _list(cpu))
-            for line in [_command_line(arch, name, model, accel, memory_mib, ran, arguments)]
         ]
         limit = asyncio.Semaphore(jobs or os.cpu_count() or 1)
 
@@ -116,7 +114,7 @@ def capture(
             async with limit:
                 row = table.kept(job.file)
                 if row is None:
-                    row = await _row(job, Path(out), config, memory_mib, ran, capabilities, timeout)
+                    row = await _row(job, Path(out), config, memory_mib, ran, accel, arguments, capabilities, timeout)
                     table.add(row)
             bar.update()
             return row
@@ -201,6 +199,8 @@ def _names(text: str) -> list[tuple[str, bool]]:
             continue
         if words[0] in ("PowerPC", "x86", "s390") and len(words) > 1:  # before each CPU's name, until 9.0
             words = words[1:]
+        if not re.fullmatch(r"[\w.,+-]+", words[0]):
+            continue  # a warning of QEMU's, or of GLib's, which 1.6 provokes
         found.append((words[0], "(alias" in words[1:]))
     return found
 
@@ -235,6 +235,8 @@ async def _row(
     config: str,
     memory_mib: int | None,
     ran: bool,
+    accel: str,
+    arguments: Sequence[str],
     capabilities: Sequence[str],
     timeout: float,
 ) -> dict[str, Any]:
@@ -246,14 +248,15 @@ async def _row(
         "cpu": job.cpu or "",
         "config": config,
         "memory_mib": memory_mib,
-        "arguments": shlex.join(job.arguments),
         "capabilities": " ".join(capabilities),
         "size": None,
         "refused": "",
     }
     target = out / job.file
     try:
-        async with Qemu(job.binary, job.arguments, timeout=timeout) as qemu:
+        line = _command_line(job.arch, job.machine, job.cpu, accel, memory_mib, ran, arguments)
+        row["arguments"] = shlex.join(line)
+        async with Qemu(job.binary, line, timeout=timeout) as qemu:
             assert qemu.monitor is not None
             target.parent.mkdir(parents=True, exist_ok=True)
             row["qemu_package"] = (await qemu.execute("query-version")).get("package", "").strip().strip("()")
