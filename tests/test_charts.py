@@ -192,3 +192,17 @@ def test_style_ends_with_its_context() -> None:
     with charts.style():
         assert not mpl.rcParams["axes.spines.top"]
     assert dict(mpl.rcParams) == before
+
+
+def test_pair_matrix_has_a_letter_for_each_cause() -> None:
+    table = pd.DataFrame(
+        [["loads", "cpu"], ["zebra", None]], index=["2.6.0", "2.7.0"], columns=["2.6.0", "2.7.0"], dtype=object
+    )
+    ax = charts.pair_matrix(table, title="REAL", legend={"cpu": "the CPU's section"}, mark=table.eq("cpu"))
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert drawn == {"_cpu": [[1.5, 0.5]], "_zebra": [[0.5, 1.5]]}
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["   loads (1)", "C  the CPU's section (1)", "Z  zebra (1)"]
+    assert ax.get_title(loc="left") == "REAL"
+    looks = charts.LOOKS.values()
+    assert len({look.letter for look in looks if look.letter}) == sum(bool(look.letter) for look in looks)

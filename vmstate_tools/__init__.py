@@ -33,6 +33,7 @@ _PUBLIC = {
     "diff_dumps": ("dump", "diff_dumps"),
     "lint": ("lint", "lint_file"),
     "matrix": ("compat", "matrix"),
+    "policy_lab": ("widgets.policylab", "policy_lab"),
     "read_dump": ("dump", "read_dump"),
     "flags": ("flags", None),
     "fingerprint": ("fingerprints", "fingerprint"),

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from matplotlib.collections import PatchCollection
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 
-from vmstate_tools.charts.style import INK, LIGHT, PAPER, axes_of, cut, short, styled
+from vmstate_tools.charts.style import INK, PAPER, axes_of, cut, short, styled
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.path import Path
 
 
 class Look(NamedTuple):
@@ -29,7 +33,7 @@ LOOKS = {
     "loads": Look("", PAPER),
     "as before": Look("", PAPER),
     "repaired": Look("+", "#cfe6f5"),
-    "let through": Look("!", "#e8743b", "////"),
+    "let through": Look("L", "#e8743b", "////"),
     "refused, rightly": Look("r", "#d5dde2"),
     "refused, needlessly": Look("n", "#8b9daa"),
     "broken": Look("x", "#7b1e3a"),
@@ -84,20 +88,23 @@ def pair_matrix(
     looks = looks_of(sorted(counts, key=lambda c: (order.index(c) if c in order else len(order), c)))
     rows, columns = cells.shape
     ax = axes_of(ax, 2.2 + 0.36 * max(columns, 8), 1.9 + 0.3 * rows + 0.2 * len(looks))
-    for y in range(rows):
-        for x in range(columns):
-            if cells[y, x] is None:
-                continue
-            letter, colour, hatch = looks[str(cells[y, x])]
-            ax.add_patch(
-                Rectangle((x, y), 1, 1, facecolor=colour, hatch=hatch, edgecolor="#ffffff55" if hatch else LIGHT, lw=0)
-            )
-            ax.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=INK, linewidth=0.4))
-            box = {"facecolor": colour, "edgecolor": "none", "pad": 1.0} if hatch else None
+    for cause, (letter, colour, hatch) in looks.items():
+        ys, xs = np.nonzero(np.equal(cells, cause))
+        # One artist for all cells of a cause, and letters as markers: hundreds of texts take seconds to lay out.
+        boxes = [Rectangle((x, y), 1, 1) for y, x in np.argwhere(np.equal(cells, cause)).tolist()]
+        ax.add_collection(PatchCollection(boxes, facecolor=colour, edgecolor=INK, linewidth=0.4, hatch=hatch or None))
+        if letter:
             ink = PAPER if _dark(colour) else INK
-            ax.text(x + 0.5, y + 0.52, letter, ha="center", va="center", fontsize=9, color=ink, bbox=box)
-            if mark is not None and mark.to_numpy()[y, x]:
-                ax.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor=INK, linewidth=2))
+            if hatch:
+                ax.plot(xs + 0.5, ys + 0.5, "s", color=colour, markersize=9, label=f"_{cause}")
+            ax.plot(
+                xs + 0.5, ys + 0.5, linestyle="", marker=_glyph(letter), color=ink, markersize=6.5, label=f"_{cause}"
+            )
+    if mark is not None:
+        framed = [
+            Rectangle((x + 0.06, y + 0.06), 0.88, 0.88) for y, x in zip(*np.nonzero(mark.to_numpy()), strict=True)
+        ]
+        ax.add_collection(PatchCollection(framed, facecolor="none", edgecolor=INK, linewidth=2))
     ax.set_xlim(-0.02, columns + 0.02)
     ax.set_ylim(rows + 0.02, -0.02)
     turned = 90 if columns > 10 else 0
@@ -121,6 +128,13 @@ def pair_matrix(
     ]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.02), borderaxespad=0, fontsize=8.5)
     return ax
+
+
+def _glyph(letter: str) -> Path:
+    """A letter as a marker's outline, around its middle."""
+    outline = TextPath((0, 0), letter, size=10)
+    box = outline.get_extents()
+    return Affine2D().translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2).transform_path(outline)
 
 
 def _dark(colour: str) -> bool:
