@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from vmstate_tools.bundled import data_path
 from vmstate_tools.compat import Destination, Policy, Verdict, check
+from vmstate_tools.flags import release_key
 from vmstate_tools.stream import open_stream
 
 # What a destination's messages blame, in QEMU's words since 1.6 (migration/savevm.c, before 2.1 savevm.c). Where none
@@ -145,3 +146,10 @@ def agreement(real: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
         index=list(rows),
         columns=["agree", "of"],
     )
+
+
+def table(loads: pd.DataFrame) -> pd.DataFrame:
+    """`cause` of rows of `real` or `predicted`, sources × destinations; where a pair has several rows, the first."""
+    order = sorted({*loads["src_version"], *loads["dst_version"]}, key=release_key)
+    cells = loads.pivot_table("cause", "src_version", "dst_version", aggfunc="first")
+    return cells.reindex(index=order, columns=order)

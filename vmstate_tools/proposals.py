@@ -178,5 +178,6 @@ def compare(
 def table(found: pd.DataFrame, cpu: str | None = None) -> pd.DataFrame:
     """Sources × destinations of `pairs`, in cells the effect; of one CPU, where there are several."""
     one = found if cpu is None else found[found["cpu"] == cpu]
-    order = list(dict.fromkeys(one["source"]))
-    return one.pivot_table("effect", "source", "destination", aggfunc="first").loc[order, order].astype(object)
+    order = sorted({*one["source"], *one["destination"]}, key=release_key)
+    cells = one.astype({"effect": object}).pivot_table("effect", "source", "destination", aggfunc="first")
+    return cells.reindex(index=order, columns=order)
