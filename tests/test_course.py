@@ -53,6 +53,12 @@ WRONG: dict[str, list[Any]] = {
         "insns_flags",
     ],
     "02-other-reason": ["cpu:env.insns_flags=-22", "cpu:env.insns_flags2", "spapr_pci", None],
+    "04-column": [{"2.6.0"}, {"2.8.0"}, "2.7.0", set(), None],
+    "04-hidden": ["env.insns_flags", "nb_BATs", "msr_mask", 1, None],
+    "04-not-cpu": [46, 21, 70, "25", None],
+    "05-subset": [{"ignore", "subset"}, "ignore", {"machine-gated"}, set(POLICIES), None],
+    "05-lost": ["PPC_64H", ["PPC_64BX", "PPC_64H"], "PPC2_PM_ISA206", None],
+    "05-bytes": [4, 16, -8, "8", None],
 }
 
 

@@ -21,7 +21,8 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 
 def test_there_are_notebooks() -> None:
-    assert {"01-anatomy-of-a-stream", "02-many-streams", "03-insns-flags-history"} <= {path.stem for path in NOTEBOOKS}
+    wanted = {"01-anatomy-of-a-stream", "02-many-streams", "03-insns-flags-history", "04-where-it-broke"}
+    assert wanted | {"05-policy-lab"} <= {path.stem for path in NOTEBOOKS}
 
 
 def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
