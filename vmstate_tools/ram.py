@@ -323,7 +323,7 @@ class Ram:
             if not n:
                 break
             heads = np.ndarray((n,), ">u8", self._view, start, (stride,)).astype(np.uint64)
-            if self._in_order(heads):
+            if self._in_order(heads, flags):
                 self._take_run(start, int(heads[0]), n)
                 taken, k = taken + n, n
                 window = min(window * 8, max(64, _STEP // stride))
@@ -336,13 +336,15 @@ class Ram:
             window = min(window * 8, max(64, _STEP // stride))
         return taken
 
-    def _in_order(self, heads: np.ndarray) -> bool:
-        """Whether these are the headers of one page after the other, all within the current block."""
-        last = int(heads[0]) + (len(heads) - 1) * self._page
+    def _in_order(self, heads: np.ndarray, flags: int) -> bool:
+        """Whether these are headers with these flags of one page after the other, all within the current block."""
+        first, last = int(heads[0]), int(heads[-1])
         return (
-            int(heads[-1]) == last < self._blocks[self._current].used_length
+            first & (self._page - 1) == flags
+            and last == first + (len(heads) - 1) * self._page
+            and last < self._blocks[self._current].used_length
             and bool((np.diff(heads) == self._page).all())
-        )  # fmt: skip
+        )
 
     def _take_run(self, start: int, head: int, n: int) -> None:
         """Add `n` consecutive records, of consecutive pages of the current block, as one run."""
