@@ -90,6 +90,15 @@ def test_the_pages_that_were_asked_for_break_off_too() -> None:
         assert_accounted(stream, first + second[:-3000] + second)
 
 
+def test_bytes_behind_the_end_of_each_connection() -> None:
+    first, second = connections("preempt")
+    parts = [first + bytes([1] * 70), second + b"\1"]
+    with vt.open(parts) as stream:
+        assert_accounted(stream, b"".join(parts))
+        behind = stream.coverage(fields=False).query("what == 'behind the stream'")
+        assert behind["size"].tolist() == [70, 1]
+
+
 def test_nothing_was_asked_for() -> None:
     data = toy().finish()
     with vt.open([be(0x10, 8), data]) as stream:

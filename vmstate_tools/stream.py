@@ -553,15 +553,18 @@ class _Walk:
             return
         for connection, next_ in zip_longest(connections, connections[1:]):
             self.connect(whole[: connection.end])
-            if connection.kind == POSTCOPY:
-                self.read_pages(connection, cut=next_ is not None)
-                continue
             try:
-                self.read_records(connection.start or self.stream.header.end)
+                if connection.kind == POSTCOPY:
+                    self.read_pages(connection)
+                else:
+                    self.read_records(connection.start or self.stream.header.end)
             except StreamError:
-                if next_ is None or next_.kind != RESUMED or not self.switched:
+                successor = POSTCOPY if connection.kind == POSTCOPY else RESUMED
+                if next_ is None or next_.kind != successor or not self.switched:
                     raise
                 self.cut_off(connection)
+            else:
+                self.rest(connection, "behind the stream")
         self.connect(whole)
 
     def connect(self, view: memoryview) -> None:
@@ -570,34 +573,33 @@ class _Walk:
         if "ram" in self.__dict__:
             self.ram.connect(view)
 
-    def read_pages(self, connection: Connection, *, cut: bool) -> None:
-        """The pages that the destination asked for; with `cut` the connection may have broken."""
-        try:
-            end = self.ram.parse(connection.start, part="part")
-        except StreamError:
-            if not cut:
-                raise
-            end = self.ram.parsed_to
+    def read_pages(self, connection: Connection) -> None:
+        """The pages that the destination asked for."""
+        end = self.ram.parse(connection.start, part="part")
         self.records.append(Pages(connection.start, end - connection.start))
-        self.rest(end, connection)
 
     def cut_off(self, connection: Connection) -> None:
-        """Keep the whole records of a section in which a connection broke. Raises where more than one is lost."""
+        """Keep the whole records of a connection that broke. Raises where more than one is lost."""
         end = max(r.offset + r.size for r in self.records)
-        if self.section_at is not None and self.section_at.idstr == "ram":
+        if connection.kind == POSTCOPY:
+            end = self.ram.parsed_to
+            self.records.append(Pages(connection.start, end - connection.start))
+        elif self.section_at is not None and self.section_at.idstr == "ram":
             end = max(end, self.ram.parsed_to)
             self.section_at.payload_size = end - self.section_at.payload_offset
             self.records.append(self.section_at)
-        self.rest(end, connection)
-
-    def rest(self, offset: int, connection: Connection) -> None:
-        """What came of a record before the connection broke."""
-        if connection.end - offset > _LONGEST_RECORD:
+            self.section_at = None
+        if connection.end - end > _LONGEST_RECORD:
             raise StreamError(
-                f"{connection.end - offset} bytes that are no record", offset=offset, expected="the connection's end"
+                f"{connection.end - end} bytes that are no record", offset=end, expected="the connection's end"
             )
-        if offset < connection.end:
-            self.records.append(_Gap(offset, connection.end - offset, "cut off"))
+        self.rest(connection, "cut off")
+
+    def rest(self, connection: Connection, what: str) -> None:
+        """What no record holds at a connection's end."""
+        end = max(r.offset + r.size for r in self.records)
+        if end < connection.end:
+            self.records.append(_Gap(end, connection.end - end, what))
 
     def read_records(self, offset: int) -> None:
         expected = "a configuration, section, command or end of file record"
