@@ -6,6 +6,10 @@ import captures as real
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", type=Path, help="where the browser tests write the pictures of the documentation")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real captures kept beside the checkout (`captures/`, `dumps/`, `outcomes/`)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -15,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
-import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = [
@@ -32,22 +32,23 @@ CODE = ".jp-Notebook .jp-CodeCell"
 ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
 
 
-def chromium() -> str:
-    """The installed Chromium; skips the test where there is none, or no Playwright to drive it."""
-    pytest.importorskip("playwright", reason="Playwright for Python is not installed")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium is installed (Debian: apt install chromium)")
-    return found
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def why_not() -> str:
+    """Why no browser can be driven here, '' where one can."""
+    if importlib.util.find_spec("playwright") is None:
+        return "Playwright for Python is not installed"
+    return "" if CHROMIUM else "no Chromium is installed (Debian: apt install chromium)"
 
 
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
-    path = chromium()
+    """A headless Chromium: the one that is installed."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
         running.close()
 
@@ -175,8 +176,3 @@ def run_all(page: Page, *, timeout: float = 240) -> list[str]:
         timeout=timeout * 1000,
     )
     return page.locator(ERROR).all_inner_texts()
-
-
-def row(page: Page, label: str) -> Locator:
-    """A row of the explorer's tree."""
-    return page.locator('.vx-tree [role="treeitem"] > .vx-row').filter(has=page.get_by_text(label, exact=True)).first

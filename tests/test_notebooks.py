@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from lab import why_not
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +26,7 @@ def test_there_are_notebooks() -> None:
     assert wanted | {"05-policy-lab"} <= {path.stem for path in NOTEBOOKS}
 
 
+@pytest.mark.skipif(not why_not(), reason="test_browser.py runs them in a browser")
 def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
