@@ -63,10 +63,13 @@ def test_a_policy_of_ones_own_is_offered_and_its_name_is_escaped():
     assert (lab.pairs["policy"] == "<own>").all()
 
 
-def test_reached_by_keyboard_and_shown_without_a_kernel(lab):
+def test_reached_by_keyboard_and_shown_without_a_kernel(lab, monkeypatch):
     """Selects and buttons of the browser take the focus by Tab; a page without a kernel takes the HTML."""
     assert {type(c).__name__ for c in lab.children[:6]} == {"Dropdown", "ToggleButtons"}
     assert all(c.description for c in lab.children[:6])
-    bundle = lab._repr_mimebundle_()
-    data = bundle[0] if isinstance(bundle, tuple) else bundle
-    assert "<table>" in data["text/html"] and data["text/plain"]
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    lab._ipython_display_()
+    still, live = shown
+    assert "<table>" in still["text/html"] and "repaired" in still["text/html"] and still["text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" in live

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Iterable
-from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
@@ -103,10 +102,14 @@ class PolicyLab(widgets.VBox):
         head = "<tr><th></th><th>effect</th><th>pairs</th><th></th></tr>"
         return f"<p>Predicted: {html.escape(where)}.</p><table>{head}{rows}</table>{missing}"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        if data is not None:
-            data["text/html"] = self.told.value
-            data["text/plain"] = f"Policy lab: {self.cpu.value} on {self.machine.value}, {self.policy.label}"
-        return bundle
+    def still(self) -> str:
+        """The choice as HTML, for pages without a kernel."""
+        return f"<details><summary>Without a running kernel</summary>{self.told.value}</details>"
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        plain = f"Policy lab: {self.cpu.value} on {self.machine.value}, {self.policy.label}"
+        display({"text/html": self.still(), "text/plain": plain}, raw=True)
+        bundle = self._repr_mimebundle_()
+        display(bundle[0] if isinstance(bundle, tuple) else bundle, raw=True)
