@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 
 from vmstate_tools import breaks, proposals
+from vmstate_tools.bundled import data_path
 from vmstate_tools.compat import POLICIES, Policy
 
 CPUS = ["970fx_v3.1", "POWER7_v2.3", "POWER8_v2.0"]
@@ -93,3 +96,13 @@ def test_a_policy_of_ones_own():
             assert context.machine == "pseries-2.6" and context.word in field.name
 
     assert effect(Nothing(), "POWER8_v2.0", "2.6.0", "2.8.0")[0] == "repaired"
+
+
+def test_what_sends_unused_words_is_refused_by_all_that_compare():
+    """As real QEMUs did: a 2.7.0 built with VMSTATE_UNUSED wrote the streams (data/outcomes/unused/back.csv)."""
+    with data_path("outcomes", "unused", "back.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["cpu"] for row in rows} == {"970fx_v3.1", "POWER7_v2.3"}
+    for row in rows:
+        _, stopped_by, _ = effect(row["words_src"], row["cpu"], "2.7.1", row["dst_version"])
+        assert f"cpu:env.{stopped_by[0]}=-22" == row["fail_field"]

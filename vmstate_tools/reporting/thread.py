@@ -28,7 +28,8 @@ class Thread:
     between OLD and NEW, a row per direction and CPU (source, destination, cpu, loads, refused, stopped_at); earlier:
     steps before NEW that a check breaks (TCG); effects: `breaks.effects` of the steps; options: `proposals.pairs` of
     every policy and accelerator, over OLD, NEW and a FIXED that follows the policy; shipped: real loads of streams of
-    releases that compare into releases that ignore, by message (message, "" where it loaded; in_cpu; loads).
+    releases that compare into releases that ignore, by message (message, "" where it loaded; in_cpu; loads); unused:
+    real loads of what a NEW with the words unused wrote (cpu, dst_version, loads, fail_field).
     """
 
     cpus: dict[str, str]
@@ -39,6 +40,7 @@ class Thread:
     effects: pd.DataFrame
     options: pd.DataFrame
     shipped: pd.DataFrame
+    unused: pd.DataFrame
 
     @property
     def broken(self) -> list[str]:
@@ -84,6 +86,7 @@ def thread() -> Thread:
             ignore_index=True,
         ),
         shipped=_shipped(),
+        unused=pd.read_csv(data_path("outcomes", "unused", "back.csv")),
     )
 
 

@@ -142,6 +142,17 @@ def option_note() -> str:
     )
 
 
+def unused(found: Thread) -> str:
+    """What real QEMUs did with streams in which the words are unused."""
+    tried = found.unused
+    fields = sorted(set(tried["fail_field"].str.partition("=")[0]))
+    return (
+        f"Tried with a real {NEW} in which the words are VMSTATE_UNUSED: QEMU sends zeros for them, and of "
+        f"{count(len(tried), 'load')} of what it wrote into {listed(sorted(set(tried['dst_version'])))} as released "
+        f"({listed(sorted(set(tried['cpu'])))}), {int(tried['loads'].sum())} loaded; refused at {listed(fields)}."
+    )
+
+
 def legend() -> Iterable[str]:
     from vmstate_tools.proposals import EFFECTS
 
