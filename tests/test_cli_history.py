@@ -116,6 +116,19 @@ def test_cpu_against_a_release_without_the_model() -> None:
     assert (row["insns_flags"], row["against"]) == (None, None)
 
 
+def test_what_a_flag_is() -> None:
+    lines = run("flag", "PPC_CILDST").stdout.splitlines()
+    assert "caching-inhibited" in lines[0] and lines[0].split()[0] == "PPC_CILDST"
+    assert lines[-1].strip() == "insns_flags, bit 14, since 2.7.0, until today"
+    (row,) = json.loads(run("flag", "--json", "PPC_CILDST").stdout)
+    assert (row["value"], row["facility"]) == (1 << 14, "Power ISA 2.05 caching-inhibited access")
+    assert "nope" in run("flag", "nope", code=2).stderr
+    (cpu,) = json.loads(run("cpu", "--explain", "--json", P27).stdout)
+    assert [flag["name"] for flag in cpu["explained"]] == cpu["flags"]
+    assert all(flag["meaning"] for flag in cpu["explained"])
+    assert "  PPC_CILDST " in run("cpu", "--explain", P27).stdout
+
+
 def git(folder: Path, *args: str) -> None:
     subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=folder, check=True)
 
@@ -132,7 +145,7 @@ def test_catalog_build_says_what_it_was_given(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-@pytest.mark.parametrize("command", [["history"], ["catalog"], ["catalog", "build"], ["cpu"]])
+@pytest.mark.parametrize("command", [["history"], ["catalog"], ["catalog", "build"], ["cpu"], ["flag"]])
 def test_help_shows_examples(command: list[str]) -> None:
     text = run(*command, "--help").stdout
     assert "Examples:\n    vmstate " + command[0] in text

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+import tarfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -270,6 +271,49 @@ def test_build(source: Source, tmp_path: Path) -> None:
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     history.build([source.path], out)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_a_source_tree_is_a_release_whose_changes_have_no_commit(source: Source, tmp_path: Path) -> None:
+    source.commit("Open the next", {"VERSION": "2.6.50\n"})
+    tree = tmp_path / "qemu-2.7.3"
+    given = INIT_C.replace("pcc->insns_flags = PPC_INSNS_BASE;", "pcc->insns_flags = PPC_INSNS_BASE | PPC_ALTIVEC;")
+    for name, text in {
+        **FILES,
+        "target-ppc/translate_init.c": given,
+        "VERSION": "2.7.3\n",
+        "Makefile": "all:\n",
+    }.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    os.utime(tree / "VERSION", (1_480_000_000, 1_480_000_000))  # 2016-11-24
+    tarball = tmp_path / "qemu_2.7.3.orig.tar.xz"
+    with tarfile.open(tarball, "w:xz") as archive:
+        archive.add(tree, "qemu-2.7.3")
+    history.build([source.path], tmp_path / "a", [tree])
+    history.build([source.path], tmp_path / "b", [tarball])
+    assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()
+    }
+    # The first of its series at hand stands for the series; the development state before it keeps its commits.
+    assert [(r["release"], r["kind"], r["date"], bool(r["commit"])) for r in rows(tmp_path / "a", "releases")][1:] == [
+        ("2.6.50", "development", rows(tmp_path / "a", "releases")[1]["date"], True),
+        ("2.7.3", "release", "2016-11-24", False),
+    ]
+    (change,) = rows(tmp_path / "a", "changes")
+    assert (change["release"], change["commit"], change["subject"]) == ("2.7.3", "", "")
+    assert (change["item"], change["word"], change["before"], change["after"]) == (
+        "old",
+        "insns_flags",
+        "0x1",
+        "0x1000001",
+    )
+
+    (tree / "VERSION").write_text("2.7.50\n")
+    with pytest.raises(CatalogError, match="not the source of a release"):
+        history.build([source.path], tmp_path / "c", [tree])
+    tarball.write_bytes(tarball.read_bytes()[:900])
+    with pytest.raises(CatalogError, match="orig"):
+        history.build([source.path], tmp_path / "c", [tarball])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What each release of QEMU says of its ppc CPUs: families, models, words, and what of them a stream carries.
 
 Read from `data/catalog`, which `vmstate_tools.history` makes from QEMU's source. The values are those of
-qemu-system-ppc64.
+qemu-system-ppc64; with `arch="ppc"` those of qemu-system-ppc, which lacks the families with PPC_64B and whose
+msr_mask has 32 bits.
 """
 
 from __future__ import annotations
@@ -112,11 +113,13 @@ def _at(name: str, release: str) -> list[Row]:
 
 
 @cache
-def _models(release: str) -> dict[str, Model]:
+def _models(release: str, arch: str = "ppc64") -> dict[str, Model]:
     """Lower-case model name → model."""
+    there = _families(release, arch)
     return {
         row["model"].lower(): Model(row["model"], row["family"], int(row["pvr"], 16), int(row["svr"], 16))
         for row in _at("models", release)
+        if row["family"] in there
     }
 
 
@@ -126,9 +129,11 @@ def _aliases(release: str) -> dict[str, str]:
 
 
 @cache
-def _families(release: str) -> dict[str, Words]:
+def _families(release: str, arch: str = "ppc64") -> dict[str, Words]:
+    if arch not in ("ppc64", "ppc"):
+        raise CatalogError(f"unknown arch {arch!r}: there are 'ppc64' and 'ppc'")
     key = _releases()[release_key(release)]["families_as"]
-    return {
+    found = {
         row["family"]: Words(
             int(row["msr_mask"], 16),
             int(row["insns_flags"], 16),
@@ -138,9 +143,14 @@ def _families(release: str) -> dict[str, Words]:
         for row in table("families")
         if row["release"] == key
     }
+    if arch == "ppc64":
+        return found
+    wide = flags.encode("insns_flags", ["PPC_64B"])
+    narrow = {name: words for name, words in found.items() if not words.insns_flags & wide}
+    return {name: words._replace(msr_mask=words.msr_mask & 0xFFFF_FFFF) for name, words in narrow.items()}
 
 
-def model(cpu: str, release: str, nearest: bool = False) -> Model:
+def model(cpu: str, release: str, nearest: bool = False, arch: str = "ppc64") -> Model:
     """The model `-cpu` means in a release: by name or alias, any case; options after a comma are dropped.
 
     Raises
@@ -149,14 +159,15 @@ def model(cpu: str, release: str, nearest: bool = False) -> Model:
     """
     release = resolve(release, nearest)
     name = cpu.split(",")[0].strip().lower()
+    known = _models(release, arch)
     seen: set[str] = set()
-    while name not in _models(release) and name in _aliases(release) and name not in seen:
+    while name not in known and name in _aliases(release) and name not in seen:
         seen.add(name)
         name = _aliases(release)[name].lower()
     try:
-        return _models(release)[name]
+        return known[name]
     except KeyError:
-        raise CatalogError(f"QEMU {release} has no ppc64 CPU model {cpu!r}") from None
+        raise CatalogError(f"QEMU {release} has no {arch} CPU model {cpu!r}") from None
 
 
 def model_of_pvr(pvr: int, release: str, nearest: bool = False) -> list[Model]:
@@ -164,7 +175,7 @@ def model_of_pvr(pvr: int, release: str, nearest: bool = False) -> list[Model]:
     return [m for m in _models(resolve(release, nearest)).values() if m.pvr == pvr]
 
 
-def family(cpu: str, release: str, nearest: bool = False) -> str:
+def family(cpu: str, release: str, nearest: bool = False, arch: str = "ppc64") -> str:
     """The family a family's name, a model or an alias stands for; a model's name goes before a family's.
 
     Raises
@@ -173,12 +184,12 @@ def family(cpu: str, release: str, nearest: bool = False) -> str:
     """
     release = resolve(release, nearest)
     try:
-        return model(cpu, release).family
+        return model(cpu, release, arch=arch).family
     except CatalogError:
-        for name in _families(release):
+        for name in _families(release, arch):
             if name.lower() == cpu.lower():
                 return name
-        raise CatalogError(f"QEMU {release} has no ppc64 CPU model or family {cpu!r}") from None
+        raise CatalogError(f"QEMU {release} has no {arch} CPU model or family {cpu!r}") from None
 
 
 def models(release: str, nearest: bool = False) -> list[Model]:
@@ -186,9 +197,9 @@ def models(release: str, nearest: bool = False) -> list[Model]:
     return list(_models(resolve(release, nearest)).values())
 
 
-def families(release: str, nearest: bool = False) -> list[str]:
+def families(release: str, nearest: bool = False, arch: str = "ppc64") -> list[str]:
     """The names of a release's families."""
-    return list(_families(resolve(release, nearest)))
+    return list(_families(resolve(release, nearest), arch))
 
 
 def has_machine(machine: str, release: str, nearest: bool = False) -> bool:
@@ -196,7 +207,7 @@ def has_machine(machine: str, release: str, nearest: bool = False) -> bool:
     return any(row["machine"] == machine for row in _at("machines", resolve(release, nearest)))
 
 
-def default_cpu(machine: str, release: str, nearest: bool = False) -> str:
+def default_cpu(machine: str, release: str, nearest: bool = False, arch: str = "ppc64") -> str:
     """The CPU a machine type takes under TCG where `-cpu` is not given.
 
     Raises
@@ -204,14 +215,20 @@ def default_cpu(machine: str, release: str, nearest: bool = False) -> str:
     CatalogError : machine type unknown in that release, or its default could not be read from the source.
     """
     release = resolve(release, nearest)
-    cpus = {row["machine"]: row["cpu"] for row in _at("machines", release)}
-    if machine not in cpus:
+    column = "cpu" if arch == "ppc64" else "cpu_ppc"
+    cpus = {row["machine"]: row[column] for row in _at("machines", release)}
+    if not cpus.get(machine) or (arch == "ppc" and machine.startswith("pseries")):
         raise CatalogError(f"no default CPU known for machine {machine!r} in QEMU {release}")
     return cpus[machine]
 
 
 def words(
-    cpu: str, release: str, accel: str | None = "tcg", machine: str | None = None, nearest: bool = False
+    cpu: str,
+    release: str,
+    accel: str | None = "tcg",
+    machine: str | None = None,
+    nearest: bool = False,
+    arch: str = "ppc64",
 ) -> Words:
     """The words a running CPU has.
 
@@ -224,13 +241,14 @@ def words(
         gives the class's words as they stand.
     machine : "pseries…" drops what that machine never lets a guest have (`cpu_ppc_set_papr`, later
         `cpu_ppc_set_vhyp`). None: any other machine.
+    arch : "ppc64" or "ppc": of qemu-system-ppc64 or qemu-system-ppc.
 
     Raises
     ------
-    CatalogError : unknown release, CPU or accelerator.
+    CatalogError : unknown release, CPU, accelerator or arch.
     """
     release = resolve(release, nearest)
-    found = _families(release)[family(cpu, release)]
+    found = _families(release, arch)[family(cpu, release, arch=arch)]
     if accel not in ("tcg", "kvm", None):
         raise CatalogError(f"unknown accelerator {accel!r}: there are 'tcg' and 'kvm'")
     roles = {"tcg"} if accel == "tcg" else set()
@@ -325,13 +343,19 @@ def _present(row: Row, machine: str, release: str) -> bool | None:
 
 
 def stream_words(
-    release: str, machine: str, cpu: str | None = None, accel: str = "tcg", nearest: bool = False
+    release: str,
+    machine: str,
+    cpu: str | None = None,
+    accel: str = "tcg",
+    nearest: bool = False,
+    arch: str = "ppc64",
 ) -> dict[str, int]:
     """The words as a stream of that release, machine type and CPU carries them.
 
     Parameters
     ----------
     cpu : as given to `-cpu`; None for the machine type's default.
+    arch : as for `words`.
 
     Returns
     -------
@@ -351,7 +375,7 @@ def stream_words(
         carried = {name: name.removeprefix("mig_") for name in names if name.removeprefix("mig_") in WORDS}
     if not carried:
         return {}
-    found = words(cpu or default_cpu(machine, release), release, accel, machine)._asdict()
+    found = words(cpu or default_cpu(machine, release, arch=arch), release, accel, machine, arch=arch)._asdict()
     return {
         word: _masked(word, found[word], machine, release) if name.startswith("mig_") else found[word]
         for name, word in carried.items()

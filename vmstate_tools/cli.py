@@ -361,14 +361,19 @@ _accel = click.Choice(["tcg", "kvm"])
 
 
 @main.command(
-    epilog=example("vmstate cpu guest.mig", "vmstate cpu --json *.mig.zst", "vmstate cpu guest.mig --against 2.6.0")
+    epilog=example(
+        "vmstate cpu guest.mig --explain", "vmstate cpu --json *.mig.zst", "vmstate cpu guest.mig --against 2.6.0"
+    )
 )
 @_files
 @json_option
 @click.option("--against", metavar="RELEASE", help="Say which flags are new or gone against this release of QEMU.")
 @click.option("--accel", type=_accel, default="tcg", show_default=True, help="What RELEASE would run the guest with.")
+@click.option("--explain", is_flag=True, help="Say of each flag what it stands for.")
 @_opening
-def cpu(files: tuple[str, ...], as_json: bool, against: str | None, accel: str, opening: dict[str, Any]) -> None:
+def cpu(
+    files: tuple[str, ...], as_json: bool, against: str | None, accel: str, explain: bool, opening: dict[str, Any]
+) -> None:
     """The CPU's sanity-check words (of ppc), with flag names.
 
     The release is known where a manifest.csv lies beside the streams; the model from there, or by its PVR. --against
@@ -381,6 +386,8 @@ def cpu(files: tuple[str, ...], as_json: bool, against: str | None, accel: str, 
     rows = [row for rows in _over(files, opening, _cpu_rows) for row in rows]
     for row in rows if against is not None else []:
         row["against"] = _against(row, against or "", accel)
+    for row in rows if explain else []:
+        row["explained"] = _explained(row["flags"])
     if as_json:
         print_json(rows)
         return
@@ -424,9 +431,11 @@ def _against(row: dict[str, Any], release: str, accel: str) -> dict[str, Any] | 
     if row["insns_flags"] is None:
         return None
     try:
-        if row["model"] is None:
-            raise CatalogError("no one CPU model is known to have this PVR")
-        there = catalog.words(row["model"], release, accel, row["machine"])
+        models = [row["model"]] if row["model"] else [m.name for m in catalog.model_of_pvr(row["pvr"], release)]
+        words = {catalog.words(model, release, accel, row["machine"]) for model in models}
+        if len(words) != 1:
+            raise CatalogError(f"QEMU {release} has no one CPU with this PVR")
+        (there,) = words
     except CatalogError as err:
         complain(f"{row['file']}: cpu/{row['section_instance']}: {err}")
         _exit_later(2)
@@ -461,7 +470,9 @@ def _print_cpu(row: dict[str, Any]) -> None:
         digits = 8 if name == "pvr" else 16
         shown = "not sent" if value is None else str(value) if name == "nb_bats" else f"0x{value:0{digits}x}"
         _say(f"  {name:<14}{shown}")
-    if row["flags"]:
+    if row.get("explained"):
+        _say(*(line for flag in row["explained"] for line in _flag_lines(flag)))
+    elif row["flags"]:
         _say(*_wrapped(", ".join(row["flags"])))
     if found := row.get("against"):
         _say("", f"  against QEMU {found['release']} under {found['accel'].upper()}")
@@ -470,6 +481,42 @@ def _print_cpu(row: dict[str, Any]) -> None:
             *_wrapped("new:  " + (", ".join(new) or "none")), *_wrapped("gone: " + (", ".join(found["gone"]) or "none"))
         )
     _say()
+
+
+def _explained(names: Iterable[str]) -> list[dict[str, str]]:
+    """name, facility, meaning of each flag; a bit without a name has no more than what it is called."""
+    from vmstate_tools import flags
+    from vmstate_tools.errors import CatalogError
+
+    found = []
+    for name in names:
+        try:
+            about = flags.describe(name)
+            found.append({"name": name, "facility": about.facility, "meaning": about.meaning})
+        except CatalogError:
+            found.append({"name": name, "facility": "", "meaning": ""})
+    return found
+
+
+def _flag_lines(flag: dict[str, str]) -> list[str]:
+    return _wrapped(f"{flag['name']:<22} {flag['facility']}: {flag['meaning']}" if flag["meaning"] else flag["name"])
+
+
+@main.command(epilog=example("vmstate flag PPC_CILDST", "vmstate flag --json PPC2_TM MSR_TM"))
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@json_option
+def flag(names: tuple[str, ...], as_json: bool) -> None:
+    """What a flag of the ppc CPU stands for: facility, meaning, and the releases of QEMU that have it."""
+    from vmstate_tools import flags
+
+    rows = [flags.describe(name)._asdict() for name in names]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        _say(*_flag_lines(row))
+        bit, until = row["value"].bit_length() - 1, row["until"] or "today"
+        _say(f"  {row['word']}, bit {bit}, since {row['since']}, until {until}")
 
 
 def _wrapped(text: str) -> list[str]:
@@ -586,15 +633,23 @@ def catalog_group() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A clone of QEMU; may be given several times, the first that has a release is read for it.",
 )
+@click.option(
+    "--qemu-source",
+    "trees",
+    metavar="DIR|TARBALL",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="The source of a release that no clone has; what changed in it has no commit. May be given several times.",
+)
 @click.option("-o", "--output", "out", metavar="DIR", required=True, type=click.Path(file_okay=False, path_type=Path))
-def build(repositories: tuple[Path, ...], out: Path) -> None:
-    """Read clones of QEMU, release by release, and write what they say as CSV files.
+def build(repositories: tuple[Path, ...], trees: tuple[Path, ...], out: Path) -> None:
+    """Read clones and released source trees of QEMU, release by release, and write what they say as CSV files.
 
     Nothing is checked out. Files of the same names in the output directory are replaced.
     """
     from vmstate_tools.history import build as write
 
-    write(repositories, out)
+    write(repositories, out, trees)
 
 
 # -- diff -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.bundled import data_path
@@ -55,6 +55,7 @@ def word_name(field: str) -> str:
     return name
 
 
+@lru_cache(4096)
 def release_key(release: str) -> tuple[int, ...]:
     """Sort key of a release name: `2.7` and `2.7.0` are one.
 
@@ -73,15 +74,20 @@ def known(word: str, release: str | None = None) -> list[Flag]:
 
     A release newer than the catalog's newest is answered with the newest's flags.
     """
-    rows = _rows()[word_name(word)]
+    return list(_known(word_name(word), release))
+
+
+@lru_cache(1024)
+def _known(word: str, release: str | None) -> tuple[Flag, ...]:
+    rows = _rows()[word]
     if release is None:
-        return list({(flag.name, flag.value): flag for flag in rows}.values())
+        return tuple({(flag.name, flag.value): flag for flag in rows}.values())
     wanted = release_key(release)
-    return [
+    return tuple(
         flag
         for flag in rows
         if release_key(flag.since) <= wanted and (not flag.until or wanted <= release_key(flag.until))
-    ]
+    )
 
 
 @cache

@@ -1,4 +1,4 @@
-"""How `data/catalog` is made: QEMU git checkouts, read release by release.
+"""How `data/catalog` is made: QEMU git checkouts and released source trees, read release by release.
 
 C is parsed, not searched; what is not understood is an error that names revision, file and line. Nothing but
 facts leaves: names, values, hashes, dates and the subjects of commits.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.history import changes, machines, ppc, vmsd
 from vmstate_tools.history.git import Commit, Repo
+from vmstate_tools.history.tree import SourceTree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,19 +47,23 @@ def version_key(release: str) -> tuple[int, ...]:
 
 
 def releases(repos: Sequence[Repo]) -> list[Release]:
-    """Every release found, oldest first, and the newest development state (x.y.50).
+    """Every release found, oldest first, and the newest development state (x.y.50) that is newer than any release
+    with a history.
 
-    A tag of an earlier repository wins over later ones; the commit that set VERSION serves where no tag does.
+    A tag of an earlier repository wins over later ones; the commit that set VERSION serves where no tag does. The
+    kind is "release" for x.y.0, or for the first of a series where x.y.0 is not at hand.
     """
     found: dict[str, tuple[Repo, str]] = {}
     for repo in repos:
         for name, revision in {**repo.version_commits, **repo.tags}.items():
             if name not in found or (repo is found[name][0]):
                 found[name] = (repo, revision)
+    names = sorted((name for name in found if version_key(name) >= FIRST), key=version_key)
+    first = {version_key(name)[:2]: name for name in reversed(names)}
     kept = [
-        Release(name, repo, revision, repo.commit(revision), "release" if name.endswith(".0") else "stable")
-        for name, (repo, revision) in found.items()
-        if version_key(name) >= FIRST
+        Release(name, repo, revision, repo.commit(revision), "release" if name in first.values() else "stable")
+        for name in names
+        for repo, revision in (found[name],)
     ]
     heads = []
     for repo in repos:
@@ -66,12 +72,12 @@ def releases(repos: Sequence[Repo]) -> list[Release]:
             if re.fullmatch(r"\d+\.\d+\.50", version):
                 heads.append(Release(version, repo, line, repo.commit(line), "development"))
     newest = max(heads, key=lambda h: h.key, default=None)
-    if newest is not None and all(newest.key > r.key for r in kept):
+    if newest is not None and all(newest.key > r.key for r in kept if r.commit.hash):
         kept.append(newest)
     return sorted(kept, key=lambda r: r.key)
 
 
-def build(qemu_git: Sequence[Path], out: Path) -> None:
+def build(qemu_git: Sequence[Path], out: Path, qemu_source: Sequence[Path] = ()) -> None:
     """Write `releases`, `flags`, `families`, `models`, `aliases`, `adjustments`, `masks`, `fields`, `gates`,
     `machines` and `changes` (.csv) to `out`.
 
@@ -79,13 +85,15 @@ def build(qemu_git: Sequence[Path], out: Path) -> None:
     ----------
     qemu_git : clones of QEMU, with or without tags; a release is taken from the first that has it.
     out : folder, made where missing. Files kept by hand there (`meanings.csv`, `README.md`) stay.
+    qemu_source : source trees of releases that no clone has, unpacked or tarballs. What changed in them has no commit.
 
     Raises
     ------
-    CatalogError : not a clone, nothing found, or source that is not understood.
+    CatalogError : not a clone, not a source tree, nothing found, or source that is not understood.
     """
     with ExitStack() as stack:
-        repos = [stack.enter_context(Repo(path)) for path in qemu_git]
+        repos: list[Repo] = [stack.enter_context(Repo(path)) for path in qemu_git]
+        repos += [stack.enter_context(SourceTree(path)) for path in qemu_source]
         found = releases(repos)
         if not found:
             raise CatalogError("no release of QEMU found in the given repositories")
@@ -96,24 +104,34 @@ def build(qemu_git: Sequence[Path], out: Path) -> None:
             _write(out / f"{name}.csv", rows)
 
 
+def _facts(release: Release) -> dict[str, dict[tuple[Any, ...], Any]]:
+    """Table → what one release says, row → the columns that are not its key."""
+    tree = ppc.Tree(release.repo, release.revision)
+    facts = ppc.read(tree)
+    fields, masks = vmsd.read(tree)
+    cpus, cpus32 = (
+        machines.default_cpus(ppc.Tree(release.repo, release.revision, config)) if release.key >= FIRST_MACHINES else {}
+        for config in (ppc.PPC64, ppc.PPC32)
+    )
+    return {
+        "flags": {(word, name, value): () for (word, name), value in facts.flags.items()},
+        "families": {(name,): words for name, words in facts.families.items()},
+        "models": {(name, *model): () for name, model in facts.models.items()},
+        "aliases": dict.fromkeys(facts.aliases.items(), ()),
+        "adjustments": dict.fromkeys(facts.adjustments, ()),
+        "masks": dict.fromkeys(masks, ()),
+        "fields": {(number, *row): () for number, row in enumerate(fields)},
+        "gates": dict.fromkeys(machines.gates(tree), ()),
+        "machines": {(name, cpu, cpus32.get(name, "")): () for name, cpu in cpus.items()},
+    }
+
+
 def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
-    per_release: dict[str, dict[str, dict[tuple[Any, ...], Any]]] = {}
-    for release in tqdm(found, desc="releases", unit="release"):
-        tree = ppc.Tree(release.repo, release.revision)
-        facts = ppc.read(tree)
-        fields, masks = vmsd.read(tree)
-        defaults = machines.default_cpus(tree) if release.key >= FIRST_MACHINES else {}
-        per_release[release.name] = {
-            "flags": {(word, name, value): () for (word, name), value in facts.flags.items()},
-            "families": {(name,): words for name, words in facts.families.items()},
-            "models": {(name, *model): () for name, model in facts.models.items()},
-            "aliases": dict.fromkeys(facts.aliases.items(), ()),
-            "adjustments": dict.fromkeys(facts.adjustments, ()),
-            "masks": dict.fromkeys(masks, ()),
-            "fields": {(number, *row): () for number, row in enumerate(fields)},
-            "gates": dict.fromkeys(machines.gates(tree), ()),
-            "machines": dict.fromkeys(defaults.items(), ()),
-        }
+    with ProcessPoolExecutor() as pool:
+        # Neighbours share files: each process gets a run of them.
+        read = pool.map(_facts, found, chunksize=max(1, len(found) // 16))
+        facts = tqdm(read, desc="releases", unit="release", total=len(found))
+        per_release = dict(zip((release.name for release in found), facts, strict=True))
     same: dict[str, list[str]] = {"families": [], "fields": []}
     for table, names in same.items():
         for index, release in enumerate(found):
@@ -146,7 +164,7 @@ def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
         "adjustments": ("role", "word", "op", "value"),
         "masks": ("word", "op", "value", "gate"),
         "gates": ("member", "property", "default", "machine", "value"),
-        "machines": ("machine", "cpu"),
+        "machines": ("machine", "cpu", "cpu_ppc"),
     }
     for table, names_ in columns.items():
         tables[table] = intervals({n: per_release[n][table] for n in order}, names_)

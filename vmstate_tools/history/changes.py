@@ -129,7 +129,6 @@ def _all(repo: Repo, revision: str) -> dict[Fact, str]:
     def of(*names: str) -> tuple[str | None, ...]:
         return tuple(tree.blobs.get(f"{tree.folder}/{name}") for name in names)
 
-    spapr = repo.blobs(revision, [name[1:] for name in _SPAPR])
     # Until 0.13 the flags stood in translate.c, which changes often.
     constants = of(*_INIT, *(() if _flags_in_header(tree) else (ppc.TRANSLATE,)))
     keys: dict[str, tuple[Any, ...]] = {
@@ -137,7 +136,7 @@ def _all(repo: Repo, revision: str) -> dict[Fact, str]:
         "models": constants if not tree.has(ppc.MODELS) else of(ppc.MODELS, *ppc.HEADERS),
         "adjustments": (of(*ppc.HEADERS), tuple(ppc.altering(tree))),
         "section": of("machine.c", *ppc.HEADERS),
-        "gates": (*of(*ppc.INIT), *spapr.values()),
+        "gates": (*of(*ppc.INIT), *(tree.blobs.get(name[1:]) for name in _SPAPR)),
     }
     facts: dict[Fact, str] = {}
     for part, key in keys.items():

@@ -85,20 +85,6 @@ class Repo:
         lines = self.git("ls-tree", "-r", revision, "--", *paths).splitlines()
         return {path: meta.split()[2] for meta, path in (line.split("\t", 1) for line in lines)}
 
-    def grep(self, revision: str, pattern: str, *paths: str) -> list[tuple[str, str]]:
-        """(path, line) wherever a line matches the extended regular expression."""
-        done = subprocess.run(
-            ["git", "-C", str(self.path), "grep", "-E", pattern, revision, "--", *paths],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode > 1:
-            raise CatalogError(f"git grep in {self.path}: {done.stderr.strip()}")
-        found = (line.removeprefix(f"{revision}:").partition(":") for line in done.stdout.splitlines())
-        return [(path, line.strip()) for path, _, line in found]
-
     def commit(self, revision: str) -> Commit:
         full, date, subject = self.git("log", "-1", "--format=%H%x00%cs%x00%s", revision).strip().split("\0")
         return Commit(full, date, subject)

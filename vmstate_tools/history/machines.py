@@ -32,7 +32,7 @@ def gates(tree: Tree) -> list[Gate]:
     """Properties of the CPU that a pseries machine type sets to keep an older stream format."""
     found = []
     members = {}
-    for name in (*INIT, "../../hw/ppc/spapr_cpu_core.c"):
+    for name in INIT:
         if tree.has(name):
             for call in walk(tree.unit(name, expand=False).root, "call_expression"):
                 if text_of(child(call, "function")) == "DEFINE_PROP_BOOL":
@@ -63,7 +63,7 @@ def gates(tree: Tree) -> list[Gate]:
 
 def _spapr(tree: Tree) -> Unit | None:
     path = "hw/ppc/spapr.c"
-    return tree.at(path, expand=False) if tree.repo.read(tree.revision, path) is not None else None
+    return tree.at(path, expand=False) if path in tree.blobs else None
 
 
 def default_cpus(tree: Tree) -> dict[str, str]:
@@ -74,10 +74,11 @@ def default_cpus(tree: Tree) -> dict[str, str]:
     functions: dict[str, Node] = {}
     starts: dict[str, str] = {}
     macros: dict[str, Macro | None] = {}
-    for path in tree.repo.blobs(tree.revision, ["hw/ppc"]):
+    paths = [path for path in tree.blobs if path.startswith("hw/ppc/")]
+    for path in paths:
         if path.endswith(".h"):
             macros |= tree.at(path).macros
-    for path in tree.repo.blobs(tree.revision, ["hw/ppc"]):
+    for path in paths:
         if not path.endswith(".c"):
             continue
         unit = tree.at(path)

@@ -38,8 +38,11 @@ PPC64 = {
     "TARGET_LONG_BITS": "64",
     "HOST_LONG_BITS": "64",
 }
+#: qemu-system-ppc.
+PPC32 = {name: value for name, value in PPC64.items() if name != "TARGET_PPC64"} | {"TARGET_LONG_BITS": "32"}
 WORDS = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
 FOLDERS = ("target/ppc", "target-ppc")
+MACHINES = ("hw/ppc", "hw/spapr.c")
 #: target-relative files: constants, then the code that uses them (a file has moved under several names).
 HEADERS = ("cpu.h", "cpu-qom.h", "cpu-models.h", "cpu_init.h")
 INIT = ("translate_init.c", "translate_init.inc.c", "translate_init.c.inc", "cpu_init.c")
@@ -48,6 +51,7 @@ MODELS = "cpu-models.c"
 TRANSLATE = "translate.c"
 
 _ASSIGNED = r"(insns_flags2?|msr_mask|nb_BATs) *[-+|&^]?=[^=]|alter_insns\("
+_ALTERS = re.compile(_ASSIGNED)
 #: Which code alters the words of a CPU after its family gave them, by function: everything else is an error.
 _ROLES = {
     "init": r"init_proc_\w+|gen_(low|high)_BATs|register_(low|high)_BATs|gen_spr_601|register_601_sprs"
@@ -99,6 +103,10 @@ class Facts:
     adjustments: tuple[Adjustment, ...] = ()
 
 
+#: Characters of preprocessed text kept in memory; its parse takes many times that.
+_KEPT = 20_000_000
+
+
 class Tree:
     """The ppc sources of one revision, preprocessed and parsed at need; equal blobs are read once."""
 
@@ -108,7 +116,7 @@ class Tree:
         self.repo = repo
         self.revision = revision
         self.config = config
-        self.blobs = repo.blobs(revision, FOLDERS)
+        self.blobs = repo.blobs(revision, (*FOLDERS, *MACHINES))
         self.folder = next((f for f in FOLDERS if f"{f}/cpu.h" in self.blobs), "")
         if not self.folder:
             raise CatalogError(f"{revision}: no ppc target found")
@@ -131,18 +139,22 @@ class Tree:
 
     def unit(self, name: str, expand: bool = True) -> Unit:
         path = f"{self.folder}/{name}"
-        return self.at(path, self.blobs.get(path), expand)
+        return self.at(path, expand)
 
-    def at(self, path: str, blob: str | None = None, expand: bool = True) -> Unit:
+    def at(self, path: str, expand: bool = True) -> Unit:
         """A file anywhere in the tree. The macros of the target's headers are known to the target's code."""
         name = path.removeprefix(f"{self.folder}/")
         code = name != path and name not in HEADERS
         headers = tuple(self.blobs.get(f"{self.folder}/{n}") for n in HEADERS) if code and expand else ()
-        key = (self.repo.path, blob or f"{self.revision}:{path}", *self.config.items(), expand, headers)
-        if key not in self._units:
-            text = self.repo.read(self.revision, path)
-            if text is None:
-                raise CatalogError(f"{self.revision}: no {path}")
+        text = self.repo.read(self.revision, path)
+        if text is None:
+            raise CatalogError(f"{self.revision}: no {path}")
+        # Other files than the target's are the same in every configuration that they do not ask for.
+        config = tuple(self.config.items()) if name != path or "TARGET_" in text else ()
+        key = (self.repo.path, self.blobs.get(path, ""), path, config, expand, headers)
+        if key in self._units:
+            self._units[key] = self._units.pop(key)  # the newest in use
+        else:
             macros = dict(prelude()) if expand else {}
             for header in HEADERS if code and expand else ():
                 if self.has(header):
@@ -151,9 +163,9 @@ class Tree:
                 unit = preprocess(text, path, self.config, macros, expand=expand)
             except CatalogError as error:
                 raise CatalogError(f"{self.revision}: {error}") from None
-            if len(self._units) > 60:
-                self._units.clear()
             self._units[key] = unit
+            while sum(len(u.text) for u in self._units.values()) > _KEPT:
+                del self._units[next(iter(self._units))]
         return self._units[key]
 
 
@@ -511,7 +523,7 @@ def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
         found: list[Adjustment] = []
         for path in sorted({path for path, _ in altering(tree)}):
             # Macros make functions of families only, which are read already, expanded.
-            unit = tree.at(path, tree.blobs.get(path), expand=path.endswith(INIT))
+            unit = tree.at(path, expand=path.endswith(INIT))
             for name, node in unit.functions.items():
                 if re.search(_ASSIGNED, text_of(node)):
                     found += _adjust(unit, name, node, values)
@@ -520,8 +532,17 @@ def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
 
 def altering(tree: Tree) -> list[tuple[str, str]]:
     """(path, line) of the code that alters one of the words."""
-    lines = tree.repo.grep(tree.revision, _ASSIGNED, tree.folder, "hw/ppc", "hw/spapr.c")
-    return [(p, line) for p, line in lines if p.endswith((".c", ".inc")) and not p.endswith("/machine.c")]
+    found = []
+    for path, blob in tree.blobs.items():
+        if path.endswith((".c", ".inc")) and not path.endswith("/machine.c"):
+            if blob not in _altering:
+                text = tree.repo.read(tree.revision, path) or ""
+                _altering[blob] = [line.strip() for line in text.split("\n") if _ALTERS.search(line)]
+            found += [(path, line) for line in _altering[blob]]
+    return found
+
+
+_altering: dict[str, list[str]] = {}  # by blob: the same in every revision
 
 
 def _adjust(unit: Unit, function: str, node: Node, values: Evaluator) -> list[Adjustment]:
