@@ -10,8 +10,9 @@ PYTHON  ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 PAGES     := $(NOTEBOOKS:notebooks/%.ipynb=reports/notebooks/%.html)
 SOURCES   := $(shell find vmstate_tools data -type f -not -name '*.pyc')
-# Times of execution would make every run a change.
-NBCONVERT := $(BIN)/jupyter nbconvert --log-level=WARN --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False
+# Times of execution would make every run a change; a widget's state would stand in the place of its still picture.
+NBCONVERT := $(BIN)/jupyter nbconvert --log-level=WARN --ExecutePreprocessor.timeout=600 --ExecutePreprocessor.record_timing=False \
+	--ExecutePreprocessor.store_widget_state=False
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

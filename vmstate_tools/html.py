@@ -66,7 +66,7 @@ def stream_html(stream: Stream) -> str:
                 s["instance_id"],
                 s["version_id"],
                 s["parts"],
-                s["offset"],
+                f"{s['offset']:,}",
                 f"{s['size']:,}",
                 f"{s['size'] / size:.1%}",
                 s["how"],
@@ -78,7 +78,10 @@ def stream_html(stream: Stream) -> str:
     if summary["ram"]:
         ram = table(
             ["RAM block", ">bytes of guest memory", ">zero pages", ">full pages", ">bytes in the stream"],
-            ((b["block"], f"{b['used_length']:,}", b["zero"], b["normal"], f"{b['bytes']:,}") for b in summary["ram"]),
+            (
+                (b["block"], f"{b['used_length']:,}", f"{b['zero']:,}", f"{b['normal']:,}", f"{b['bytes']:,}")
+                for b in summary["ram"]
+            ),
         )
     return f"<p><b>{text(stream.name)}</b><br>{text(', '.join(facts))}</p>{sections}{ram}"
 
