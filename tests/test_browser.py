@@ -68,6 +68,13 @@ def test_notebook_runs(lab: Lab, chromium: Browser, path: Path) -> None:
             row(page, "runstate").click()
             page.wait_for_function("document.querySelector('.vx-name').textContent == 'runstate'")
             assert title.inner_text() == "runstate"
+        policy = page.locator(".widget-dropdown").filter(has=page.get_by_text("Policy", exact=True)).locator("select")
+        if policy.count():  # the policy lab
+            matrix = page.locator("img.widget-image")
+            before = matrix.get_attribute("src")
+            policy.select_option("equal")
+            page.wait_for_function("src => document.querySelector('img.widget-image').src !== src", arg=before)
+            page.get_by_text("Predicted: POWER7_v2.3 on pseries-2.6, TCG, equal").wait_for()
 
 
 @pytest.fixture(scope="module")
