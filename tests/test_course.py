@@ -108,6 +108,8 @@ WRONG |= {
             version=3,
         ),
     ],
+    "06-bytes": [16, 8, 2, 7, 5, None],
+    "06-window": [("spapr_pci", 0), ("spapr_iommu", 0), ("spapr_pci", 0x80000000), 0x80000000],
 }
 
 

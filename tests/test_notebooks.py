@@ -23,7 +23,7 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 def test_there_are_notebooks() -> None:
     wanted = {"01-anatomy-of-a-stream", "02-many-streams", "03-insns-flags-history", "04-where-it-broke"}
-    assert wanted | {"05-policy-lab"} <= {path.stem for path in NOTEBOOKS}
+    assert wanted | {"05-policy-lab", "06-capture-your-own"} <= {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.skipif(not why_not(), reason="test_browser.py runs them in a browser")

@@ -12,7 +12,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from vmstate_tools import catalog, flags
-from vmstate_tools.compat import Destination, check
+from vmstate_tools.compat import Destination, Obstacle, check
 from vmstate_tools.edits import Change, fields_at
 from vmstate_tools.errors import CatalogError, RewriteError
 
@@ -37,8 +37,8 @@ def changes_for(
 ) -> list[Change]:
     """The changes after which that release takes the stream; none where it takes it as it is.
 
-    Only the CPU sections are changed. What else the release refuses (`vmstate_tools.check`) is the guest's, or has no
-    place in a stream of this size: it is told, and nothing is changed.
+    The CPUs' words and PVR are changed, and windows of a PCI bus that the source left 0. What else the release refuses
+    (`vmstate_tools.check`) is the guest's, or has no place in the stream: it is told, and nothing is changed.
 
     Parameters
     ----------
@@ -71,9 +71,31 @@ def changes_for(
     destination = Destination(release, ",".join([name, *options]), repairs[0].cpu, accel)
     changed = {(change.section, change.instance_id, _plain(change.path)) for change in changes}
     for obstacle in check(stream, destination).reasons:
-        if (obstacle.section, obstacle.instance_id, _plain(obstacle.field or "")) not in changed:
+        if (obstacle.section, obstacle.instance_id, _plain(obstacle.field or "")) in changed:
+            continue
+        window = _window(stream, obstacle)
+        if window is None:
             raise RewriteError(f"QEMU {release} would refuse the stream whatever the words: {obstacle}")
+        changes.append(window)
     return changes
+
+
+def _window(stream: Stream, obstacle: Obstacle) -> Change | None:
+    """The window of a PCI bus that the source did not fill in, as the destination has it.
+
+    2.8 sends the windows for older releases alone, and leaves them 0 where no device has MSIs (hw/ppc/spapr_pci.c:
+    `spapr_pci_pre_save` returns before it sets `mig_liobn` and the rest). The machine type says where they are.
+    """
+    name, value = obstacle.field or "", obstacle.destination_value
+    if obstacle.section != "spapr_pci" or obstacle.kind != "not equal" or not isinstance(value, int):
+        return None
+    section = stream.section("spapr_pci", obstacle.instance_id)
+    found = fields_at(stream, section, "mig_" + name.removeprefix("dma_").removesuffix("[0]"), "spapr_pci")
+    if not found or found[0].before != 0:
+        return None
+    if "liobn" in name and not any((s.idstr, s.instance_id) == ("spapr_iommu", value) for s in stream.sections):
+        return None  # the guest has no such window
+    return found[0].to(value, "the guest's, which the source did not fill in")
 
 
 def _told(stream: Stream) -> str | None:
