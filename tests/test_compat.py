@@ -37,7 +37,9 @@ def test_the_break_of_2016_by_reference_and_by_catalog(old, reference):
         assert (first["stage"], first["section"], first["instance_id"]) == ("F", "cpu", 0)
         assert first["field"] == "env.insns_flags"
         # 4e0806110c and others gave POWER8 of 2.7 the 64-bit hypervisor instructions and ICBT's kin.
-        assert first["flags_only_in_destination"] and not first["flags_only_in_stream"]
+        assert first["flags_only_in_destination"] == ["PPC_64H", "PPC_CILDST"] and not first["flags_only_in_stream"]
+        # Those of this word alone; 7778a575c7 changed insns_flags2.
+        assert [c[:10] for c in first["commits"]] == ["4e0806110c", "b781537560"]
         json.dumps(verdict.to_json())
 
 
@@ -94,6 +96,7 @@ def test_machine_type_and_release_that_do_not_meet():
         (0x004D0200, 0x004D0100, True, True),
         (0x003F0203, 0x004D0200, False, False),
         (0x004E1200, 0x004E1202, True, False),  # POWER9 DD2.0 and DD2.2
+        (0x004E1100, 0x004E0100, True, True),  # 8.2.2 took 7.2's DD1.0
     ],
 )
 def test_pvr_match(own, pvr, loose, best):
@@ -128,3 +131,21 @@ def test_a_stream_that_is_none_is_a_row_with_an_error(tmp_path):
     path.write_bytes(b"not a stream")
     frame = matrix([path], ["2.7.0"], progress=False)
     assert frame["loads"].isna().all() and "QEVM" in frame["error"][0]
+
+
+@pytest.mark.parametrize(("release", "kind"), [("7.2.22", "unknown RAM record"), ("2.3.0", "unknown RAM record")])
+def test_compressed_pages_need_a_release_and_a_capability(captures, release, kind):
+    """7.2.22 said: Received an unexpected compressed page. The flag came with 2.4 (20eb617eac)."""
+    verdict = check(captures / "qemu-7.2/q35/qemu64+cap-compress.mig.zst", Destination(release, "q35", "qemu64", "tcg"))
+    found = next(o for o in verdict.reasons if o.section == "ram")
+    assert (found.stage, found.kind, found.field) == ("C", kind, "compressed page")
+
+
+def test_a_release_that_is_none_is_a_usage_error(captures):
+    from click.testing import CliRunner
+
+    from vmstate_tools.cli import main
+
+    path = str(captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")
+    done = CliRunner().invoke(main, ["check", path, "--to", "banana"])
+    assert done.exit_code == 2 and "banana" in done.output

@@ -85,3 +85,12 @@ def test_unversioned_changes_are_linted(tmp_path):
     frame = lint(b, a)
     assert frame[["field", "rule"]].to_numpy().tolist() == [["y", "unversioned"]]
     assert frame["why"].str.len().min() > 20
+
+
+def test_diff_takes_two_dumps(tmp_path):
+    import vmstate_tools as vt
+
+    a = dump(tmp_path, "a", dev=device(fields=[field("x")]))
+    b = dump(tmp_path, "b", dev=device(fields=[field("x", 8)]))
+    frame = vt.diff(read_dump(a), read_dump(b))
+    assert frame[["field", "kind", "breaks"]].to_numpy().tolist() == [["x", "size", True]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmstate_tools import flags
@@ -68,6 +68,7 @@ def _releases() -> dict[tuple[int, ...], Row]:
     return {release_key(row["release"]): row for row in table("releases")}
 
 
+@lru_cache(maxsize=1024)
 def resolve(release: str, nearest: bool = False) -> str:
     """The catalogued release that answers for a given one.
 

@@ -664,12 +664,19 @@ def build(repositories: tuple[Path, ...], trees: tuple[Path, ...], out: Path) ->
 def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
     """Where two streams differ: machine type, sections, versions, subsections, fields, values.
 
-    Exit code 0: nowhere; 1: they differ.
+    A and B may also both be what -dump-vmstate printed: then, where the descriptions differ, and whether a stream of A
+    breaks on B for it. Exit code 0: nowhere; 1: they differ.
     """
     from vmstate_tools.differences import diff as compare
+    from vmstate_tools.dump import is_dump
 
-    with _open(a, opening) as one, _open(b, opening) as two:
-        frame = compare(one, two, ram=ram)
+    if is_dump(a) and is_dump(b):
+        from vmstate_tools.dump import diff_dumps
+
+        frame = diff_dumps(a, b)
+    else:
+        with _open(a, opening) as one, _open(b, opening) as two:
+            frame = compare(one, two, ram=ram)
     rows = [
         {
             name: (v.split(", ") if v else []) if name == "flags" else None if _missing(v) else v
@@ -681,7 +688,12 @@ def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> N
         print_json(rows)
     else:
         _say(f"a: {a}", f"b: {b}", "" if rows else "no difference")
-        if rows:
+        if rows and "breaks" in frame:
+            for row in rows:
+                where = " ".join(str(row[c]) for c in ("section", "vmsd", "field") if row[c])
+                values = f"{row['a']} → {row['b']}"
+                _say(f"{where}: {row['kind']}: {values}{' (breaks)' if row['breaks'] else ''}")
+        elif rows:
             _print_diff(rows)
     if rows:
         _exit_later(1)

@@ -48,6 +48,8 @@ def check(
 
     if not (release or reference or dump):
         raise click.UsageError("say what the destination is: --to, --reference or --dump, or several of them")
+    if release is not None:
+        _known_release(release)
     destination = compat.Destination(release=release, **known)
     if dump:
         destination = destination.with_dump(dump)
@@ -60,6 +62,17 @@ def check(
         for line in verdict.explain().splitlines():
             click.echo(printable(line))
     sys.exit(0 if verdict.loads else 1)
+
+
+def _known_release(release: str) -> None:
+    """Raises click.UsageError for what does not name a release."""
+    from vmstate_tools.errors import CatalogError
+    from vmstate_tools.flags import release_key
+
+    try:
+        release_key(release)
+    except CatalogError as err:
+        raise click.UsageError(str(err)) from None
 
 
 @click.command(epilog=example("vmstate matrix streams/*.mig.zst --to 2.7.0 --to 2.8.0 --csv > out.csv"))
@@ -75,6 +88,8 @@ def matrix(files: tuple[str, ...], releases: tuple[str, ...], policy: str | None
     from vmstate_tools import compat
     from vmstate_tools.frames import find_streams
 
+    for release in releases:
+        _known_release(release)
     frame = compat.matrix(find_streams(files), releases, policy, progress=sys.stderr.isatty())
     if as_csv:
         frame.to_csv(sys.stdout, index=False)

@@ -15,6 +15,7 @@ import pandas as pd
 from vmstate_tools.arrays import ValueArray
 from vmstate_tools.decode import BYTES, gather
 from vmstate_tools.description import Description, FieldDescription, StreamDescription, Vmsd
+from vmstate_tools.dump import Dump, diff_dumps
 from vmstate_tools.stream import Section, Stream
 
 if TYPE_CHECKING:
@@ -34,10 +35,13 @@ class _Row(NamedTuple):
     pages: int | None = None
 
 
-def diff(
-    a: Stream | StreamDescription | Description, b: Stream | StreamDescription | Description, *, ram: bool = False
-) -> pd.DataFrame:
+_Sides = Stream | StreamDescription | Description | Dump
+
+
+def diff(a: _Sides, b: _Sides, *, ram: bool = False) -> pd.DataFrame:
     """Every difference between two streams, or between two descriptions, a row each.
+
+    Of two -dump-vmstate files (`vmstate_tools.dump.read_dump`) the frame is that of `diff_dumps`. Otherwise:
 
     Columns: section, instance_id (Int64; NA for the configuration), vmsd, path, kind, a and b (what either side has, a
     `ValueDtype`: int, bool, bytes or text; None where it has nothing), flags (of msr_mask, insns_flags, insns_flags2:
@@ -55,6 +59,8 @@ def diff(
     Raises TypeError for anything else than two of one sort, StreamError where a section cannot be decoded.
     """
     rows: Iterable[_Row]
+    if isinstance(a, Dump) and isinstance(b, Dump):
+        return diff_dumps(a, b)
     if isinstance(a, Stream) and isinstance(b, Stream):
         rows = _streams(a, b, ram)
     elif isinstance(a, StreamDescription) and isinstance(b, StreamDescription):

@@ -93,6 +93,19 @@ def read_dump(where: str | os.PathLike[str]) -> Dump:
     return Dump(name, machine, classes)
 
 
+def is_dump(where: str | os.PathLike[str]) -> bool:
+    """Does a file read as what -dump-vmstate prints? Only its first bytes decide against most streams."""
+    try:
+        with open(where, "rb") as file:  # noqa: PTH123
+            head = file.read(4)
+        if head[:1] != b"{" and head != b"\x28\xb5\x2f\xfd":
+            return False
+        read_dump(where)
+    except (StreamError, OSError):
+        return False
+    return True
+
+
 def _read_plain(name: str) -> bytes:
     with open(name, "rb") as file:  # noqa: PTH123
         return file.read(_MAX_DUMP + 1)

@@ -36,6 +36,7 @@ _VERSIONED = re.compile(r"(?P<base>.*?)-(?P<version>\d+\.\d+)(?P<variant>-\w+)?\
 _OLD_FRAMING = (2, 3, 0)
 
 
+@functools.lru_cache(maxsize=4096)
 def canonical(machine: str, release: Release | None) -> str:
     """The machine type that a plain name stands for in a release: 'pseries' is 'pseries-2.6' in 2.6."""
     base = _ALIASES.get(machine)
@@ -45,6 +46,7 @@ def canonical(machine: str, release: Release | None) -> str:
     return machine if release < first else f"{base}-{release[0]}.{release[1]}"
 
 
+@functools.lru_cache(maxsize=4096)
 def machine_base(machine: str) -> str:
     """'pseries' of 'pseries-2.12-sxxm'."""
     match = _VERSIONED.match(machine)
@@ -71,6 +73,8 @@ def _no_machine(release: Release, machine: str) -> Obstacle | None:
     if machine_base(machine) == "pseries" and of_machine is not None:
         rows = [r for r in catalog.table("machines") if r["machine"] == machine]
         ends = [(facts.version(r["since"]), facts.version(r["until"]) or (999, 0, 0)) for r in rows]
+        if release == (2, 11, 1) and of_machine[:2] == (2, 12):
+            return None  # the stable release brought pseries-2.12 (hw/ppc/spapr.c of v2.11.1)
         known = not rows or any(since and since[:2] <= release[:2] <= until[:2] for since, until in ends)
         last = max((until for _, until in ends), default=None)
         if known and of_machine[:2] <= release[:2]:
@@ -129,14 +133,16 @@ def expectation(
     framing = tuple((name, value) for name, value in options.items() if name.startswith("migration."))
     order = _nearest(release, machine, exclude)
     # The nearest of this CPU where there is one of this machine type, else the nearest: those are put together once.
-    base = next((k for k in order if _is(k, release, machine) and k.cpu.lower() == (cpu or "").lower()), None)
+    base = next((k for k in order if k.cpu.lower() == (cpu or "").lower() and _is(k, release, machine)), None)
     base = base if base is not None and not base.config else order[0] if order else None
     shared, supposed = _shared(release, machine, base, exclude, framing)
     made = replace(shared, entries=dict(shared.entries))
     assumptions = list(supposed)
     if _is_ppc(machine):
-        _ppc_cpu(made, release, machine, cpu, accel, exclude, assumptions)
-    elif cpu is not None and base is not None and base.cpu != cpu:
+        same_cpu = base is not None and (cpu is None or base.cpu.lower() == cpu.lower())
+        _ppc_cpu(made, release, machine, cpu, accel, same_cpu, exclude, assumptions)
+    elif cpu is not None and base is not None and base.cpu.lower() != cpu.lower():
+        made.add(replace(e, values={}, programs={}) for e in list(made.entries.values()) if e.idstr == "cpu")
         assumptions.append(f"CPU {cpu}: taken to be like {base.cpu or 'the default'}")
     return made, assumptions
 
@@ -157,12 +163,13 @@ def _shared(
     assumptions: list[str] = []
     options = dict(framing)
     if base is None:
-        made = Expectation()
+        made = Expectation(exact=False, ram_complete=False)
         _frame(made, release, machine, options)
         text = "the destination has the sections of the stream that QEMU's source knows"
         return made, (f"no machine like {machine} was seen: {text}",)
     made = base.expectation()
-    if not _is(base, release, machine):
+    made.exact = _is(base, release, machine)
+    if not made.exact:
         assumptions.append(
             f"sections of QEMU {_dotted(release)} {machine}: those of QEMU {base.release} {base.machine} "
             f"({base.cpu or 'default CPU'}), as far as QEMU's source knows no difference"
@@ -173,11 +180,35 @@ def _shared(
         _frame(made, release, machine, options)
     elif options:
         _frame(made, release, machine, options)
+    _arm_registers(made, release, machine, base, exclude)
     if base.config:
         assumptions.append(f"devices: those of configuration {base.config!r}, if the stream has them")
-    made.ram = {}
+    made.ram, made.ram_gone, made.ram_complete = *_ram(release, machine, exclude), False
     assumptions.append("the destination has the stream's RAM blocks and devices")
     return made, tuple(assumptions)
+
+
+# Blocks whose size goes with -m, with a file, or with a device's options.
+_FREE = re.compile(r"ram\Z|ram-node|\.rom\Z|/rom@|memory|/")
+
+
+def _ram(
+    release: Release, machine: str, exclude: Callable[[index.Kept], bool] | None
+) -> tuple[dict[str, int], frozenset[str]]:
+    """Blocks of this kind of machine itself: those of a fixed size, and those that only other releases have.
+
+    What the nearest release on each side agrees on is taken to hold in between, and what the last one has, beyond.
+    """
+    plain = [k for k in _nearest(release, machine, exclude) if not k.config]
+    older = next((k for k in plain if k.version[:2] <= release[:2]), None)
+    newer = next((k for k in plain if k.version[:2] >= release[:2]), older)
+    older = older or newer
+    if older is None or newer is None:
+        return {}, frozenset()
+    one, two = older.stored["ram"], newer.stored["ram"]
+    fixed = {name: size for name, size in one.items() if two.get(name) == size and not _FREE.search(name)}
+    ever = {name for k in plain for name in k.stored["ram"] if "/" not in name}
+    return fixed, frozenset(ever - one.keys() - two.keys())
 
 
 @functools.cache
@@ -191,12 +222,17 @@ def _kept_by_base() -> dict[str, list[tuple[index.Kept, Release]]]:
     return found
 
 
+@functools.cache
+def _releases() -> frozenset[tuple[int, ...]]:
+    return frozenset(k.version[:2] for k in index.kept())
+
+
 @functools.lru_cache(maxsize=4096)
 def _nearest(release: Release, machine: str, exclude: Callable[[index.Kept], bool] | None) -> list[index.Kept]:
     """Configurations of the same kind of machine, nearest first."""
     alike = _kept_by_base().get(machine_base(machine), [])
     wanted = facts.version(machine) or (0, 0, 0)
-    releases = {v: i for i, v in enumerate(sorted({k.version[:2] for k in index.kept()} | {release[:2]}))}
+    releases = {v: i for i, v in enumerate(sorted({*_releases(), release[:2]}))}
     machines = {v: i for i, v in enumerate(sorted({v for _, v in alike} | {wanted}))}
 
     def distance(item: tuple[index.Kept, Release]) -> tuple[int, ...]:
@@ -218,8 +254,7 @@ def _like(vmsd: Vmsd, machine: str, release: Release, k: index.Kept) -> bool:
     wanted, other = library.find(vmsd, release), library.find(vmsd, k.version)
     if wanted is None or other is None or wanted.shape != other.shape:
         return False
-    for gate in re.finditer(r"pre_(\d+)_(\d+)_migration", " ".join(wanted.fields)):
-        since = (int(gate[1]), int(gate[2]), 0)
+    for since in wanted.gates:
         mine, theirs = (facts.version(canonical(*m)) for m in ((machine, release), (k.machine, k.version)))
         if mine is not None and theirs is not None and (mine < since) != (theirs < since):
             return False
@@ -247,8 +282,8 @@ class _Adjust:
             vmsd = self.vmsd(entry.vmsd, key, base)
             version = known.version_id if known is not None and known.version_id >= 0 else entry.version_id
             values = entry.values if base.machine == self.machine else self.agreed(entry)
-            if base.version[:2] != self.release[:2]:  # which system registers there are goes with the release
-                values = {p: v for p, v in values.items() if "cpreg_vmstate" not in p[1]}
+            if base.version[:2] != self.release[:2]:
+                values = self.steady(entry, values, base)
             out[key] = replace(entry, version_id=version, vmsd=vmsd, values=values, programs={})
         return out
 
@@ -268,7 +303,9 @@ class _Adjust:
             else:
                 self.assumptions.append(f"{vmsd.name}: its fields may differ in QEMU {_dotted(self.release)}")
         fields = tuple(self.field(f, vmsd, key, base) for f in fields)
-        subsections = tuple(self.vmsd(s, key, base) for s in vmsd.subsections)
+        names = library.known_subsections(known, vmsd.name, self.release)
+        there = (s for s in vmsd.subsections if s.name in names or "?" in " ".join(names))
+        subsections = tuple(self.vmsd(s, key, base) for s in there)
         if known.version_id < 0:
             return replace(vmsd, fields=fields, subsections=subsections)
         vmsd = replace(vmsd, fields=fields, subsections=subsections, version_id=known.version_id)
@@ -304,6 +341,69 @@ class _Adjust:
                 break
         return {p: v for p, v in entry.values.items() if all(s.get(p, v) == v for s in sides.values())}
 
+    def steady(self, entry: Entry, values: dict[tuple[str, str], Any], base: index.Kept) -> dict[tuple[str, str], Any]:
+        """Values without those compared that no release on the other side of this one has alike: they may change."""
+        assert entry.vmsd is not None
+        names = _compared(entry.vmsd)
+        mine = {p for p in values if any(p[1] == n or p[1].endswith(f".{n}") for n in names.get(p[0], ()))}
+        before = base.version[:2] < self.release[:2]
+        others = (k for k in self.order if k.version[:2] != self.release[:2])
+        across = (k for k in others if (k.version[:2] < self.release[:2]) != before)
+        other = next((e for k in across if (e := _restored(k).entries.get(entry.key)) is not None), None)
+        if mine and other is None and entry.idstr != "cpu":
+            self.assumptions.append(f"{entry.idstr}: what it compares is not known in QEMU {_dotted(self.release)}")
+        there = other.values if other is not None else {}
+        return {p: v for p, v in values.items() if p not in mine or entry.idstr == "cpu" or there.get(p) == v}
+
+
+def _compared(vmsd: Vmsd) -> dict[str, set[str]]:
+    """Names of the fields that are compared with the destination's, by description."""
+    found: dict[str, set[str]] = {}
+    for f in vmsd.fields:
+        if f.equal or f.type == "int32 le":
+            found.setdefault(vmsd.name, set()).add(f.name)
+    for below in (*(f.struct for f in vmsd.fields if f.struct is not None), *vmsd.subsections):
+        for name, fields in _compared(below).items():
+            found.setdefault(name, set()).update(fields)
+    return found
+
+
+_ARM = "cpreg_vmstate_"
+
+
+def _arm_registers(
+    made: Expectation, release: Release, machine: str, base: index.Kept, exclude: Callable[[index.Kept], bool] | None
+) -> None:
+    """System registers of an Arm CPU go with CPU and release, and grow from release to release.
+
+    A release that was not seen has those of the next newer one that was, or else of the next older.
+    """
+    entry = made.find("cpu", 0)
+    if entry is None or made.exact or ("cpu", f"{_ARM}indexes") not in entry.values:
+        return
+    alike = [k for k in _nearest(release, machine, exclude) if k.cpu.lower() == base.cpu.lower() and not k.config]
+    newer = min((k for k in alike if k.version[:2] >= release[:2]), key=lambda k: k.version, default=None)
+    older = max((k for k in alike if k.version[:2] <= release[:2]), key=lambda k: k.version, default=None)
+    one = newer or older
+    values = {p: v for p, v in entry.values.items() if not p[1].startswith(_ARM)}
+    if one is not None:
+        theirs = _restored(one).entries["cpu", 0].values
+        values |= {p: v for p, v in theirs.items() if p[1].startswith(_ARM)}
+        if newer is None:
+            del values["cpu", f"{_ARM}array_len"]  # how many came since is not known
+        elif _steps(release, newer.version) > (_steps(older.version, release) if older else 2):
+            values["cpu", f"{_ARM}array_len"] -= 1  # far from the newer one: it is taken to have fewer
+    others = [k for k in alike if k.version[:2] != release[:2]]
+    seen = [_restored(k).entries["cpu", 0].values.get(("cpu", f"{_ARM}indexes")) for k in others]
+    made.foreign_registers = frozenset(s for s in seen if s is not None)
+    made.add(replace(e, values=values, programs={}) for e in list(made.entries.values()) if e.idstr == "cpu")
+
+
+def _steps(one: Release, other: Release) -> int:
+    """Releases from one to the other."""
+    found = [facts.version(row["release"]) for row in catalog.table("releases") if row["kind"] == "release"]
+    return sum(v is not None and one[:2] < v[:2] <= other[:2] for v in found)
+
 
 def _named(vmsd: Vmsd, name: str) -> Vmsd | None:
     """The description of that name in a tree: itself, a struct or a subsection."""
@@ -327,6 +427,7 @@ def _frame(made: Expectation, release: Release, machine: str, options: Mapping[s
     old = of_machine is not None and of_machine <= _OLD_FRAMING
     made.footers = release >= (2, 4, 0) and not old and options.get("migration.send-section-footer") != "off"
     forgotten = machine_base(machine) == "pseries" and (2, 4, 0) <= release < (2, 6, 0)
+    made.framing_known = of_machine is not None or not re.match(r"(pc|pseries|virt|s390-ccw-virtio)-\w", machine)
     named = release >= (2, 4, 0) and (not old or forgotten)
     made.configuration = machine if named and options.get("migration.send-configuration") != "off" else None
 
@@ -337,6 +438,7 @@ def _ppc_cpu(
     machine: str,
     cpu: str | None,
     accel: str | None,
+    same_cpu: bool,
     exclude: Callable[[index.Kept], bool] | None,
     assumptions: list[str],
 ) -> None:
@@ -351,7 +453,8 @@ def _ppc_cpu(
         return
     if accel is None:
         assumptions.append("accelerator: tcg")
-    values = entry.values | _sizes(model.name.lower(), exclude)
+    values = {p: v for p, v in entry.values.items() if p[0] == "cpu" or same_cpu}
+    values |= _sizes(model.name.lower(), exclude)
     values["cpu", "pvr"] = values["cpu", "env.spr[SPR_PVR]"] = model.pvr
     for name, word in SANITY.items():
         if word in words:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -89,8 +89,9 @@ class Destination:
         """This destination with the machine type and CPU of the stream, where it was not told others."""
         if self.machine is not None and (self.cpu is not None or self.reference is not None):
             return self
-        machine = self.machine or stream.machine or _guess_machine(stream)
-        cpu = self.cpu or (_guess_cpu(stream, self.release) if self.reference is None else None)
+        told = _told_by(stream)
+        machine = self.machine or told.machine
+        cpu = self.cpu or (_model_of(told.pvr, self.release or "2.7.0") if self.reference is None else None)
         key = (machine, cpu, stream.machine is None)
         if key not in self._told:
             assumptions = list(self.assumptions)
@@ -159,7 +160,7 @@ class Destination:
         if self.version is None or self.machine is None:
             return None
         found = compose.absent(self.version, self.machine, self.cpu, self.accel)
-        if found is not None or self.accel != "tcg" or self.version < (2, 12, 0):
+        if found is not None or self.accel != "tcg" or self.version < (2, 11, 1):
             return found
         for cap in facts.spapr_caps(self.version, self.machine) if self.machine.startswith("pseries") else ():
             level = self.caps.get(cap.name, self.cap_default(cap))
@@ -196,6 +197,9 @@ class Destination:
         assert self.version is not None
         for entry in self.expectation.entries.values():
             if entry.idstr == section.idstr:
+                same_bridge = entry.instance_id >> 8 == section.instance_id >> 8
+                if entry.idstr == "spapr_iommu" and same_bridge and self.expectation.exact:
+                    return None  # its instance_id is a LIOBN: a window that this PCI host bridge does not have
                 values = entry.values if entry.idstr == "cpu" else {}
                 return replace(entry, instance_id=section.instance_id, values=values, programs={})
         name = section.description.vmsd.name if section.description else section.idstr.rpartition("/")[2]
@@ -209,6 +213,8 @@ class Destination:
         seen = index.devices(self.version[:2]).get(section.idstr.rpartition("/")[2])
         if seen is not None and _alike(seen.vmsd, section.description):
             return replace(seen, **here)
+        if handwritten.known(section.idstr):
+            return Entry(version_id=section.version_id, iterable=True, **here)
         known = library.find(vmsd, self.version)
         if known is None and library.ever(name):
             return None
@@ -225,8 +231,8 @@ class Destination:
         return known is not None and known.unmigratable
 
     def resizable(self, block: str) -> bool:
-        """RAM blocks that take the stream's length (`qemu_ram_resize`, since 2.3): ROMs and tables from files."""
-        return bool(re.search(r"acpi/|\.rom$|/rom@|etc/", block))
+        """RAM blocks that take the stream's length: files of fw_cfg (hw/core/loader.c: `rom_set_mr`, since 2.3)."""
+        return "/rom@" in block or block.startswith("etc/")
 
     @functools.cached_property
     def caps(self) -> dict[str, int]:
@@ -274,7 +280,7 @@ class Destination:
     def plan(self, stream: Stream, section: Section, entry: Entry, policy: Policy | None = None) -> plan.Plan:
         """How this destination reads this section: made once per description and policy."""
         other = section.description
-        key = (id(other), id(policy) if policy is not None and entry.idstr == "cpu" else None)
+        key = (other and _interned(other), id(policy) if policy is not None and entry.idstr == "cpu" else None)
         made: plan.Plan | None = entry.programs.get(key)
         if made is None:
             own = entry.vmsd
@@ -295,15 +301,21 @@ class Destination:
                 known=self.known,
                 mine=entry.values,
                 theirs=functools.cache(lambda: values_of(stream, section, other) if other else {}),
-                condition=lambda vmsd, f: library.condition(vmsd, f, self.version),
+                condition=self._condition,
                 varies=lambda vmsd, f: library.varies(vmsd, f, self.version),
                 composed=self.reference is None,
+                has=lambda vmsd: library.has(vmsd, self.version),
+                as_read=library.as_read,
                 compiler=self._compiler(entry, policy),
             )
             made.assumptions += assumptions
             entry.programs[key] = made
-            entry.programs["keep", key] = (other, policy)  # so that their ids stay their own
+            entry.programs["keep", key] = policy  # so that its id stays its own
         return made
+
+    def _condition(self, vmsd: Vmsd, field: FieldDescription) -> library.Condition | None:
+        gate = library.gated(vmsd.name, field.name, self.version, self.machine)
+        return gate or library.condition(vmsd, field, self.version)
 
     def _compiler(self, entry: Entry, policy: Policy | None) -> Compiler:
         if policy is None:
@@ -320,6 +332,17 @@ class Destination:
         return Compiler(
             wanted=rules.wanted, checked=lambda vmsd, f: is_word(vmsd, f) or compared(vmsd, f), size_of=size_of
         )
+
+
+_vmsds: dict[Vmsd, int] = {}
+
+
+def _interned(description: Description) -> int:
+    """A number for what a description says: streams of one kind have one, whatever else their vmdescs hold."""
+    if "interned" not in description.cache:
+        description.cache["interned"] = _vmsds.setdefault(description.vmsd, len(_vmsds))
+    number: int = description.cache["interned"]
+    return number
 
 
 _LEVELS = {"off": 0, "on": 1, "broken": 0, "workaround": 1, "fixed": 2, "fixed-ibs": 2, "fixed-ccd": 3, "fixed-na": 4}
@@ -343,24 +366,39 @@ def _guess_machine(stream: Stream) -> str:
     return "pc-i440fx-2.2" if stream.vmdesc is None else "pc-i440fx-2.3"
 
 
-def _guess_cpu(stream: Stream, release: str | None) -> str | None:
-    """The CPU model of a ppc stream, by its PVR."""
+class _Told(NamedTuple):
+    """What a stream says of the QEMU that wrote it: the PVR of a ppc guest's first CPU, None elsewhere."""
+
+    machine: str
+    pvr: int | None
+
+
+_told: WeakKeyDictionary[Stream, _Told] = WeakKeyDictionary()
+
+
+def _told_by(stream: Stream) -> _Told:
+    if stream not in _told:
+        _told[stream] = _Told(stream.machine or _guess_machine(stream), _pvr(stream))
+    return _told[stream]
+
+
+def _pvr(stream: Stream) -> int | None:
     section = next((s for s in stream.sections if s.idstr == "cpu"), None)
     if section is None or section.description is None:
         return None
-    at = 0  # env.spr is an array of target_ulong behind fields of fixed size
+    at = section.payload_offset  # env.spr is an array of target_ulong behind fields of fixed size
     for f in section.description.vmsd.fields:
         if f.name == "env.spr" and f.count is not None and f.count > rules.SPR_PVR:
-            at += section.payload_offset + rules.SPR_PVR * f.size
-            return _model_of(int.from_bytes(stream._view[at : at + f.size], "big"), release or "2.7.0")
+            at += rules.SPR_PVR * f.size
+            return int.from_bytes(stream._view[at : at + f.size], "big")
         at += f.size * (1 if f.count is None else f.count)
     return None
 
 
 @functools.lru_cache(maxsize=4096)
-def _model_of(pvr: int, release: str) -> str | None:
+def _model_of(pvr: int | None, release: str) -> str | None:
     try:
-        return next((m.name for m in catalog.model_of_pvr(pvr, release, nearest=True)), None)
+        return next((m.name for m in catalog.model_of_pvr(pvr, release, nearest=True)), None) if pvr else None
     except CatalogError:
         return None
 
@@ -377,6 +415,7 @@ def expectation_of(stream: Stream, release: str | None) -> Expectation:
         capabilities=tuple(stream.configuration.get("capabilities", ())),
         footers=any(s.footer is not None for s in stream.sections),
         ram=rules.blocks_of(stream),
+        ram_records=rules.record_kinds(stream),
         page_size=stream.page_size,
     )
     expectation.add(entry_of(stream, section, release) for section in sections)

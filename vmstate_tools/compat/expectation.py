@@ -42,9 +42,14 @@ class Expectation:
     page_bits: int | None = None
     capabilities: tuple[str, ...] = ()
     footers: bool = False
+    framing_known: bool = True  # are configuration section and footers known to be as said
     ram: dict[str, int] = field(default_factory=dict)  # block -> bytes
+    ram_complete: bool = True  # has the destination no other blocks
+    ram_gone: frozenset[str] = frozenset()  # blocks that this kind of machine had in other releases only
     page_size: int | None = None
-    assumptions: list[str] = field(default_factory=list)
+    ram_records: int = 0  # kinds of page records its own stream has, as flag bits
+    foreign_registers: frozenset[bytes] = frozenset()  # lists of Arm system registers seen in other releases
+    exact: bool = True  # seen of this release and machine type, not composed from others
 
     def add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:

@@ -17,6 +17,7 @@ def version(text: str | None) -> tuple[int, int, int] | None:
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 
+@functools.cache
 def rows(name: str) -> list[dict[str, str]]:
     """The rows of data/compat/NAME.csv."""
     with data_path("compat", f"{name}.csv").open(newline="", encoding="utf-8") as file:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vmstate_tools import layouts
@@ -35,6 +36,12 @@ class Known:
             (w[0], *w[1:2], *(a for a in w[2:] if a.isdigit()), w[-1] if "_TEST" in w[0] else "")
             for w in (f.split(" ") for f in self.fields)
         )
+
+    @functools.cached_property
+    def gates(self) -> tuple[Release, ...]:
+        """Releases up to whose machine types a field differs: `pre_2_8_migration` is (2, 8, 0)."""
+        found = re.findall(r"pre_(\d+)_(\d+)_migration", " ".join(self.fields))
+        return tuple((int(major), int(minor), 0) for major, minor in found)
 
     @functools.cached_property
     def names(self) -> set[str]:
@@ -85,6 +92,13 @@ def release_of(vmsds: Mapping[str, Vmsd]) -> str | None:
     return None if best is None else ".".join(map(str, best))
 
 
+def known_subsections(known: Known, name: str, release: Release) -> tuple[str, ...]:
+    """Those of a description in a release; a stable release may have one that its first did not."""
+    more = [r["subsection"] for r in facts.rows("backports") if r["vmsd"] == name and "ppc" in known.file]
+    since = {r["subsection"]: facts.version(r["since"]) or release for r in facts.rows("backports")}
+    return (*known.subsections, *(s for s in more if s not in known.subsections and release >= since[s]))
+
+
 def ever(name: str) -> bool:
     """Does QEMU's source have a description of this name in any release?"""
     return name in _vmsds()
@@ -103,15 +117,40 @@ def find(vmsd: Vmsd, release: Release | None) -> Known | None:
 
 
 class Condition(NamedTuple):
-    """When a field is read: from `version` of its description on, or when the predicate `test` says so."""
+    """When a field is read: from `version` of its description on, or when the predicate `test` says so.
+
+    `gate` is what the predicate says for the destination's machine type, None where data/compat/gates.csv has nothing.
+    """
 
     version: int = 0
     test: str = ""
+    gate: bool | None = None
 
     @property
     def by_machine(self) -> bool:
         """Does the predicate ask for a property that machine types set?"""
         return bool(re.search(r"pre_|migrat|compat", self.test))
+
+
+@functools.cache
+def _gates() -> Mapping[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in facts.rows("gates"):
+        found.setdefault(row["vmsd"], []).append(row)
+    return found
+
+
+def gated(vmsd: str, field: str, release: Release | None, machine: str | None) -> Condition | None:
+    """The condition of a field that a compat property of the machine type decides; None where none is known to."""
+    of_machine = facts.version(machine)
+    for row in _gates().get(vmsd, ()):
+        if of_machine is None or release is None or not fnmatch.fnmatchcase(field, row["field"]):
+            continue
+        since, until, first = (facts.version(row[c]) for c in ("since_machine", "until_machine", "since"))
+        if (machine or "").startswith(row["machine"]) and first is not None and release >= first:
+            here = (since is None or of_machine >= since) and (until is None or of_machine <= until)
+            return Condition(test=row["source"], gate=here)
+    return None
 
 
 def condition(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> Condition | None:
@@ -131,9 +170,27 @@ def condition(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> C
             words = dict(a.split("=", 1) for a in arguments if "=" in a)
             if "test" in words:
                 return Condition(test=words["test"])
-            return Condition(int(words["version"])) if words.get("version", "").isdigit() else None
-        return Condition(numbers[-1]) if macro.endswith("_V") and numbers else None
+            version = words.get("version", "0")
+            return Condition(int(version)) if version.isdigit() else None
+        if unused:
+            return Condition(numbers[-1]) if macro.endswith("_V") and numbers else None
+        return Condition(numbers[-1] if macro.endswith("_V") and numbers else 0)
     return None
+
+
+def has(vmsd: Vmsd, release: Release | None) -> bool:
+    """Has a release this description with exactly these fields, as far as names and versions tell?"""
+    known = find(vmsd, release)
+    if known is None or known.version_id != vmsd.version_id:
+        return False
+    names = {f.name.partition("[")[0] for f in vmsd.fields}
+    there = {n.partition("[")[0] for n in known.names}
+    always = {
+        w[1].partition("[")[0]
+        for f in known.fields
+        if len(w := f.split(" ")) > 1 and not re.search(r"UNUSED|TEST|VARRAY|VBUFFER|_V$|FIELD", w[0])
+    }
+    return always <= names <= there | {"unused"}
 
 
 def varies(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> bool:
@@ -153,11 +210,34 @@ def subsections(vmsd: Vmsd, release: Release | None) -> dict[str, Vmsd] | None:
     if known is None or release is None:
         return None
     found: dict[str, Vmsd] = {}
-    for name in known.subsections:
+    for name in known_subsections(known, vmsd.name, release):
         same = sorted(_of_release(name, release), key=lambda k: k.file != known.file)
         version, minimum = (same[0].version_id, same[0].minimum_version_id) if same else (1 << 31, 0)
         found[name] = Vmsd(name, version, minimum_version_id=minimum)
     return found
+
+
+def as_read(vmsd: Vmsd) -> Vmsd:
+    """A ppc CPU as a release reads what it writes: of two subsections of one name the first is taken.
+
+    To 9.1 the TLB of the embedded CPUs is sent as `cpu/tlb6xx`, the name of another that stands before it
+    (target/ppc/machine.c: vmstate_tlbemb; 203beb6f04 gave it its own): such a stream is misread everywhere.
+    """
+    if vmsd.name != "cpu":
+        return vmsd
+    subsections = tuple(_tlb6xx(s) if s.name == "cpu/tlb6xx" else s for s in vmsd.subsections)
+    return replace(vmsd, subsections=subsections)
+
+
+def _tlb6xx(vmsd: Vmsd) -> Vmsd:
+    entries = next((f for f in vmsd.fields if f.name == "env.tlb.tlbe" and f.struct is not None), None)
+    if entries is None or entries.struct is None:
+        return vmsd
+    size = next((f.size for f in entries.struct.fields if f.name == "EPN"), 8)  # a target_ulong
+    entry = Vmsd("cpu/tlb6xx_entry", 1, tuple(FieldDescription(n, "uint64", size) for n in ("pte0", "pte1", "EPN")))
+    tlb = FieldDescription("env.tlb.tlb6", "struct", entry.size, entries.count, None, entry)
+    number = next(f for f in vmsd.fields if f.name == "env.nb_tlb")
+    return replace(vmsd, fields=(number, tlb, FieldDescription("env.tgpr", "uint64", size, 4)), subsections=())
 
 
 def describe(stream: Stream, section: Section, release: str | None = None) -> Description | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+from vmstate_tools import wire
 from vmstate_tools.compat import rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.policy import Policy, named
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
     from vmstate_tools.compat.destination import Destination
 
 
+_heads: WeakKeyDictionary[Stream, list[Section | wire.Parsed]] = WeakKeyDictionary()
+
+
+def heads(stream: Stream) -> list[Section | wire.Parsed]:
+    """Sections and commands as the loader meets them; of those sections sent in parts, the first."""
+    if stream not in _heads:
+        sections = (s for s in stream.sections if s.part in ("start", "full"))
+        _heads[stream] = sorted([*sections, *stream.commands], key=lambda record: record.offset)
+    return _heads[stream]
+
+
 @dataclass
 class Load:
     """One load. `section` is set where an obstacle belongs to one."""
@@ -29,17 +42,17 @@ class Load:
     obstacles: list[Obstacle] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)  # idstrs of the stream
 
     def run(self) -> Verdict:
         expectation = self.destination.expectation
         if self.destination.absent is not None:
             self.obstacles.append(self.destination.absent)
         self.configuration(expectation)
-        for command in self.stream.commands:
-            self.obstacles += rules.command(command, self.destination)
-        for section in self.stream.sections:
-            self.section(section, expectation)
+        for record in heads(self.stream):
+            if isinstance(record, Section):
+                self.section(record, expectation)
+            else:
+                self.obstacles += rules.command(record, self.destination)
         assumptions = dict.fromkeys([*self.destination.assumptions, *self.assumptions])
         return Verdict(
             self.stream.name,
@@ -60,7 +73,7 @@ class Load:
     def configuration(self, expectation: Expectation) -> None:
         """`qemu_loadvm_state_header`, `configuration_post_load`."""
         name, local = self.stream.machine, expectation.configuration
-        if local is None and name is None:
+        if (local is None and name is None) or (not expectation.framing_known and None in (local, name)):
             return None
         if local is None:
             message = "the stream has a configuration section, the destination expects none"
@@ -81,9 +94,6 @@ class Load:
     # -- D to I: sections -------------------------------------------------------------------------------------
 
     def section(self, section: Section, expectation: Expectation) -> None:
-        self.seen.add(section.idstr)
-        if section.part in ("part", "end"):
-            return  # what is to be said was said at its start
         entry = self.destination.registered(section)
         if entry is None:
             others = [e.instance_id for e in expectation.entries.values() if e.idstr == section.idstr]
@@ -160,15 +170,17 @@ class Load:
         footers = self.destination.expectation.footers
         stage = "I" if footers else "D"
         noticed = "the footer is missing where it looks for it" if footers else "the next section is not where it looks"
-        for difference in differences:
-            difference.stage = stage
-            difference.message += f": it reads {read} bytes, the stream has {there}; {noticed}"
-            return difference
+        for first in differences:  # those of the plan, which other streams share
+            return replace(
+                first, stage=stage, message=f"{first.message}: it reads {read} bytes, the stream has {there}; {noticed}"
+            )
         message = f"the destination reads {read} bytes, the stream has {there}: {noticed}"
         return Obstacle(stage, "length", message, stream_value=there, destination_value=read)
 
     def footer(self, section: Section, end: int, expectation: Expectation) -> None:
         """`check_section_footer`."""
+        if not expectation.framing_known:
+            return
         if expectation.footers and section.footer is None:
             message = "the destination expects a footer, the stream has none"
             remedy = "destination: -global migration.send-section-footer=off (since 2.11)"

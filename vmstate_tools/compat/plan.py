@@ -44,10 +44,13 @@ class Fit:
     condition: Callable[[Vmsd, FieldDescription], Condition | None] = lambda *_: None
     varies: Callable[[Vmsd, FieldDescription], bool] = lambda *_: False
     composed: bool = False  # is the destination's configuration not known exactly
+    has: Callable[[Vmsd], bool] = lambda _: True  # does the destination's source have just these fields
     differences: list[Obstacle] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
 
     def vmsd(self, own: Vmsd, other: Vmsd, prefix: str = "") -> Vmsd:
+        if self.composed and own.name == other.name and not self.has(own) and self.has(other):
+            own = replace(own, fields=other.fields)
         fields = self.fields(own, other, prefix)
         mine = {s.name: s for s in own.subsections}
         known = self.known(own)
@@ -117,7 +120,9 @@ class Fit:
         if self.composed and self.varies(own, f):
             return False
         when = self.condition(own, f)
-        if when is not None and when.version:
+        if when is not None and when.gate is not None:
+            return when.gate
+        if when is not None and not when.test:
             return True
         if (when is not None and not when.by_machine) or (when is None and own.version_id > other.version_id):
             self.assumptions.append(f"{own.name}: the destination does not wait for {f.label}")
@@ -129,7 +134,10 @@ class Fit:
         if self.empty(other, own, f, prefix, self.theirs, self.mine):
             return True
         when = self.condition(own, f)
-        return (when is not None and not when.by_machine) or (self.composed and self.varies(own, f))
+        if when is not None and when.gate is not None:
+            return when.gate
+        by_state = when is not None and bool(when.test) and not when.by_machine
+        return by_state or (self.composed and self.varies(own, f))
 
     def same(
         self, own: Vmsd, other: Vmsd, mine: list[FieldDescription], theirs: list[FieldDescription], prefix: str
@@ -240,13 +248,16 @@ def make(
     condition: Callable[[Vmsd, FieldDescription], Condition | None],
     varies: Callable[[Vmsd, FieldDescription], bool],
     composed: bool,
+    has: Callable[[Vmsd], bool],
+    as_read: Callable[[Vmsd], Vmsd],
     compiler: Compiler,
 ) -> Plan:
     """Compile `own` for a stream whose section is described by `other`, None where nothing describes it."""
+    compiler = replace(compiler, known=known)
     if other is None:
-        return Plan(replace(compiler, known=known, count_of=count_by_value(mine))(own))
+        return Plan(replace(compiler, count_of=count_by_value(mine))(as_read(own)))
     if other is own:
-        return Plan(replace(compiler, known=known)(own))
+        return Plan(compiler(as_read(own)))
     fit = Fit(
         known,
         lambda vmsd, path: mine.get((vmsd, path)),
@@ -254,5 +265,6 @@ def make(
         condition,
         varies,
         composed,
+        has,
     )
-    return Plan(replace(compiler, known=known)(fit.vmsd(own, other)), fit.differences, fit.assumptions)
+    return Plan(compiler(as_read(fit.vmsd(own, other))), fit.differences, fit.assumptions)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmstate_tools import catalog, flags, wire
+from vmstate_tools import wire
 from vmstate_tools.compat import facts
+from vmstate_tools.compat.blame import blame
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.description import FieldDescription
-from vmstate_tools.errors import VmstateError
 
 if TYPE_CHECKING:
     from vmstate_tools.compat.destination import Destination
@@ -87,32 +86,11 @@ def name_flags(obstacle: Obstacle, word: str, destination: Destination) -> Obsta
     """Add the names of the flags that differ, the commits that brought them, and a remedy."""
     values = (obstacle.stream_value, obstacle.destination_value)
     if word != "nb_BATs" and None not in values:
-        names = _flags(word, *values, destination.release, destination.pvr)
-        obstacle.flags_only_in_stream, obstacle.flags_only_in_destination, obstacle.commits = map(list, names)
+        found = blame(word, *values, destination.pvr, destination.accel, destination.machine)
+        obstacle.flags_only_in_stream, obstacle.flags_only_in_destination, obstacle.commits = map(list, found)
     if destination.version is not None and destination.version < (2, 8, 0):
         obstacle.remedy = "destination 2.7.1 or newer, or `vmstate rewrite` with the destination's words"
     return obstacle
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _flags(
-    word: str, stream: int, own: int, release: str | None, pvr: int | None
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    try:
-        theirs, ours = flags.decode(word, stream & ~own), flags.decode(word, own & ~stream)
-    except (KeyError, VmstateError):
-        return (), (), ()
-    commits: dict[str, None] = {}
-    try:
-        models = catalog.model_of_pvr(pvr, release or "2.7.0", nearest=True) if pvr else []
-        history = catalog.history(models[0].family) if models else None
-        row: Any
-        for row in history.itertuples() if history is not None else ():
-            if {*row.added, *row.removed} & {*theirs, *ours}:
-                commits |= dict.fromkeys(c["commit"] for c in row.commits)
-    except VmstateError:
-        pass  # the catalog does not tell
-    return tuple(theirs), tuple(ours), tuple(commits)
 
 
 # -- A to C: configuration, commands, RAM ----------------------------------------------------------------------------
@@ -166,23 +144,53 @@ def iterable(section: Section, entry: Entry, stream: Stream, destination: Destin
 
 
 def _ram(stream: Stream, destination: Destination) -> Iterator[Obstacle]:
-    """The block list against the destination's (migration/ram.c: `ram_load`, `parse_ramblock`)."""
-    local = destination.expectation.ram
-    if not local:
-        return
+    """The block list against the destination's, then the kinds of page records (migration/ram.c: `ram_load`)."""
+    expectation = destination.expectation
+    local = expectation.ram
     for name, size in blocks_of(stream).items():
-        if name not in local:
+        own = local.get(name)
+        if own is None and (expectation.ram_complete or name in expectation.ram_gone):
             message = f"the destination has no RAM block {name}"
             remedy = "give the destination the same devices and memory"
             yield Obstacle("C", "unknown RAM block", message, field=name, stream_value=size, remedy=remedy)
-        elif size != local[name] and not destination.resizable(name):
-            message = f"RAM block {name} has {size} bytes, the destination's has {local[name]}"
-            yield Obstacle("C", "RAM block size", message, field=name, stream_value=size, destination_value=local[name])
+        elif own is not None and size != own and not destination.resizable(name):
+            message = f"RAM block {name} has {size} bytes, the destination's has {own}"
+            yield Obstacle("C", "RAM block size", message, field=name, stream_value=size, destination_value=own)
+    yield from _records(stream, destination)
+
+
+def _records(stream: Stream, destination: Destination) -> Iterator[Obstacle]:
+    """Kinds of records that a release does not know (data/compat/ram_records.csv), or takes only when told to."""
+    release, sent = destination.version, record_kinds(stream)
+    if release is None:
+        return
+    for row in facts.rows("ram_records"):
+        flag = int(row["flag"], 16)
+        if not sent & flag or destination.expectation.ram_records & flag:
+            continue
+        since, until, needed = (facts.version(row[c]) for c in ("since", "until", "needs_since"))
+        name, needs = row["record"], row["needs"]
+        if (since and release < since) or (until and release[:2] > until[:2]):
+            until_text = f" to {row['until']}" if row["until"] else " on"
+            message = f"the stream has {name} records, which QEMU knows from {row['since']}{until_text}"
+            yield Obstacle("C", "unknown RAM record", message, field=name, stream_value=flag)
+        elif needed and release >= needed and destination.options.get(needs) != "on":
+            message = f"the stream has {name} records, which the destination takes only with capability {needs}"
+            remedy = f"destination: migrate_set_capability {needs} on"
+            yield Obstacle("C", "unknown RAM record", message, field=name, stream_value=flag, remedy=remedy)
+    if release >= (8, 2, 0) and stream.ram._filled:  # 413d64fedc
+        message = "the stream has pages filled with one byte that is not 0, which no release since 8.2 takes"
+        yield Obstacle("C", "unknown RAM record", message, field="zero page")
 
 
 def blocks_of(stream: Stream) -> dict[str, int]:
     """RAM block name -> bytes."""
-    return {b.name: b.used_length for b in stream.ram._blocks}
+    return {b.name: b.used_length for b in stream.ram.block_list}
+
+
+def record_kinds(stream: Stream) -> int:
+    """The flags of all records in the RAM section."""
+    return int(np.bitwise_or.reduce(stream.ram._runs["head"] & np.uint64(0x3FF), initial=0))
 
 
 def _htab(section: Section, entry: Entry, destination: Destination) -> Iterator[Obstacle]:
@@ -237,14 +245,14 @@ def _ppc_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[
             message = f"compat PVR 0x{compat:08x} ({level or 'unknown'}) is nothing a {mine.name} can run as"
             yield Obstacle("H", "compat PVR", message, None, None, "compat_pvr", compat, own)
         return
-    if not pvr_match(own, pvr, best=release >= (7, 2, 0)):
+    if not pvr_match(own, pvr, best=release >= (7, 2, 0), paired=release >= (8, 1, 0)):
         message = "the PVR does not match the destination's CPU model"
         remedy = "destination: the CPU model of the stream, or on the source -machine max-cpu-compat=… (since 2.10)"
         yield Obstacle("H", "PVR", message, None, None, f"env.spr[{SPR_PVR}]", pvr, own, remedy=remedy)
 
 
-def pvr_match(own: int, pvr: int, *, best: bool) -> bool:
-    """Does a CPU class of PVR `own` take a stream of `pvr`? `best`: as closely as since 7.2."""
+def pvr_match(own: int, pvr: int, *, best: bool, paired: bool = True) -> bool:
+    """Does a CPU class of PVR `own` take a stream of `pvr`? `best`: as closely as since 7.2; `paired`: since 8.1."""
     if own == pvr:
         return True
     mine, theirs = facts.family(own), facts.family(pvr)
@@ -254,8 +262,9 @@ def pvr_match(own: int, pvr: int, *, best: bool) -> bool:
         return True
     if theirs.name != mine.name or (own ^ pvr) & mine.best_mask:
         return False
-    if mine.name == "POWER9":  # DD2.0 and 2.1 go together, DD2.2 and 2.3 (cpu_init.c: ppc_pvr_match_power9)
-        return pvr & 0xF00 == 0x200 and own & 0xF == (0 if pvr & 0xF < 2 else 2)
+    if mine.name == "POWER9" and paired and pvr & 0xF00 == 0x200:
+        # DD2.0 and 2.1 go together, DD2.2 and 2.3 (cpu_init.c: ppc_pvr_match_power9, 277ee17212)
+        return own & 0xF == (0 if pvr & 0xF < 2 else 2)
     return True
 
 
@@ -284,22 +293,32 @@ def _spapr_caps(r: Reader, section: Section, entry: Entry, load: Load) -> Iterat
 
 def _arm_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[Obstacle]:
     """target/arm/machine.c: `cpu_post_load`: every system register in the stream must be one the destination has."""
-    cpu: list[Any] = [entry.values.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")]
-    sent: list[Any] = [r.kept.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")]
-    if None in cpu or None in sent:
-        return
-    ours: dict[int, int] = dict(zip(*(np.frombuffer(a, ">u8").tolist() for a in cpu), strict=True))
-    theirs: dict[int, int] = dict(zip(*(np.frombuffer(a, ">u8").tolist() for a in sent), strict=False))
-    last = max(ours, default=0)
-    lacking = [i for i in theirs if i not in ours and i < last]  # beyond the last of ours the loop has ended
+    release, cpu = load.destination.version, load.destination.cpu or ""
+    known = release is not None and release < (11, 0, 0)
+    if "cpu/wfxt-timer" in r.subsections and known and not cpu.lower().startswith("max"):
+        message = "the destination aborts on a timer that its CPU does not have (before 11.0 only `max` does)"
+        yield Obstacle("F", "abort", message, None, None, "wfxt_timer")
+    own = _registers([entry.values.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")])
+    sent = _registers([r.kept.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")])
+    expectation = load.destination.expectation
+    seen = r.kept.get(("cpu", "cpreg_vmstate_indexes")) in expectation.foreign_registers
+    if not own or not sent or not (expectation.exact or seen):
+        return  # the registers of another release tell nothing of a stream that this one may have written
+    last = max(own)
+    lacking = [i for i in sent if i not in own and i < last]  # beyond the last of ours the loop has ended
     if lacking:
         message = f"the destination lacks {len(lacking)} system registers that the stream has"
         yield Obstacle("H", "system register", message, None, None, "cpreg_vmstate_indexes", lacking[0])
-    for index, value in theirs.items():
-        if index in ours and value != ours[index] and _is_constant(index):
+    for index, value in sent.items():
+        if index in own and value != own[index] and _is_constant(index):
             message = f"system register 0x{index:x} is constant and has another value at the destination"
-            both = (f"cpreg 0x{index:x}", value, ours[index])
-            yield Obstacle("H", "system register", message, None, None, *both)
+            yield Obstacle("H", "system register", message, None, None, f"cpreg 0x{index:x}", value, own[index])
+
+
+def _registers(arrays: list[Any]) -> dict[int, int]:
+    if None in arrays:
+        return {}
+    return dict(zip(*(np.frombuffer(a, ">u8").tolist() for a in arrays), strict=False))
 
 
 def _is_constant(index: int) -> bool:
@@ -313,4 +332,30 @@ def _is_constant(index: int) -> bool:
     return index >> 16 & 0xFFF == 0xF and index >> 11 & 15 == 0 and index >> 3 & 15 == 0  # cp15 of AArch32
 
 
-_HOOKS: tuple[Callable[[Reader, Section, Entry, Load], Iterator[Obstacle]], ...] = (_ppc_cpu, _spapr_caps, _arm_cpu)
+def _pci_config(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[Obstacle]:
+    """hw/pci/pci.c: `get_pci_config_device`: what software cannot write must be the destination's own.
+
+    Compared here are the identity (`pci_init_cmask`) and each capability's id and place (`pci_add_capability`).
+    """
+    for (vmsd, path), theirs in r.kept.items():
+        own = entry.values.get((vmsd, path))
+        if vmsd not in ("PCIDevice", "PCIEDevice") or not isinstance(own, bytes) or min(len(own), len(theirs)) < 64:
+            continue
+        places = [*range(4), *range(8, 12), 0x0E, 0x34]
+        at = own[0x34] if own[6] & 0x10 else 0
+        while 64 <= at < min(len(own), len(theirs)) - 1 and at not in places:
+            places += [at, at + 1]
+            at = own[at + 1]
+        for place in places:
+            if own[place] != theirs[place]:
+                message = f"PCI configuration space differs at 0x{place:x}, which the guest cannot write"
+                yield Obstacle("F", "not equal", message, None, None, path, theirs[place], own[place])
+                break
+
+
+_HOOKS: tuple[Callable[[Reader, Section, Entry, Load], Iterator[Obstacle]], ...] = (
+    _pci_config,
+    _ppc_cpu,
+    _spapr_caps,
+    _arm_cpu,
+)
