@@ -287,7 +287,7 @@ def test_lead_in(lead: bytes, tmp_path: Path) -> None:
         (bytes(20 << 20), "zero bytes"),
         (b"\x00\x01\x02\x03" * 100, "unknown bytes 00 01 02 03"),
         (b"QFI\xfb\x00\x00\x00\x01" + bytes(100), "qcow image of an unknown version"),
-        (b"\x11\x22\x33\x44\x00\x00\x00\x01", "channel of a multifd migration"),
+        (b"\x11\x22\x33\x44\x00\x00\x00\x01", "a multifd channel of a migration"),
         (gzip.compress(b"", mtime=0), "empty file"),
         (gzip.compress(b"text", mtime=0), "but text"),
     ],

@@ -6,11 +6,11 @@ A channel is one greeting and then packets of one fixed size, each followed by i
 
 from __future__ import annotations
 
-import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import construct as c
 import numpy as np
 import zstandard
 
@@ -28,27 +28,51 @@ DEVICE_STATE = 0x40  # since 10.0
 
 _METHODS = {NOCOMP: "plain", ZLIB: "zlib", ZSTD: "zstd", QPL: "qpl", UADK: "uadk", QATZIP: "qatzip"}
 _PACKET_SIZE = 512 * 1024  # MULTIFD_PACKET_SIZE: a packet has room for so many bytes of pages
-_GREETING = 64
-_HEADER = struct.Struct(">6IQI28x256s")  # MultiFDPacket_t up to offset[]
-_DEVICE = struct.Struct(">3I256s2I")  # MultiFDPacketDeviceState_t
+
+# MultiFDInit_t
+_GREETING = c.Struct(
+    "magic" / c.Int32ub, "version" / c.Int32ub, "uuid" / c.Bytes(16), "id" / c.Int8ub, "reserved" / c.Bytes(39)
+)
+_LEAD = ("magic" / c.Int32ub, "version" / c.Int32ub, "flags" / c.Int32ub)
+# MultiFDPacket_t up to offset[]
+_HEADER = c.Struct(
+    *_LEAD,
+    "pages_alloc" / c.Int32ub,
+    "normal_pages" / c.Int32ub,
+    "next_packet_size" / c.Int32ub,  # an empty packet before 9.0 repeats an old value and has no data
+    "packet_num" / c.Int64ub,
+    "zero_pages" / c.Int32ub,  # since 9.0
+    "reserved" / c.Bytes(28),
+    "ramblock" / c.Bytes(256),
+)
+# MultiFDPacketDeviceState_t, since 10.0
+_DEVICE = c.Struct(*_LEAD, "idstr" / c.Bytes(256), "instance_id" / c.Int32ub, "next_packet_size" / c.Int32ub)
+_BEGIN = c.Int32ub[2].build([MAGIC, 1])
 
 
 @dataclass
 class Packet:
-    """One packet: its place in the channel and what it says."""
+    """One packet: its place in the channel and what it says. `header`: as `_HEADER`, of device state as `_DEVICE`."""
 
     offset: int
     size: int  # of the packet itself
     data_size: int
-    flags: int
-    pages_alloc: int
-    normal: int
-    zero: int
-    next_packet_size: int  # as written: an empty packet before 9.0 repeats an old value and has no data
-    number: int
-    ramblock: bytes
+    header: Any
     sync: int  # SYNC packets in this channel before it
-    device: tuple[bytes, int] | None = None  # idstr, instance_id
+    normal: int = 0
+    zero: int = 0
+
+    @property
+    def flags(self) -> int:
+        return int(self.header.flags)
+
+    @property
+    def is_device(self) -> bool:
+        return bool(self.flags & DEVICE_STATE)
+
+    @property
+    def ramblock(self) -> bytes:
+        return b"" if self.is_device else bytes(self.header.ramblock)
 
     @property
     def data(self) -> int:
@@ -57,7 +81,7 @@ class Packet:
 
 def is_channel(view: memoryview) -> bool:
     """Whether these bytes begin as a multifd channel does."""
-    return len(view) >= 8 and bytes(view[:8]) == struct.pack(">2I", MAGIC, 1)
+    return bytes(view[:8]) == _BEGIN
 
 
 class Channel:
@@ -69,15 +93,15 @@ class Channel:
     def __init__(self, view: memoryview, *, page_size: int | None = None) -> None:
         if not is_channel(view):
             raise StreamError("not a multifd channel", offset=0, expected="11223344 00000001")
-        if len(view) < _GREETING:
+        if len(view) < _GREETING.sizeof():
             raise StreamError("the channel ends in its first packet", offset=len(view), expected="64 bytes")
         self.view = view
-        self.uuid = bytes(view[8:24])
-        self.id = view[24]
+        self.greeting = _GREETING.parse(bytes(view[: _GREETING.sizeof()]))
+        self.id = int(self.greeting.id)
         self.packets: list[Packet] = []
         self.page_size = page_size or self._infer_page_size()
         self._reader: _Reader | None = None
-        at, syncs = _GREETING, 0
+        at, syncs = _GREETING.sizeof(), 0
         while at < len(view):
             packet = self._packet(at, syncs)
             self.packets.append(packet)
@@ -89,41 +113,44 @@ class Channel:
 
     def _infer_page_size(self) -> int:
         for size in (4096, 1024, 65536, 16384, 8192, 32768, 2048):
-            at = _GREETING + _HEADER.size + _PACKET_SIZE // size * 8
+            at = _GREETING.sizeof() + _HEADER.sizeof() + _PACKET_SIZE // size * 8
             if at == len(self.view) or is_channel(self.view[at : at + 8]):
                 return size
         return 4096
 
     def _packet(self, at: int, syncs: int) -> Packet:
         left = len(self.view) - at
-        if left < _DEVICE.size:
+        if left < _DEVICE.sizeof():
             raise StreamError("the channel ends in a packet", offset=len(self.view), expected="a whole packet")
-        magic, version, flags = struct.unpack_from(">3I", self.view, at)
-        if magic != MAGIC or version != 1:
-            raise StreamError(f"packet magic {magic:x}, version {version}", offset=at, expected="11223344, version 1")
-        if flags & DEVICE_STATE:
-            *_, idstr, instance, size = _DEVICE.unpack_from(self.view, at)
-            packet = Packet(at, _DEVICE.size, size, flags, 0, 0, 0, size, 0, b"", syncs, (idstr, instance))
+        header = _DEVICE.parse(bytes(self.view[at : at + _DEVICE.sizeof()]))
+        if header.magic != MAGIC or header.version != 1:
+            raise StreamError(
+                f"packet magic {header.magic:x}, version {header.version}", offset=at, expected="11223344, version 1"
+            )
+        if header.flags & DEVICE_STATE:
+            packet = Packet(at, _DEVICE.sizeof(), header.next_packet_size, header, syncs)
         else:
             room = _PACKET_SIZE // self.page_size
-            size = _HEADER.size + room * 8
+            size = _HEADER.sizeof() + room * 8
             if left < size:
                 raise StreamError("the channel ends in a packet", offset=len(self.view), expected=f"{size} bytes")
-            _, _, _, alloc, normal, follow, number, zero, name = _HEADER.unpack_from(self.view, at)
-            if alloc > room or normal > room or zero > room - normal or flags & METHOD not in _METHODS:
+            header = _HEADER.parse(bytes(self.view[at : at + _HEADER.sizeof()]))
+            normal, zero, follow = header.normal_pages, header.zero_pages, header.next_packet_size
+            method = header.flags & METHOD
+            if header.pages_alloc > room or normal > room or zero > room - normal or method not in _METHODS:
                 raise StreamError(
-                    f"a packet of {normal} full and {zero} zero pages, {alloc} allocated, flags 0x{flags:x}",
+                    f"a packet of {normal} full and {zero} zero pages, {header.pages_alloc} allocated, "
+                    f"flags 0x{header.flags:x}",
                     offset=at,
                     expected=f"at most {room} pages, one compression method",
                 )
-            if normal and flags & METHOD == NOCOMP and follow != normal * self.page_size:
+            if normal and method == NOCOMP and follow != normal * self.page_size:
                 raise StreamError(
                     f"{normal} pages in {follow} bytes",
                     offset=at,
                     expected=f"{normal * self.page_size} bytes",
                 )
-            data = follow if normal else 0
-            packet = Packet(at, size, data, flags, alloc, normal, zero, follow, number, name, syncs)
+            packet = Packet(at, size, follow if normal else 0, header, syncs, normal, zero)
         if packet.data_size > left - packet.size:
             raise StreamError(
                 f"{packet.data_size} bytes of data",
@@ -135,36 +162,32 @@ class Channel:
     def offsets(self, packet: Packet) -> np.ndarray:
         """Offsets in the RAMBlock of a packet's pages, the full ones first (uint64)."""
         n = packet.normal + packet.zero
-        return np.frombuffer(self.view, ">u8", n, packet.offset + _HEADER.size).astype(np.uint64)
+        return np.frombuffer(self.view, ">u8", n, packet.offset + _HEADER.sizeof()).astype(np.uint64)
 
     def records(self) -> list[tuple[int, int, str, str]]:
         """What the channel consists of: (offset, size, what, detail), no gap, no overlap."""
-        out = [(0, _GREETING, "multifd greeting", f"channel {self.id}")]
+        out = [(0, _GREETING.sizeof(), "multifd greeting", f"channel {self.id}")]
         for p in self.packets:
-            name = p.device[0] if p.device else p.ramblock
+            name = p.header.idstr if p.is_device else p.ramblock
             text = wire.name(name.split(b"\0")[0])
-            what = "device state" if p.device else "sync" if p.flags & SYNC and not p.normal + p.zero else "packet"
-            detail = text if p.device else f"{p.normal} full, {p.zero} zero x {text}" if p.normal + p.zero else ""
+            what = "device state" if p.is_device else "sync" if p.flags & SYNC and not p.normal + p.zero else "packet"
+            detail = text if p.is_device else f"{p.normal} full, {p.zero} zero x {text}" if p.normal + p.zero else ""
             out.append((p.offset, p.size, f"multifd {what}", detail))
             if p.data_size:
-                kind = "device state" if p.device else f"{_METHODS[p.flags & METHOD]} pages"
+                kind = "device state" if p.is_device else f"{_METHODS[p.flags & METHOD]} pages"
                 out.append((p.data, p.data_size, f"multifd {kind}", text))
         return out
 
     def build(self) -> Iterator[bytes | memoryview]:
-        """The channel's bytes again: headers from what was read; reserved bytes and data from the channel."""
-        yield struct.pack(">2I16sB", MAGIC, 1, self.uuid, self.id)
-        yield self.view[25:_GREETING]
+        """The channel's bytes again: headers from what was read; room that is not used, and data, from the channel."""
+        yield _GREETING.build(self.greeting)
         for p in self.packets:
-            if p.device:
-                yield _DEVICE.pack(MAGIC, 1, p.flags, p.device[0], p.device[1], p.next_packet_size)
+            if p.is_device:
+                yield _DEVICE.build(p.header)
             else:
-                head = struct.pack(
-                    ">6IQI", MAGIC, 1, p.flags, p.pages_alloc, p.normal, p.next_packet_size, p.number, p.zero
-                )
                 offsets = self.offsets(p).astype(">u8").tobytes()
-                yield head + bytes(self.view[p.offset + 36 : p.offset + 64]) + p.ramblock + offsets
-                yield self.view[p.offset + _HEADER.size + len(offsets) : p.data]
+                yield _HEADER.build(p.header) + offsets
+                yield self.view[p.offset + _HEADER.sizeof() + len(offsets) : p.data]
             yield self.view[p.data : p.data + p.data_size]
 
     def page(self, start: int) -> bytes | memoryview:

@@ -19,7 +19,6 @@ import numpy as np
 
 from vmstate_tools import wire
 from vmstate_tools.errors import StreamError, printable
-from vmstate_tools.multifd import Channel
 from vmstate_tools.pagemap import PAGES, GuestMemory, MappedMemory, RecordedMemory
 from vmstate_tools.ramblocks import PAGE_SIZES, Block, be64, put_be64, read_block_list, short_string
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from vmstate_tools.multifd import Packet
+    from vmstate_tools.multifd import Channel, Packet
 
 # RAM_SAVE_FLAG_*: migration/ram.c (arch_init.c before 2.4)
 ZERO = 0x002  # RAM_SAVE_FLAG_COMPRESS until 2.7: one fill byte; always 0 since 1.5, any byte before
@@ -655,6 +654,8 @@ class Ram:
 
     def add_channel(self, view: memoryview) -> Channel:
         """Join the pages of a multifd connection; parse the main stream's RAM before reading memory."""
+        from vmstate_tools.multifd import Channel
+
         channel = Channel(view, page_size=self.page_size)
         if not self._page:
             self._page, self.page_size_source = channel.page_size, "inferred"

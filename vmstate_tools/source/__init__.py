@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.source import compressed, libvirt, lzop, qcow2
+from vmstate_tools.source import compressed, lzop
 from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection, in_order, pieces
 from vmstate_tools.source.content import Content, collect
 from vmstate_tools.source.magic import MULTIFD, identify
@@ -101,12 +101,16 @@ class Source:
                 raise StreamError(f"{kind} in {' in '.join(containers[::-1])}: nested too deep", file=name)
             containers.append(kind)
             if kind == "libvirt":
+                from vmstate_tools.source import libvirt
+
                 self.start, self.meta[kind] = libvirt.read_header(self.view, self.start, name)
                 if not self.meta[kind]["finished"]:
                     self.damage = StreamError("libvirt did not finish this image (LibvirtQemudPart)", file=name)
                 continue
             rest = self.view[self.start :]
             if kind == "qcow2":
+                from vmstate_tools.source import qcow2
+
                 chosen = qcow2.pick(rest, snapshot, name)
                 self.meta[kind] = chosen.meta()
                 inside = qcow2.read_vmstate(rest, chosen, name)

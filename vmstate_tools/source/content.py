@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.source import libvirt
-from vmstate_tools.source.magic import LEAD_LIMIT, glance, identify
+from vmstate_tools.source.magic import LEAD_LIMIT, LIBVIRT_FORMAT_AT, LIBVIRT_SPARSE, glance, identify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +153,7 @@ class _Gate:
             return
         self.kind = kind
         mapped_ram = (
-            head[at + libvirt.FORMAT_AT :][:4] in libvirt.SPARSE
+            head[at + LIBVIRT_FORMAT_AT :][:4] in LIBVIRT_SPARSE
             if kind == "libvirt"
             else b"\x0amapped-ram" in bytes(head[at : at + _CONFIGURATION])
         )

@@ -6,21 +6,33 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
+
+import construct as c
 
 from vmstate_tools.errors import StreamError
 
 FORMATS = ("raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse")
 """`virQEMUSaveFormat`, by number. A sparse image holds a mapped-ram stream, not compressed."""
 
-FORMAT_AT = 28
-SPARSE = (b"\x06\x00\x00\x00", b"\x00\x00\x00\x06")
-"""The format number of a sparse image at `FORMAT_AT`, in either byte order."""
-
 UNFINISHED = b"LibvirtQemudPart"
 
-_SIZE = 92  # magic[16]; u32 version, data_len, was_running, format, cookieOffset, unused[14]
+
+def _header(number: Any) -> Any:
+    return c.Struct(
+        "magic" / c.Bytes(16),
+        "version" / number,
+        "data_len" / number,
+        "was_running" / number,
+        "format" / number,
+        "cookie_offset" / number,
+        "unused" / number[14],
+    )
+
+
+# In the byte order of the host that wrote it.
+_HEADERS = {"little": _header(c.Int32ul), "big": _header(c.Int32ub)}
+_SIZE = _HEADERS["big"].sizeof()
 
 
 def read_header(view: memoryview, start: int, file: str) -> tuple[int, dict[str, Any]]:
@@ -36,11 +48,11 @@ def read_header(view: memoryview, start: int, file: str) -> tuple[int, dict[str,
     if len(view) - start < _SIZE:
         raise StreamError("libvirt's header is cut short", offset=len(view), file=file)
     head = bytes(view[start : start + _SIZE])
-    # The numbers are in the byte order of the host that wrote them; the version is a small one in the right.
-    for mark in "<>":
-        version, length, running, kind, cookie = struct.unpack_from(f"{mark}5I", head, 16)
-        if version <= 0xFFFF:
-            break
+    # The version is a small number in the right byte order.
+    parsed = {order: header.parse(head) for order, header in _HEADERS.items()}
+    order = "little" if parsed["little"].version <= 0xFFFF else "big"
+    header = parsed[order]
+    version, length, kind, cookie = header.version, header.data_len, header.format, header.cookie_offset
     if not 1 <= version <= 2:
         raise StreamError(f"libvirt image version {version}", offset=start + 16, expected="1 or 2", file=file)
     begin = start + _SIZE
@@ -52,10 +64,10 @@ def read_header(view: memoryview, start: int, file: str) -> tuple[int, dict[str,
     xml = view[begin : begin + cookie if cookie else stop]
     meta = {
         "version": version,
-        "was_running": bool(running),
+        "was_running": bool(header.was_running),
         "format": FORMATS[kind] if kind < len(FORMATS) else str(kind),
-        "byteorder": "little" if mark == "<" else "big",
-        "finished": head[:16] != UNFINISHED,
+        "byteorder": order,
+        "finished": header.magic != UNFINISHED,
         "xml": _text(xml),
         "cookie": _text(view[begin + cookie : stop]) if cookie else None,
     }

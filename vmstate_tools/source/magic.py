@@ -25,6 +25,10 @@ CONTAINERS = {
     b"QFI\xfb\x00\x00\x00\x03": "qcow2",
 }
 
+LIBVIRT_FORMAT_AT = 28
+LIBVIRT_SPARSE = (b"\x06\x00\x00\x00", b"\x00\x00\x00\x06")
+"""The format number of a sparse libvirt image (`libvirt.FORMATS`) at `LIBVIRT_FORMAT_AT`, in either byte order."""
+
 # zstd and lz4 share the magic of frames that hold nothing to unpack: 0x184d2a50 to 0x184d2a5f, little endian.
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18(....)", re.DOTALL)
 

@@ -10,19 +10,35 @@ import struct
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import construct as c
+
 from vmstate_tools.errors import StreamError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# magic, version, backing file (offset, length), cluster_bits, size, crypt_method, l1_size, l1_table_offset,
-# refcount table (offset, clusters), nb_snapshots, snapshots_offset; since version 3: incompatible_features
-_HEADER = struct.Struct(">4sIQIIQIIQQIIQQ")
+_HEADER = c.Struct(
+    "magic" / c.Bytes(4),
+    "version" / c.Int32ub,
+    "backing_file_offset" / c.Int64ub,
+    "backing_file_size" / c.Int32ub,
+    "cluster_bits" / c.Int32ub,
+    "size" / c.Int64ub,
+    "crypt_method" / c.Int32ub,
+    "l1_size" / c.Int32ub,
+    "l1_table_offset" / c.Int64ub,
+    "refcount_table_offset" / c.Int64ub,
+    "refcount_table_clusters" / c.Int32ub,
+    "nb_snapshots" / c.Int32ub,
+    "snapshots_offset" / c.Int64ub,
+    "incompatible_features" / c.Int64ub,  # since version 3
+)
 _DATA_FILE, _EXTENDED_L2 = 1 << 2, 1 << 4  # incompatible_features
 
-# l1_table_offset, l1_size, length of id, of name, date (s, ns), vm_clock (ns), vm_state_size, length of extra
+# By struct, as an image may have 65,536 of them: l1_table_offset, l1_size, length of id, of name, date (s, ns),
+# vm_clock (ns), vm_state_size, length of extra; in the extra data vm_state_size_large, disk_size, icount.
 _ENTRY = struct.Struct(">QIHHIIQII")
-_EXTRA = struct.Struct(">QQQ")  # vm_state_size_large, disk_size, icount
+_EXTRA = struct.Struct(">QQQ")
 _NO_ICOUNT = 2**64 - 1
 
 _OFFSET = 0x00FFFFFFFFFFFE00  # in an L1 or L2 entry
@@ -79,20 +95,20 @@ def _snapshots(view: memoryview, file: str) -> Iterator[Snapshot]:
     def bad(what: str, offset: int) -> StreamError:
         return StreamError(f"the qcow2 image is damaged: {what}", offset=offset, file=file)
 
-    if len(view) < _HEADER.size:
+    if len(view) < _HEADER.sizeof():
         raise bad("it ends within its header", len(view))
-    _, version, _, _, bits, size, crypt, _, _, _, _, count, at, features = _HEADER.unpack_from(view)
-    if version < 3:
-        features = 0
-    if bits not in _CLUSTER_BITS:
-        raise bad(f"clusters of 2^{bits} bytes", 20)
-    if count > _MAX_SNAPSHOTS:
-        raise bad(f"{count} snapshots", 60)
-    if crypt:
+    header = _HEADER.parse(bytes(view[: _HEADER.sizeof()]))
+    features = header.incompatible_features if header.version >= 3 else 0
+    if header.cluster_bits not in _CLUSTER_BITS:
+        raise bad(f"clusters of 2^{header.cluster_bits} bytes", 20)
+    if header.nb_snapshots > _MAX_SNAPSHOTS:
+        raise bad(f"{header.nb_snapshots} snapshots", 60)
+    if header.crypt_method:
         raise StreamError("the qcow2 image is encrypted", offset=32, file=file)
     if features & _DATA_FILE:
         raise StreamError("the qcow2 image keeps its data in another file", offset=72, file=file)
-    for _ in range(count):
+    at = header.snapshots_offset
+    for _ in range(header.nb_snapshots):
         extra_at = at + _ENTRY.size
         if extra_at > len(view):
             raise bad("a snapshot outside the file", at)
@@ -111,10 +127,10 @@ def _snapshots(view: memoryview, file: str) -> Iterator[Snapshot]:
             vm_clock_nsec=clock,
             icount=icount if extra >= 24 and icount != _NO_ICOUNT else None,
             size=large if extra >= 8 else state,
-            disk_size=disk if extra >= 16 else size,
+            disk_size=disk if extra >= 16 else header.size,
             l1_offset=l1_offset,
             l1_size=l1_size,
-            cluster_bits=bits,
+            cluster_bits=header.cluster_bits,
             extended=bool(features & _EXTENDED_L2),
         )
         at = (stop + 7) & ~7
