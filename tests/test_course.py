@@ -61,6 +61,12 @@ WRONG: dict[str, list[Any]] = {
     "05-bytes": [4, 16, -8, "8", None],
 }
 
+WRONG |= {
+    "03-power9": [{"2.10.0"}, {"2.8.0", "2.10.0", "2.12.0", "4.0.0", "7.1.0"}, "7.1.0", 4, {"2.7.0"}],
+    "03-way-back": ["7.0.0", "2.8.0", "9.1.0", "2.6.0", 6.2, True],
+    "03-commit": ["91137619c6555a3c7cdd829f3b91b6da2bf67475", "23ab6d88", "7778a575c705", "PPC_POPCNTB", None],
+}
+
 
 def lamp(*extra: Description, fields: Sequence[Field] = (), version: int = 1) -> Description:
     return Description("lamp", [Field("on", "uint8", 1), *fields], extra, version)
