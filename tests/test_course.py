@@ -265,3 +265,12 @@ def test_a_toy_destination_compares_and_knows_what_it_does_not_send() -> None:
     assert load(device(1, quiet), device(1, sub), "m").loads
     first = load(device(1, sub), device(1), "m").first
     assert first is not None and (first.stage, first.field) == ("G", "d/b")
+
+
+def test_the_path_names_every_notebook_and_each_has_questions() -> None:
+    named = re.findall(r"^\| \[[^]]*\]\(([^)]*)\)", (NOTEBOOKS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert named == [path.name for path in PATHS]
+    assert NUMBERED == PATHS
+    for path in PATHS:
+        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        assert re.search(r"\*\*Goal\.\*\*.*\*\*You need\*\*.*About \d+ minutes", first, re.DOTALL), path.name
