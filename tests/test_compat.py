@@ -8,6 +8,7 @@ import pytest
 
 import vmstate_tools as vt
 from vmstate_tools.compat import Destination, Policy, check, facts, matrix, rules
+from vmstate_tools.errors import CatalogError
 
 CPU = "POWER8_v2.0"
 
@@ -149,3 +150,22 @@ def test_a_release_that_is_none_is_a_usage_error(captures):
     path = str(captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")
     done = CliRunner().invoke(main, ["check", path, "--to", "banana"])
     assert done.exit_code == 2 and "banana" in done.output
+
+
+def test_words_of_64_bits_stay_whole_in_a_matrix(captures):
+    paths = [captures / f"qemu-{r}/pseries-2.6/POWER8_v2.0.mig.zst" for r in ("2.6.0", "2.7.0")]
+    frame = matrix([*paths, "nowhere.mig"], ["2.7.0"], progress=False)
+    with vt.open(paths[0]) as stream:
+        sent = stream.value("cpu", "env.insns_flags")
+    assert frame["loads"].tolist()[:2] == [False, True] and frame["loads"].isna()[2]
+    assert frame["stream_value"][0] == sent and type(frame["stream_value"][0]) is int
+    assert frame["instance_id"].tolist()[0] == 0 and str(frame["instance_id"].dtype) == "Int64"
+    verdict = check(paths[0], Destination("2.7.0"))
+    assert verdict.obstacles["stream_value"][0] == sent and type(verdict.obstacles["stream_value"][0]) is int
+
+
+@pytest.mark.parametrize("release", ["2.99", "2.7.1-rc1", "banana", "0.5"])
+def test_a_release_that_never_was_is_no_destination(release):
+    with pytest.raises(CatalogError, match=release):
+        Destination(release)
+    assert Destination("99.0").version == (99, 0, 0)

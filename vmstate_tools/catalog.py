@@ -98,6 +98,12 @@ def resolve(release: str, nearest: bool = False) -> str:
     raise CatalogError(f"QEMU {release} is not in the catalog, which covers {ends}")
 
 
+def expect_release(release: str) -> None:
+    """Raises CatalogError where QEMU never had such a release; what is newer than the catalog passes."""
+    if release_key(release) < max(_releases(), default=()):
+        resolve(release)
+
+
 def _kind(key: tuple[int, ...]) -> str:
     return _releases()[key]["kind"]
 

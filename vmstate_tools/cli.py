@@ -380,8 +380,9 @@ def cpu(
     compares with the words that model has there; a flag that RELEASE does not know is called unknown.
     """
     if against is not None:
-        from vmstate_tools.catalog import resolve
+        from vmstate_tools.catalog import expect_release, resolve
 
+        expect_release(against)
         against = resolve(against, nearest=True)
     rows = [row for rows in _over(files, opening, _cpu_rows) for row in rows]
     for row in rows if against is not None else []:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,29 @@ force_option = click.option("--force", is_flag=True, help="Overwrite OUT if it e
 def example(*lines: str) -> str:
     """The epilog of a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+class Lists(click.Command):
+    """A command whose repeatable options take several values: `--machine A B` for `--machine A --machine B`."""
+
+    more = re.compile(".*", re.DOTALL)  # what can be another value, and not an argument
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        names = {o for p in self.params if isinstance(p, click.Option) and p.multiple for o in p.opts}
+        expanded: list[str] = []
+        option, first = "", False
+        for i, word in enumerate(args):
+            if word == "--":
+                expanded += args[i:]
+                break
+            if word.startswith("-"):
+                option, first = (word if word in names else ""), True
+            else:
+                if option and not first and self.more.fullmatch(word):
+                    expanded.append(option)
+                first = False
+            expanded.append(word)
+        return super().parse_args(ctx, expanded)
 
 
 def print_json(document: Any) -> None:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
 import click
 
-from vmstate_tools.cli_common import example, json_option, print_json
-from vmstate_tools.errors import printable
+from vmstate_tools.cli_common import Lists, complain, example, json_option, print_json
+from vmstate_tools.errors import VmstateError, printable
 
-_policy = click.option("--policy", metavar="P", help="Treat the CPU's sanity-check words otherwise, e.g. ignore.")
+
+def _known_policy(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    from vmstate_tools.compat.policy import named
+
+    try:
+        named(name)
+    except KeyError as err:
+        raise VmstateError(err.args[0]) from None
+    return name
+
+
+_policy = click.option(
+    "--policy", metavar="P", callback=_known_policy, help="Treat the CPU's sanity-check words otherwise, e.g. ignore."
+)
 
 
 @click.command(
@@ -48,8 +62,6 @@ def check(
 
     if not (release or reference or dump):
         raise click.UsageError("say what the destination is: --to, --reference or --dump, or several of them")
-    if release is not None:
-        _known_release(release)
     destination = compat.Destination(release=release, **known)
     if dump:
         destination = destination.with_dump(dump)
@@ -59,47 +71,47 @@ def check(
     if as_json:
         print_json(verdict.to_json())
     else:
-        for line in verdict.explain().splitlines():
-            click.echo(printable(line))
+        click.echo(verdict.explain())
     sys.exit(0 if verdict.loads else 1)
 
 
-def _known_release(release: str) -> None:
-    """Raises click.UsageError for what does not name a release."""
-    from vmstate_tools.errors import CatalogError
-    from vmstate_tools.flags import release_key
-
-    try:
-        release_key(release)
-    except CatalogError as err:
-        raise click.UsageError(str(err)) from None
+class _Releases(Lists):
+    more = re.compile(r"v?\d+(\.\d+)+")
 
 
-@click.command(epilog=example("vmstate matrix streams/*.mig.zst --to 2.7.0 --to 2.8.0 --csv > out.csv"))
+@click.command(cls=_Releases, epilog=example("vmstate matrix streams/*.mig.zst --to 2.7.0 2.8.0 --csv > out.csv"))
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option(
-    "--to", "releases", metavar="R", multiple=True, required=True, help="A destination's release; repeatable."
-)
+@click.option("--to", "releases", metavar="R...", multiple=True, required=True, help="The destinations' releases.")
 @_policy
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @json_option
 def matrix(files: tuple[str, ...], releases: tuple[str, ...], policy: str | None, as_csv: bool, as_json: bool) -> None:
-    """Would each FILE load on each release, with the same machine type and CPU?"""
+    """Would each FILE load on each release, with the same machine type and CPU?
+
+    Exit code 2: a FILE could not be read.
+    """
     from vmstate_tools import compat
     from vmstate_tools.frames import find_streams
 
-    for release in releases:
-        _known_release(release)
-    frame = compat.matrix(find_streams(files), releases, policy, progress=sys.stderr.isatty())
+    if as_csv and as_json:
+        raise click.UsageError("either --csv or --json")
+    streams = find_streams(files)
+    if not streams:
+        raise VmstateError(f"no streams in {', '.join(files)}")
+    frame = compat.matrix(streams, releases, policy, progress=sys.stderr.isatty())
     if as_csv:
         frame.to_csv(sys.stdout, index=False)
     elif as_json:
-        print_json(json.loads(frame.to_json(orient="records", default_handler=str)))
+        print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     else:
-        for row in frame.to_dict("records"):
-            # loads is missing where the stream could not be read.
-            text = {True: "loads", False: f"refused: {row['message']}"}.get(row["loads"], f"error: {row['error']}")
+        for row in frame[frame["error"].isna()].to_dict("records"):
+            text = "loads" if row["loads"] else f"refused: {row['message']}"
             click.echo(printable(f"{row['stream']} -> {row['release']}: {text}"))
+    failed = frame.dropna(subset="error").drop_duplicates("stream")
+    for text in failed["error"]:
+        complain(text)
+    if len(failed):
+        sys.exit(2)
 
 
 @click.command(epilog=example("vmstate lint guest.mig", "vmstate lint new.json --against old.json"))

@@ -8,35 +8,14 @@ from typing import Any
 
 import click
 
-from vmstate_tools.cli_common import example, json_option, print_json
+from vmstate_tools.cli_common import Lists, example, json_option, print_json
 from vmstate_tools.errors import printable
 
 _more = click.argument("arguments", nargs=-1, metavar="[-- QEMU OPTIONS]", type=click.UNPROCESSED)
 
 
-class _Lists(click.Command):
-    """A command whose repeatable options take several values: `--machine A B` for `--machine A --machine B`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        names = {o for p in self.params if isinstance(p, click.Option) and p.multiple for o in p.opts}
-        expanded: list[str] = []
-        option, first = "", False
-        for i, word in enumerate(args):
-            if word == "--":
-                expanded += args[i:]
-                break
-            if word.startswith("-"):
-                option, first = (word if word in names else ""), True
-            else:
-                if option and not first:
-                    expanded.append(option)
-                first = False
-            expanded.append(word)
-        return super().parse_args(ctx, expanded)
-
-
 @click.command(
-    cls=_Lists,
+    cls=Lists,
     epilog=example(
         "vmstate capture --qemu qemu-system-ppc64 --machine 'pseries-2.*' -o streams",
         "vmstate capture --qemu old/qemu new/qemu --machine mac99 g3beige -o streams",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.bundled import data_path
 from vmstate_tools.errors import VmstateError, printable
+from vmstate_tools.stream import open_stream
 from vmstate_tools.wire import Command
 
 if TYPE_CHECKING:
@@ -155,11 +157,14 @@ class Fingerprint:
         return f"<Fingerprint of {printable(self.file)}: {' '.join(self.releases) or 'no release'}>"
 
 
-def fingerprint(stream: Stream) -> Fingerprint:
-    """Name the QEMU releases (x.y from 1.6 to 11.1) that could have written a stream.
+def fingerprint(stream: Stream | str | os.PathLike[str]) -> Fingerprint:
+    """Name the QEMU releases (x.y from 1.6 to 11.1) that could have written a stream, opened or a path.
 
     Raises StreamError where the stream cannot be read, VmstateError where the facts cannot.
     """
+    if isinstance(stream, (str, os.PathLike)):
+        with open_stream(stream) as opened:
+            return fingerprint(opened)
     sections = [s for s in stream.sections if s.part in ("start", "full")]
     seen = (
         *_framing(stream, sections),

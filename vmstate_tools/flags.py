@@ -179,7 +179,14 @@ def diff(
     ----------
     a, b : mappings from word to value, or objects with such attributes (`catalog.Words`); None is absent.
     release : whose names to use.
+
+    Raises
+    ------
+    TypeError : an object with none of these attributes.
     """
+    for side in (a, b):
+        if not hasattr(side, "get") and not any(hasattr(side, word) for word in WORDS):
+            raise TypeError(f"a {type(side).__name__} has none of {', '.join(WORDS)}")
     found = {}
     for word in WORDS:
         old, new = _value(a, word), _value(b, word)

@@ -713,6 +713,8 @@ class Ram:
         The last write of a page wins; what was never sent is zero. Raises `KeyError` for an unknown block,
         `ValueError` for a range outside it, `StreamError` where a page cannot be decoded.
         """
+        if block not in self._numbers_by_name:
+            raise KeyError(f"no RAM block {block!r}; there are {', '.join(map(repr, self._numbers_by_name))}")
         number = self._numbers_by_name[block]
         length = self._blocks[number].used_length
         if not 0 <= offset <= offset + size <= length:

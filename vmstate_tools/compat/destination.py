@@ -34,6 +34,10 @@ class Destination:
     machine : machine type, e.g. "pseries-2.6"; machine options may follow after commas ("pseries-2.6,cap-htm=off").
     cpu : CPU model, e.g. "POWER8_v2.0".
     accel : "tcg" or "kvm".
+
+    Raises
+    ------
+    CatalogError : QEMU never had that release.
     """
 
     release: str | None = None
@@ -48,6 +52,8 @@ class Destination:
     _told: dict[Any, Destination] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.release is not None:
+            catalog.expect_release(self.release)
         if self.machine and "," in self.machine:
             self.machine, *options = self.machine.split(",")
             self.options |= {name: value or "on" for name, _, value in (o.partition("=") for o in options)}

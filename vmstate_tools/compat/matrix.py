@@ -43,9 +43,9 @@ def matrix(
 
     Returns
     -------
-    Columns stream, destination, release, machine, cpu, accel (category); policy; loads (bool, NA where the stream could
-    not be read); of the first obstacle stage, section, instance_id, field, kind, stream_value, destination_value
-    (object); obstacles (number of them), message, error.
+    Columns stream, destination, release, machine, cpu, accel (category); policy; loads (boolean, NA where the stream
+    could not be read); of the first obstacle stage, section, kind (category), instance_id (Int64), field, stream_value,
+    destination_value (object: int, bytes or str as in the stream); obstacles (Int64, number of them), message, error.
     """
     import pandas as pd
 
@@ -79,12 +79,15 @@ def matrix(
         "message",
         "error",
     ]
-    frame = pd.DataFrame(rows, columns=columns)
+    # Of object, so that 64-bit words beside rows without one do not become floats.
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
     return frame.astype(
         {
             **dict.fromkeys(
                 ["stream", "destination", "release", "machine", "cpu", "accel", "stage", "section", "kind"], "category"
             ),
+            **dict.fromkeys(["instance_id", "obstacles"], "Int64"),
+            **dict.fromkeys(["policy", "field", "message", "error"], "str"),
             "loads": "boolean",
         }
     )

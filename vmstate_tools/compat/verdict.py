@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vmstate_tools.errors import printable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -98,7 +100,9 @@ class Verdict:
         import pandas as pd
 
         rows = [{**o.row(), "message": o.message} for o in self.reasons]
-        return pd.DataFrame(rows, columns=[*COLUMNS, "message"])
+        frame = pd.DataFrame(rows, columns=[*COLUMNS, "message"], dtype=object)  # 64-bit words beside None stay whole
+        texts = ["stage", "section", "field", "kind", "remedy", "message"]
+        return frame.astype({"instance_id": "Int64", **dict.fromkeys(texts, "str")})
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as `vmstate check --json` prints it: plain dicts, lists, strings and numbers."""
@@ -115,7 +119,7 @@ class Verdict:
             lines += [f"           {text}" for text in _details(obstacle)]
         lines += [f"warning: {text}" for text in self.warnings]
         lines += [f"assumed: {text}" for text in self.assumptions]
-        return "\n".join(lines)
+        return "\n".join(printable(line) for line in lines)
 
     def __str__(self) -> str:
         return self.explain()
