@@ -298,6 +298,18 @@ def test_standard_input() -> None:
     assert json.loads(out)["machine"] == "pseries-2.6"
 
 
+def test_info_names_the_releases_that_can_have_written_it() -> None:
+    for path, release in ((P26, "2.6"), (P27, "2.7"), (Q35, "7.2")):
+        written = json.loads(run("info", "--json", path).stdout)["written_by"]
+        assert release in written["releases"]
+    lines = run("info", P26).stdout.splitlines()
+    assert "  written by   QEMU 2.6" in lines
+
+
+def test_a_report_on_nothing_that_can_be_read(tmp_path: Path) -> None:
+    assert "could not be read" in run("report", str(tmp_path / "none.mig"), code=2).stderr
+
+
 # -- check, matrix
 
 

@@ -144,11 +144,15 @@ def _say(*lines: str) -> None:
 @click.option("--ram", is_flag=True, help="Count the pages of each RAM block, by kind.")
 @_opening
 def info(files: tuple[str, ...], as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
-    """What a stream holds: machine type, sections, RAM blocks, where its bytes go.
+    """What a stream holds: machine type, sections, RAM blocks, where its bytes go; which releases can have written it.
 
     With --json and one FILE one object, with several a list of them.
     """
-    from vmstate_tools.summary import summarize
+    from vmstate_tools.fingerprints import fingerprint
+    from vmstate_tools.summary import summarize as summarized
+
+    def summarize(stream: Stream) -> dict[str, Any]:
+        return summarized(stream) | {"written_by": fingerprint(stream).to_json()}
 
     if as_json:
         found = _over(files, opening, summarize)
@@ -175,8 +179,12 @@ def _print_info(summary: dict[str, Any], ram: bool) -> None:
             facts[name] = " ".join(value) if isinstance(value, list) else value
     if summary["commands"]:
         facts["commands"] = " ".join(summary["commands"])
+    written = summary["written_by"]
+    facts["written by"] = f"QEMU {_runs(written)}" if written["runs"] else "no release of QEMU"
     for name, value in facts.items():
         _say(f"  {name:<13}{value}")
+    for e in written["evidence"]:
+        _say(f"{'':<15}{e['where']}: {e['what']}: {_runs(e)}")
     _say()
     _print_table(
         ["section", ">version", ">parts", ">offset", ">size", ">share", "read by"],
@@ -203,6 +211,10 @@ def _print_info(summary: dict[str, Any], ram: bool) -> None:
         )
         _print_table(names, rows)
         _say()
+
+
+def _runs(written: dict[str, Any]) -> str:
+    return ", ".join(f"{r[:-1]} or newer" if r.endswith("-") else r for r in written["runs"]) or "no release"
 
 
 _PAGES = {

@@ -52,7 +52,7 @@ def report(
     """Which streams the releases that wrote the others would refuse, and why: ready to send.
 
     A DIR stands for the *.mig* files in it. Text is 72 columns of ASCII, mbox the same as the draft of a mail, HTML
-    one file that needs no other.
+    one file that needs no other. Exit code 2: none of the streams could be read.
     """
     from vmstate_tools.frames import load
     from vmstate_tools.reporting import render
@@ -72,3 +72,5 @@ def report(
             target.write_text(text, encoding="utf-8")
     for file in collection.errors["file"] if collection is not None else ():
         complain(f"warning: {file} could not be read; the report says why")
+    if collection is not None and collection.streams.empty:
+        sys.exit(2)

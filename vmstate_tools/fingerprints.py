@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmstate_tools.bundled import data_path
 from vmstate_tools.errors import VmstateError, printable
@@ -152,6 +152,14 @@ class Fingerprint:
             for e in self.deciding
         ]
         return "\n".join([head, *lines])
+
+    def to_json(self) -> dict[str, Any]:
+        """Releases, the same as runs (`2.1-2.6`, `8.0-`), and the evidence that decides, as `vmstate info` shows it."""
+        evidence = [
+            {"what": e.what, "where": e.where, "runs": runs(e.bits).split(), "source": e.source} for e in self.deciding
+        ]
+        bits = sum(_BIT[r] for r in self.releases)
+        return {"releases": self.releases, "runs": runs(bits).split(), "evidence": evidence}
 
     def __repr__(self) -> str:
         return f"<Fingerprint of {printable(self.file)}: {' '.join(self.releases) or 'no release'}>"
