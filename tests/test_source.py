@@ -159,7 +159,7 @@ def test_urls(plain: Path, tmp_path: Path) -> None:
         for name, container in (("stream.mig", "raw"), ("b.zst", "zstd")):
             with open_source(f"http://127.0.0.1:{server.server_port}/{name}") as source:
                 assert (source.view, source.container) == (STREAM, container)
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError, match="404"):
             open_source(f"http://127.0.0.1:{server.server_port}/none")
         server.shutdown()
     with pytest.raises(StreamError, match="cannot be read"):

@@ -184,7 +184,7 @@ def _print_info(summary: dict[str, Any], ram: bool) -> None:
     for name, value in facts.items():
         _say(f"  {name:<13}{value}")
     for e in written["evidence"]:
-        _say(f"{'':<15}{e['where']}: {e['what']}: {_runs(e)}")
+        _say(*_wrapped(f"{_runs(e)}: {e['what']} ({e['where']})", 4))
     _say()
     _print_table(
         ["section", ">version", ">parts", ">offset", ">size", ">share", "read by"],
@@ -532,12 +532,13 @@ def flag(names: tuple[str, ...], as_json: bool) -> None:
         _say(f"  {row['word']}, bit {bit}, since {row['since']}, until {until}")
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrapped(text: str, indent: int = 2) -> list[str]:
     import shutil
     import textwrap
 
     width = shutil.get_terminal_size().columns
-    return textwrap.wrap(text, max(width, 20), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    space = " " * indent
+    return textwrap.wrap(text, max(width, 20), initial_indent=space, subsequent_indent=space, break_on_hyphens=False)
 
 
 # -- history --------------------------------------------------------------------------------------------------------

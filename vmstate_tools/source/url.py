@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import IO, TYPE_CHECKING
 
@@ -32,8 +33,13 @@ def read_url(url: str) -> Iterator[tuple[int, bytes]]:
     try:
         with fsspec.open(url, "rb") as file:
             yield from read_file(file)
-    except (OSError, StreamError):
+    except StreamError:
         raise
+    except OSError as error:
+        if error.strerror:
+            raise
+        # fsspec's HTTP says the URL alone; what happened is the cause.
+        raise FileNotFoundError(errno.ENOENT, str(error.__cause__ or "not found"), url) from error
     except Exception as error:  # each protocol's library has its own
         raise StreamError(f"cannot be read: {error}", file=url) from error
 
