@@ -166,7 +166,9 @@ def test_mistakes_are_told_apart(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(
-    "answer", [None, "", -1, [], {}, object(), float("nan"), pd.DataFrame(), np.zeros(3), b"\xff"], ids=repr
+    "answer",
+    [None, "", -1, [], {}, object(), float("nan"), pd.DataFrame(), np.zeros(3), b"\xff"],
+    ids=lambda answer: type(answer).__name__,
 )
 def test_no_answer_raises(name: str, answer: Any) -> None:
     assert check(name, answer).right is False
