@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from click.testing import CliRunner, Result
 from handmade import device, field, section, stream
+from writer import Writer, be, pstring
 
 from vmstate_tools.bundled import data_path
 from vmstate_tools.cli import main, matcher
@@ -296,6 +297,20 @@ def test_standard_input() -> None:
         out, errors = child.communicate(Path(P26).read_bytes(), timeout=60)
     assert errors == b""
     assert json.loads(out)["machine"] == "pseries-2.6"
+
+
+def test_memory_that_is_not_in_the_stream(tmp_path: Path) -> None:
+    writer = Writer(machine="m-1.0")
+    blocks = b"".join(pstring(name) + be(4096, 8) for name in ("here", "elsewhere"))
+    number = writer.begin(1, "ram", 0, 4)
+    writer.data += be(0x2000 | 0x04, 8) + blocks + be(0x10, 8)
+    writer.footer(number)
+    writer.data += b"\x03" + be(number, 4) + be(0x08, 8) + pstring("here") + b"\1" * 4096 + be(0x10, 8)
+    writer.footer(number)
+    path = tmp_path / "a.mig"
+    path.write_bytes(writer.finish())
+    assert "no page of elsewhere" in run("ram", str(path), "--block", "elsewhere", "-o", str(tmp_path / "b")).stderr
+    assert "warning" not in run("ram", str(path), "--block", "here", "-o", str(tmp_path / "c")).stderr
 
 
 def test_info_names_the_releases_that_can_have_written_it() -> None:

@@ -277,8 +277,8 @@ def fields(
 ) -> None:
     """Every decoded field: section, path, type, offset, size, value.
 
-    Values are numbers; bytes are hex digits. In tables numbers above 255 are hex and long bytes are cut. Exit code
-    1: no field matched.
+    Values are numbers; bytes are hex digits. In tables numbers above 255 are hex and long bytes are cut. In parquet
+    a value is a struct; pandas reads it after `import vmstate_tools.arrays`. Exit code 1: no field matched.
     """
     import pandas as pd
 
@@ -769,6 +769,9 @@ def ram(file: str, block: str | None, out: str, force: bool, opening: dict[str, 
         target = new_file(str(path), force)
         assert target is not None
         written = stream.ram.extract(block, target, overwrite=force, progress=sys.stderr.isatty())
+        counts = stream.ram.page_counts()
+        if not any(column[names.index(block)] for kind, column in counts.items() if kind not in ("block", "bytes")):
+            complain(f"warning: the stream has no page of {block}: what the guest has there is not known")
     complain(f"{target}: {written:,} bytes of {block} are not zero")
 
 

@@ -86,6 +86,8 @@ def read_dump(where: str | os.PathLike[str]) -> Dump:
         document = orjson.loads(text)
         if not isinstance(document, dict):
             raise TypeError("no object")
+        if not all(isinstance(value, dict) for value in document.values()):
+            raise TypeError("not an object per device class")
         machine = document.get("vmschkmachine", {}).get("Name")
         classes = {k: _class(v) for k, v in document.items() if k != "vmschkmachine"}
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as err:

@@ -409,8 +409,8 @@ class Collection:
 
         The fields are decoded to frames some streams at a time. `shard` is the partition: many runs, each with its
         own, make one dataset. In `fields` the column `value` is a struct of `unsigned` (uint64), `signed` (int64),
-        `bool`, `bytes` and `text`, one of which is not null. Raises FileExistsError where the shard is there already,
-        unless `overwrite`.
+        `bool`, `bytes` and `text`, one of which is not null; pandas reads it after `import vmstate_tools.arrays`.
+        Raises FileExistsError where the shard is there already, unless `overwrite`.
         """
         from vmstate_tools.dataset import write
 
