@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import re
 import reprlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,13 @@ class Vmsd:
         object.__setattr__(self, "unrolled", unrolled)
         if not self.wire_name:
             object.__setattr__(self, "wire_name", self.name.encode())
+
+
+def with_parts(vmsd: Vmsd, fields: tuple[FieldDescription, ...], subsections: tuple[Vmsd, ...]) -> Vmsd:
+    """A description with these fields and subsections: itself where they are the very ones that it has."""
+    new, old = (fields, subsections), (vmsd.fields, vmsd.subsections)
+    same = all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in zip(new, old, strict=True))
+    return vmsd if same else replace(vmsd, fields=fields, subsections=subsections)
 
 
 def _unrolled(field: FieldDescription) -> int:

@@ -17,7 +17,7 @@ from vmstate_tools.compat import facts, index, library
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.description import FieldDescription, Vmsd
+from vmstate_tools.description import FieldDescription, Vmsd, with_parts
 from vmstate_tools.errors import CatalogError
 
 Release = tuple[int, int, int]
@@ -306,10 +306,11 @@ class _Adjust:
         names = library.known_subsections(known, vmsd.name, self.release)
         there = (s for s in vmsd.subsections if s.name in names or "?" in " ".join(names))
         subsections = tuple(self.vmsd(s, key, base) for s in there)
-        if known.version_id < 0:
-            return replace(vmsd, fields=fields, subsections=subsections)
-        vmsd = replace(vmsd, fields=fields, subsections=subsections, version_id=known.version_id)
-        return replace(vmsd, minimum_version_id=known.minimum_version_id)
+        vmsd = with_parts(vmsd, fields, subsections)
+        versions = known.version_id, known.minimum_version_id
+        if known.version_id < 0 or versions == (vmsd.version_id, vmsd.minimum_version_id):
+            return vmsd
+        return replace(vmsd, version_id=versions[0], minimum_version_id=versions[1])
 
     def field(self, field: FieldDescription, parent: Vmsd, key: tuple[str, int], base: index.Kept) -> FieldDescription:
         if field.struct is None or field.struct.name == parent.name:  # an ISA wrapper has its device's name
@@ -413,7 +414,7 @@ def _named(vmsd: Vmsd, name: str) -> Vmsd | None:
     return next((found for v in below if (found := _named(v, name)) is not None), None)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.cache
 def _restored(k: index.Kept) -> Expectation:
     return k.expectation()
 

@@ -44,6 +44,20 @@ class Known:
         return tuple((int(major), int(minor), 0) for major, minor in found)
 
     @functools.cached_property
+    def always(self) -> set[str]:
+        """Names of the fields that are there whatever the version, machine type or state."""
+        return {
+            w[1].partition("[")[0]
+            for f in self.fields
+            if len(w := f.split(" ")) > 1 and not re.search(r"UNUSED|TEST|VARRAY|VBUFFER|_V$|FIELD", w[0])
+        }
+
+    @functools.cached_property
+    def there(self) -> set[str]:
+        """Names of all fields there may be."""
+        return {n.partition("[")[0] for n in self.names} | {"unused"}
+
+    @functools.cached_property
     def names(self) -> set[str]:
         return {words[1] for f in self.fields if len(words := f.split(" ", 2)) > 1}
 
@@ -92,6 +106,7 @@ def release_of(vmsds: Mapping[str, Vmsd]) -> str | None:
     return None if best is None else ".".join(map(str, best))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def known_subsections(known: Known, name: str, release: Release) -> tuple[str, ...]:
     """Those of a description in a release; a stable release may have one that its first did not."""
     more = [r["subsection"] for r in facts.rows("backports") if r["vmsd"] == name and "ppc" in known.file]
@@ -112,7 +127,11 @@ def find(vmsd: Vmsd, release: Release | None) -> Known | None:
     candidates = _of_release(vmsd.name, release) if release is not None else ()
     if len(candidates) < 2:
         return candidates[0] if candidates else None
-    names = {f.name for f in vmsd.fields}
+    return _nearest(candidates, frozenset([f.name for f in vmsd.fields]))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _nearest(candidates: tuple[Known, ...], names: frozenset[str]) -> Known:
     return max(candidates, key=lambda k: len(k.names & names))
 
 
@@ -184,13 +203,7 @@ def has(vmsd: Vmsd, release: Release | None) -> bool:
     if known is None or known.version_id != vmsd.version_id:
         return False
     names = {f.name.partition("[")[0] for f in vmsd.fields}
-    there = {n.partition("[")[0] for n in known.names}
-    always = {
-        w[1].partition("[")[0]
-        for f in known.fields
-        if len(w := f.split(" ")) > 1 and not re.search(r"UNUSED|TEST|VARRAY|VBUFFER|_V$|FIELD", w[0])
-    }
-    return always <= names <= there | {"unused"}
+    return known.always <= names <= known.there
 
 
 def varies(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> bool:
@@ -207,10 +220,13 @@ def varies(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> bool
 def subsections(vmsd: Vmsd, release: Release | None) -> dict[str, Vmsd] | None:
     """The subsections a release knows of a description, with versions and no fields; None: not to be told."""
     known = find(vmsd, release)
-    if known is None or release is None:
-        return None
+    return None if known is None or release is None else _subsections(known, vmsd.name, release)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _subsections(known: Known, parent: str, release: Release) -> dict[str, Vmsd]:
     found: dict[str, Vmsd] = {}
-    for name in known_subsections(known, vmsd.name, release):
+    for name in known_subsections(known, parent, release):
         same = sorted(_of_release(name, release), key=lambda k: k.file != known.file)
         version, minimum = (same[0].version_id, same[0].minimum_version_id) if same else (1 << 31, 0)
         found[name] = Vmsd(name, version, minimum_version_id=minimum)

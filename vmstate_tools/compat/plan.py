@@ -8,14 +8,14 @@ what differs otherwise is a difference, and the destination's own form stands.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vmstate_tools.compat.library import Condition
 from vmstate_tools.compat.program import NUMBERS, Compiler, Program
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.description import FieldDescription, Vmsd
+from vmstate_tools.description import FieldDescription, Vmsd, with_parts
 
 # Wire types that have their own length.
 VARIABLE = frozenset({"virtio", "qtailq", "qlist", "gtree", "tmp", "vstruct"})
@@ -62,13 +62,12 @@ class Fit:
                 subsections[sub.name] = replace(
                     sub, version_id=tree.version_id, minimum_version_id=tree.minimum_version_id
                 )
-        return replace(own, fields=tuple(fields), subsections=tuple(subsections.values()))
+        return with_parts(own, tuple(fields), tuple(subsections.values()))
 
     def fields(self, own: Vmsd, other: Vmsd, prefix: str) -> list[FieldDescription]:
         ours, theirs = _grouped(own.fields), _grouped(other.fields)
-        matcher = difflib.SequenceMatcher(None, [n for n, _ in ours], [n for n, _ in theirs], autojunk=False)
         out: list[FieldDescription] = []
-        for tag, a, b, c, d in matcher.get_opcodes():
+        for tag, a, b, c, d in _steps([n for n, _ in ours], [n for n, _ in theirs]):
             if tag == "equal":
                 for (_, mine), (_, their) in zip(ours[a:b], theirs[c:d], strict=True):
                     out += self.same(own, other, mine, their, prefix)
@@ -162,7 +161,8 @@ class Fit:
         if mine.struct is not None and their.struct is not None:
             path = f"{prefix}{mine.label}."
             struct = self.vmsd(mine.struct, their.struct, path)
-            mine = replace(mine, struct=struct, size=struct.size)
+            if struct is not mine.struct or struct.size != mine.size:
+                mine = replace(mine, struct=struct, size=struct.size)
         if mine.count == their.count and mine.size == their.size:
             return mine
         if mine.struct is None and mine.size != their.size and mine.count is None and their.count is None:
@@ -201,6 +201,13 @@ class Fit:
 
 def _numbers(vmsd: Vmsd, prefix: str) -> list[str]:
     return [prefix + n.label for n in vmsd.fields if n.type in NUMBERS and n.count is None]
+
+
+def _steps(mine: list[str], theirs: list[str]) -> Iterable[tuple[str, int, int, int, int]]:
+    """How one list of names becomes the other, as `difflib` says it."""
+    if mine == theirs:
+        return [("equal", 0, len(mine), 0, len(theirs))]
+    return difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes()
 
 
 def _grouped(fields: tuple[FieldDescription, ...]) -> list[tuple[str, list[FieldDescription]]]:

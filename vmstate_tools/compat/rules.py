@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ WANTED = {
 }
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def wanted(vmsd: str, name: str) -> bool:
     """Do the rules need this field's value?"""
     return name in WANTED.get(vmsd, ()) or vmsd.startswith("spapr/cap/")
