@@ -7,6 +7,7 @@ import pytest
 from writer import Vmsd, Writer, be, buffer, toy, u8, u32, u64
 
 import vmstate_tools as vt
+from vmstate_tools.errors import StreamError
 
 
 @pytest.fixture
@@ -230,3 +231,21 @@ def test_no_ram_at_all() -> None:
     with vt.open(stream.finish()) as opened:
         assert len(opened.ram.blocks) == 0
         assert opened.page_size == 4096
+
+
+def test_a_closed_stream_says_so() -> None:
+    with vt.open(toy().finish()) as stream:
+        sections, block = stream.sections, stream.ram.block_list[0].name
+    assert stream.sections == sections and "toy-1.0" in repr(stream)
+    with vt.open(toy().finish()) as unread:
+        pass
+    for ask in (
+        stream.fields,
+        stream.build,
+        lambda: stream.value("timer", "ticks[0]"),
+        lambda: stream.ram.read(block, 0, 1),
+        lambda: vt.check(stream, vt.Destination("2.7.0")),
+        lambda: unread.sections,
+    ):
+        with pytest.raises(StreamError, match="closed"):
+            ask()

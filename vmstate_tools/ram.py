@@ -772,6 +772,8 @@ class Ram:
 
     def _make_memory(self, number: int) -> GuestMemory:
         block, size = self._blocks[number], self._page or 1
+        if self._size and not len(self._view):
+            raise StreamError("the stream is closed")
         if block.bitmap_offset is not None and block.pages_offset is not None:
             n = block.used_length // size
             return MappedMemory(self._view, block.bitmap_offset, block.pages_offset, n, size)

@@ -458,10 +458,17 @@ class Stream:
     def close(self) -> None:
         if "_records" in self.__dict__:
             self._walked.close()
-        self._view = memoryview(b"")
+        self.__dict__.pop("_view", None)
         self.channels.clear()
         for source in (self.source, *self._channel_sources):
             source.close()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "_view" and "name" in self.__dict__:
+                raise StreamError("the stream is closed", file=self.name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __enter__(self) -> Stream:
         return self
