@@ -14,6 +14,7 @@ import numpy as np
 from vmstate_tools import catalog, handwritten
 from vmstate_tools.compat import compose, facts, index, library, plan, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
+from vmstate_tools.compat.plan import Plan
 from vmstate_tools.compat.policy import Policy
 from vmstate_tools.compat.program import NUMBERS, Compiler, compared
 from vmstate_tools.compat.verdict import Obstacle
@@ -283,11 +284,11 @@ class Destination:
         except (CatalogError, IndexError):
             return next((v for n, w in rules.SANITY.items() if w == word and (v := entry.values.get(("cpu", n)))), None)
 
-    def plan(self, stream: Stream, section: Section, entry: Entry, policy: Policy | None = None) -> plan.Plan:
+    def plan(self, stream: Stream, section: Section, entry: Entry, policy: Policy | None = None) -> Plan:
         """How this destination reads this section: made once per description and policy."""
         other = section.description
         key = (other and _interned(other), id(policy) if policy is not None and entry.idstr == "cpu" else None)
-        made: plan.Plan | None = entry.programs.get(key)
+        made: Plan | None = entry.programs.get(key)
         if made is None:
             own = entry.vmsd
             assumptions = []
@@ -301,27 +302,60 @@ class Destination:
                 own = replace(own, minimum_version_id=dumped.minimum_version_id)
             elif known is not None and not known.old and 0 < known.minimum_version_id <= own.version_id:
                 own = replace(own, minimum_version_id=known.minimum_version_id)
-            made = plan.make(
-                own,
-                other.vmsd if other is not None else None,
-                known=self.known,
-                mine=entry.values,
-                theirs=functools.cache(lambda: values_of(stream, section, other) if other else {}),
-                condition=self._condition,
-                varies=lambda vmsd, f: library.varies(vmsd, f, self.version),
-                composed=self.reference is None,
-                has=lambda vmsd: library.has(vmsd, self.version),
-                as_read=library.as_read,
-                compiler=self._compiler(entry, policy),
-            )
-            made.assumptions += assumptions
+            made = self._fitted(stream, section, entry, own, policy)
+            if assumptions:
+                made = replace(made, assumptions=[*made.assumptions, *assumptions])
             entry.programs[key] = made
             entry.programs["keep", key] = policy  # so that its id stays its own
         return made
 
-    def _condition(self, vmsd: Vmsd, field: FieldDescription) -> library.Condition | None:
-        gate = library.gated(vmsd.name, field.name, self.version, self.machine)
-        return gate or library.condition(vmsd, field, self.version)
+    def _fitted(self, stream: Stream, section: Section, entry: Entry, own: Vmsd, policy: Policy | None) -> plan.Plan:
+        """The plan for this section. Where neither a value nor the machine type had a say, it is made once for all
+        destinations of the release.
+        """
+        other = section.description
+        shared = None
+        if other is not None and self.dump is None and (policy is None or entry.idstr != "cpu"):
+            shared = _number(own), _interned(other), self.version, self.reference is None
+            if shared in _plans:
+                return _plans[shared]
+        asked: list[str] = []
+
+        def mine(vmsd: str, path: str) -> Any:
+            asked.append(path)
+            return entry.values.get((vmsd, path))
+
+        @functools.cache
+        def their_values() -> Mapping[tuple[str, str], Any]:
+            return values_of(stream, section, other) if other is not None else {}
+
+        def theirs(vmsd: str, path: str) -> Any:
+            asked.append(path)
+            return their_values().get((vmsd, path))
+
+        def condition(vmsd: Vmsd, field: FieldDescription) -> library.Condition | None:
+            gate = library.gated(vmsd.name, field.name, self.version, self.machine)
+            if gate is not None:
+                asked.append(field.name)
+            return gate or library.condition(vmsd, field, self.version)
+
+        made = plan.make(
+            own,
+            other.vmsd if other is not None else None,
+            known=self.known,
+            values=entry.values,
+            mine=mine,
+            theirs=theirs,
+            condition=condition,
+            varies=lambda vmsd, f: library.varies(vmsd, f, self.version),
+            composed=self.reference is None,
+            has=lambda vmsd: library.has(vmsd, self.version),
+            as_read=library.as_read,
+            compiler=self._compiler(entry, policy),
+        )
+        if shared is not None and not asked:
+            _plans[shared] = made
+        return made
 
     def _compiler(self, entry: Entry, policy: Policy | None) -> Compiler:
         if policy is None:
@@ -341,12 +375,21 @@ class Destination:
 
 
 _vmsds: dict[Vmsd, int] = {}
+_numbers: dict[int, tuple[Vmsd, int]] = {}  # by id; the description is kept, so that its id stays its own
+_plans: dict[tuple[int, int, tuple[int, ...] | None, bool], Plan] = {}
+
+
+def _number(vmsd: Vmsd) -> int:
+    """The same number for descriptions that say the same."""
+    if id(vmsd) not in _numbers:
+        _numbers[id(vmsd)] = vmsd, _vmsds.setdefault(vmsd, len(_vmsds))
+    return _numbers[id(vmsd)][1]
 
 
 def _interned(description: Description) -> int:
     """A number for what a description says: streams of one kind have one, whatever else their vmdescs hold."""
     if "interned" not in description.cache:
-        description.cache["interned"] = _vmsds.setdefault(description.vmsd, len(_vmsds))
+        description.cache["interned"] = _number(description.vmsd)
     number: int = description.cache["interned"]
     return number
 

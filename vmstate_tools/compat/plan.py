@@ -250,8 +250,9 @@ def make(
     other: Vmsd | None,
     *,
     known: Known,
-    mine: Mapping[tuple[str, str], Any],
-    theirs: Callable[[], Mapping[tuple[str, str], Any]],
+    values: Mapping[tuple[str, str], Any],
+    mine: Value,
+    theirs: Value,
     condition: Callable[[Vmsd, FieldDescription], Condition | None],
     varies: Callable[[Vmsd, FieldDescription], bool],
     composed: bool,
@@ -262,16 +263,8 @@ def make(
     """Compile `own` for a stream whose section is described by `other`, None where nothing describes it."""
     compiler = replace(compiler, known=known)
     if other is None:
-        return Plan(replace(compiler, count_of=count_by_value(mine))(as_read(own)))
+        return Plan(replace(compiler, count_of=count_by_value(values))(as_read(own)))
     if other is own:
         return Plan(compiler(as_read(own)))
-    fit = Fit(
-        known,
-        lambda vmsd, path: mine.get((vmsd, path)),
-        lambda vmsd, path: theirs().get((vmsd, path)),
-        condition,
-        varies,
-        composed,
-        has,
-    )
+    fit = Fit(known, mine, theirs, condition, varies, composed, has)
     return Plan(compiler(as_read(fit.vmsd(own, other))), fit.differences, fit.assumptions)
