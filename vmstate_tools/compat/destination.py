@@ -309,7 +309,7 @@ class Destination:
             entry.programs["keep", key] = policy  # so that its id stays its own
         return made
 
-    def _fitted(self, stream: Stream, section: Section, entry: Entry, own: Vmsd, policy: Policy | None) -> plan.Plan:
+    def _fitted(self, stream: Stream, section: Section, entry: Entry, own: Vmsd, policy: Policy | None) -> Plan:
         """The plan for this section. Where neither a value nor the machine type had a say, it is made once for all
         destinations of the release.
         """
