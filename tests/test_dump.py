@@ -94,3 +94,29 @@ def test_diff_takes_two_dumps(tmp_path):
     b = dump(tmp_path, "b", dev=device(fields=[field("x", 8)]))
     frame = vt.diff(read_dump(a), read_dump(b))
     assert frame[["field", "kind", "breaks"]].to_numpy().tolist() == [["x", "size", True]]
+
+
+def test_a_field_of_three_names(tmp_path):
+    """dma_liobn of the pseries PCI host bridge: `dma_liobn[0]` in 2.7, `mig_liobn` since 2.8 (hw/ppc/spapr_pci.c)."""
+    names = ("dma_liobn", "dma_liobn[0]", "mig_liobn")
+    dumps = [dump(tmp_path, n, dev=_named("spapr_pci", [field(n), field("y")])) for n in names]
+    assert [kinds(a, b) for a in dumps for b in dumps] == [[]] * 9
+
+
+def _named(vmsd, fields):
+    made = device(fields=fields)
+    made["Description"]["name"] = vmsd
+    return made
+
+
+def test_another_name_for_the_same_bytes_breaks_nothing(tmp_path):
+    a = dump(tmp_path, "a", dev=device(fields=[field("tx.mss", 2), field("tx.ip", 1), field("x")]))
+    b = dump(tmp_path, "b", dev=device(fields=[field("tx.props.mss", 2), field("tx.props.ip", 1), field("x")]))
+    assert kinds(a, b) == [("renamed", "tx.mss", False), ("renamed", "tx.ip", False)]
+
+
+@pytest.mark.parametrize("releases", [("2.6.0", "2.7.0"), ("2.6.0", "2.8.0")])
+def test_one_machine_type_in_two_releases(shared, releases):
+    """What 2.6 writes of these fits 2.7 and 2.8."""
+    frame = diff_dumps(*(shared / "dumps" / f"{r}-pseries-2.6.json.zst" for r in releases))
+    assert not frame[frame["section"].isin(["e1000", "rtl8139", "spapr-pci-host-bridge"])]["breaks"].any()

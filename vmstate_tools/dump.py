@@ -10,7 +10,7 @@ import csv
 import difflib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -153,18 +153,22 @@ def _field(entry: dict[str, Any], depth: int) -> FieldDescription:
 
 
 @functools.cache
-def _renames() -> dict[tuple[str, str], dict[str, str]]:
-    """(scope, kind) -> name -> its other name, both ways."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
+def _renames() -> dict[tuple[str, str], dict[str, set[str]]]:
+    """(scope, kind) -> name -> every name it has had, itself among them."""
+    found: dict[tuple[str, str], dict[str, set[str]]] = {}
     with data_path("compat", "renames.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             names = found.setdefault((row["scope"], row["kind"]), {})
-            names[row["one"]], names[row["other"]] = row["other"], row["one"]
+            both = names.get(row["one"], {row["one"]}) | names.get(row["other"], {row["other"]})
+            names |= dict.fromkeys(both, both)
     return found
 
 
-def _other(scope: str, kind: str, name: str) -> str | None:
-    return _renames().get((scope, kind), {}).get(name)
+def _among(scope: str, kind: str, name: str, there: Collection[str]) -> str:
+    """The one of a name's names that is among `there`; the name itself where none is."""
+    if name in there:
+        return name
+    return next((n for n in sorted(_renames().get((scope, kind), {}).get(name, ())) if n in there), name)
 
 
 def diff_dumps(a: Dump | str | os.PathLike[str], b: Dump | str | os.PathLike[str]) -> pd.DataFrame:
@@ -174,7 +178,8 @@ def diff_dumps(a: Dump | str | os.PathLike[str], b: Dump | str | os.PathLike[str
     on `b` for it. Kinds: `machine`, `only in a`, `only in b` (classes), `description only in a`, `description only
     in b`, `version`, `minimum version`, `field only in a`, `field only in b`, `size`, `count`, `condition`, `struct
     only in a`, `struct only in b`, `field version`, `subsection only in a`, `subsection only in b`, `vmsd` (another
-    name), `unused` (one side skips what the other has). Names known to have changed (data/compat/renames.csv) and
+    name), `unused` (one side skips what the other has), `renamed` (another name for what has the same size at the same
+    place: the wire is the same, what it means may not be). Names known to have changed (data/compat/renames.csv) and
     fields moved into a struct are no differences.
 
     Raises StreamError where a file is no dump.
@@ -195,11 +200,10 @@ def _dumps(a: Dump, b: Dump) -> Iterator[_Row]:
         yield "", "", "", "machine", a.machine, b.machine, False
     matched = set()
     for name, mine in a.classes.items():
-        where = name if name in b.classes else _other("", "class", name)
+        where = _among("", "class", name, b.classes)
         if where not in b.classes:
             yield name, "", "", "only in a", mine.version_id, None, True
             continue
-        assert where is not None
         matched.add(where)
         yield from _classes(name, mine, b.classes[where])
     for name in b.classes.keys() - matched:
@@ -223,7 +227,7 @@ def _versions(section: str, vmsd: str, path: str, a: int, b: int, minimum: int |
 
 
 def _compare(section: str, a: Vmsd, b: Vmsd) -> Iterator[_Row]:
-    if a.name != b.name and _other(section, "vmsd", a.name) != b.name:
+    if _among(section, "vmsd", a.name, {b.name}) != b.name:
         yield section, a.name, "", "vmsd", a.name, b.name, True
     yield from _versions(section, a.name, "", a.version_id, b.version_id, b.minimum_version_id)
     yield from _fields(section, a, b)
@@ -257,16 +261,29 @@ def _fields(section: str, a: Vmsd, b: Vmsd) -> Iterator[_Row]:
                 skipped, read = (" ".join(f.name for f in side) for side in (gone, come))
                 yield section, a.name, gone[0].name, "unused", skipped, read, False
                 continue
-            for f in gone:
-                yield section, a.name, f.name, "field only in a", _length([f]), None, not f.conditional
-            for f in come:
-                breaks = not f.conditional and (f.version_id or 0) <= a.version_id
-                yield section, a.name, f.name, "field only in b", None, _length([f]), breaks
+            yield from _replaced(section, a, gone, come)
+
+
+def _replaced(section: str, a: Vmsd, gone: list[FieldDescription], come: list[FieldDescription]) -> Iterator[_Row]:
+    """Fields of one side alone, but for those that stand in another struct: their last name and size stay."""
+    tails = [[(f.name.rpartition(".")[2], f.size, f.count) for f in side] for side in (gone, come)]
+    if [t[1:] for t in tails[0]] == [t[1:] for t in tails[1]]:
+        tails[1] = tails[0]
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, *tails, autojunk=False).get_opcodes():
+        if tag == "equal":
+            for f, g in zip(gone[i:j], come[k:m], strict=True):
+                yield section, a.name, f.name, "renamed", f.name, g.name, False
+            continue
+        for f in gone[i:j]:
+            yield section, a.name, f.name, "field only in a", _length([f]), None, not f.conditional
+        for f in come[k:m]:
+            breaks = not f.conditional and (f.version_id or 0) <= a.version_id
+            yield section, a.name, f.name, "field only in b", None, _length([f]), breaks
 
 
 def _opcodes(scope: str, a: list[FieldDescription], b: list[FieldDescription]) -> list[Any]:
     there = {f.name for f in b}
-    names = [f.name if f.name in there or (o := _other(scope, "field", f.name)) not in there else o for f in a]
+    names = [_among(scope, "field", f.name, there) for f in a]
     return difflib.SequenceMatcher(None, names, [f.name for f in b], autojunk=False).get_opcodes()
 
 
