@@ -269,7 +269,7 @@ def _replaced(section: str, a: Vmsd, gone: list[FieldDescription], come: list[Fi
     tails = [[(f.name.rpartition(".")[2], f.size, f.count) for f in side] for side in (gone, come)]
     if [t[1:] for t in tails[0]] == [t[1:] for t in tails[1]]:
         tails[1] = tails[0]
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, *tails, autojunk=False).get_opcodes():
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, tails[0], tails[1], autojunk=False).get_opcodes():
         if tag == "equal":
             for f, g in zip(gone[i:j], come[k:m], strict=True):
                 yield section, a.name, f.name, "renamed", f.name, g.name, False

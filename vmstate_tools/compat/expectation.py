@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from vmstate_tools.compat import facts
 from vmstate_tools.description import Vmsd
 
 
@@ -55,5 +56,22 @@ class Expectation:
         for entry in entries:
             self.entries[entry.key] = entry
 
-    def find(self, idstr: str, instance_id: int) -> Entry | None:
-        return self.entries.get((idstr, instance_id))
+    def find(self, idstr: str, instance_id: int, release: tuple[int, int, int] | None = None) -> Entry | None:
+        """The entry that takes a section, by the names it has now or had before (migration/savevm.c: `find_se`).
+
+        A device with a path (`0000:00:03.0/e1000`) still takes sections by its description's name alone (`e1000`),
+        numbered in the order of registration (`se->compat`). A few take another number as well (`se->alias_id`,
+        data/compat/aliases.csv).
+        """
+        found = self.entries.get((idstr, instance_id))
+        if found is not None:
+            return found
+        for alias in facts.rows("aliases"):
+            if alias["idstr"] == idstr and int(alias["alias_id"], 16) == instance_id and facts.holds(alias, release):
+                return self.entries.get((idstr, int(alias["instance_id"])))
+        if "/" in idstr:
+            return None
+        by_name = [
+            e for e in self.entries.values() if e.vmsd and e.vmsd.name == idstr and e.idstr.endswith(f"/{idstr}")
+        ]
+        return by_name[instance_id] if instance_id < len(by_name) else None

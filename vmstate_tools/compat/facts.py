@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from vmstate_tools.bundled import data_path
@@ -22,6 +23,15 @@ def rows(name: str) -> list[dict[str, str]]:
     """The rows of data/compat/NAME.csv."""
     with data_path("compat", f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def holds(row: Mapping[str, str], release: tuple[int, int, int] | None) -> bool:
+    """Is a release within a row's `since` and `until`? A last release of two numbers stands for its stable ones too."""
+    if release is None:
+        return True
+    since, until = version(row["since"]), version(row["until"])
+    stable = row["until"].count(".") == 1
+    return (since is None or since <= release) and (until is None or (release[:2] if stable else release) <= until)
 
 
 class Family(NamedTuple):

@@ -42,6 +42,7 @@ class Load:
     obstacles: list[Obstacle] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
+    ended: bool = False  # has it read what it takes for the end of the stream
 
     def run(self) -> Verdict:
         expectation = self.destination.expectation
@@ -49,6 +50,8 @@ class Load:
             self.obstacles.append(self.destination.absent)
         self.configuration(expectation)
         for record in heads(self.stream):
+            if self.ended:
+                break
             if isinstance(record, Section):
                 self.section(record, expectation)
             else:
@@ -158,11 +161,22 @@ class Load:
             plan.program.load(r, section.version_id)
         except LostError:
             lost = True
-        if (not lost and r.position != section.payload_end) or (lost and not any(o.stage in "EG" for o in r.obstacles)):
+        if not lost and r.position < section.payload_end and not r.obstacles and self.ends_at(r.position):
+            text = f"{section.label}: {r.position - section.payload_offset} of {section.payload_size} bytes are read"
+            self.warnings.append(f"{text}; the next is 0, taken for the stream's end: what follows is never loaded")
+            self.ended = True
+        elif (not lost and r.position != section.payload_end) or (
+            lost and not any(o.stage in "EG" for o in r.obstacles)
+        ):
             r.obstacles.append(self.misfit(section, entry, r, plan.differences))
         elif not lost:
             r.obstacles += rules.post_load(r, section, entry, self)
         return r.obstacles
+
+    def ends_at(self, position: int) -> bool:
+        """Where no footer is expected a byte of 0 in the place of the next section ends the load (QEMU_VM_EOF)."""
+        expectation = self.destination.expectation
+        return expectation.framing_known and not expectation.footers and self.stream._view[position] == 0
 
     def misfit(self, section: Section, entry: Entry, r: Reader, differences: Iterable[Obstacle]) -> Obstacle:
         """The destination reads another number of bytes than the stream has there."""

@@ -302,6 +302,7 @@ def _arm_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[
         yield Obstacle("F", "abort", message, None, None, "wfxt_timer")
     own = _registers([entry.values.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")])
     sent = _registers([r.kept.get(("cpu", f"cpreg_vmstate_{n}")) for n in ("indexes", "values")])
+    yield from _forced(sent, release)
     expectation = load.destination.expectation
     seen = r.kept.get(("cpu", "cpreg_vmstate_indexes")) in expectation.foreign_registers
     if not own or not sent or not (expectation.exact or seen):
@@ -315,6 +316,15 @@ def _arm_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[
         if index in own and value != own[index] and _is_constant(index):
             message = f"system register 0x{index:x} is constant and has another value at the destination"
             yield Obstacle("H", "system register", message, None, None, f"cpreg 0x{index:x}", value, own[index])
+
+
+def _forced(sent: dict[int, int], release: tuple[int, int, int] | None) -> Iterator[Obstacle]:
+    """Bits that a register reads as set whatever is written: without them it does not read back as sent."""
+    for row in facts.rows("arm_registers"):
+        index, bits, value = int(row["index"], 16), int(row["set"], 16), sent.get(int(row["index"], 16))
+        if release is not None and value is not None and bits & ~value and facts.holds(row, release):
+            message = f"{row['register']} always has bits 0x{bits:x} set at the destination, in the stream it has not"
+            yield Obstacle("H", "system register", message, None, None, f"cpreg 0x{index:x}", value, value | bits)
 
 
 def _registers(arrays: list[Any]) -> dict[int, int]:
