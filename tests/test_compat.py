@@ -8,6 +8,8 @@ import pytest
 
 import vmstate_tools as vt
 from vmstate_tools.compat import Destination, Policy, check, facts, matrix, rules
+from vmstate_tools.compat.expectation import Entry, Expectation
+from vmstate_tools.description import Vmsd
 from vmstate_tools.errors import CatalogError
 
 CPU = "POWER8_v2.0"
@@ -169,3 +171,34 @@ def test_a_release_that_never_was_is_no_destination(release):
     with pytest.raises(CatalogError, match=release):
         Destination(release)
     assert Destination("99.0").version == (99, 0, 0)
+
+
+@pytest.mark.parametrize(("idstr", "number"), [("i8259", 0xA0), ("mc146818rtc", 0x70), ("e1000", 0)])
+def test_sections_under_their_older_names(idstr, number):
+    """`find_se`: by the I/O address of an ISA device, and by the name alone of one with a path."""
+    vmsd = Vmsd(idstr, 2)
+    entries = [Entry("0000:00:03.0/e1000", 0, 2, vmsd), *(Entry(idstr, n, 2, vmsd) for n in (0, 1) if idstr != "e1000")]
+    expectation = Expectation()
+    expectation.add(entries)
+    found = expectation.find(idstr, number)
+    assert found is entries[{0xA0: 2, 0x70: 1, 0: 0}[number]]
+    assert expectation.find(idstr, 7) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "loads"),
+    [("9.1.0", True), ("9.2.1", False), ("10.0.5", False), ("10.0.13", True), ("10.1.0", False), ("10.1.2", True)],
+)
+def test_releases_that_do_not_read_the_interrupt_presenter(captures, release, loads):
+    """As real loads into 9.2.1, 10.0.13 and 10.1.0 went; the stable releases between are by their source."""
+    destination = Destination(release, "pseries-7.2", "power8e_v2.1", "tcg")
+    verdict = check(captures / "qemu-7.2/pseries-7.2/POWER8e_v2.1.mig.zst", destination)
+    assert verdict.loads == loads
+    assert loads or verdict.first.section == "icp/server"
+
+
+def test_a_load_that_takes_a_zero_for_the_end(captures):
+    """1.6.0 loads its own ref405ep stream, though it leaves the CPU's section early: no footer tells."""
+    verdict = check(captures / "qemu-1.6.0/ref405ep/default.mig.zst", Destination("1.6.0", "ref405ep", None, "tcg"))
+    assert verdict.loads
+    assert "never loaded" in " ".join(verdict.warnings)

@@ -209,7 +209,7 @@ class Destination:
                 same_bridge = entry.instance_id >> 8 == section.instance_id >> 8
                 if entry.idstr == "spapr_iommu" and same_bridge and self.expectation.exact:
                     return None  # its instance_id is a LIOBN: a window that this PCI host bridge does not have
-                if entry.instance_id > _ADDRESS > section.instance_id:
+                if entry.instance_id > _ADDRESS > section.instance_id and self.version < (5, 0, 0):
                     return None  # registered by its address, in the stream by its place
                 values = entry.values if entry.idstr == "cpu" else {}
                 return replace(entry, instance_id=section.instance_id, values=values, programs={})
