@@ -16,7 +16,7 @@ NBCONVERT := $(BIN)/jupyter nbconvert --log-level=WARN --ExecutePreprocessor.tim
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help report docs test lab lint notebooks wheel clean
+.PHONY: help report docs test lab lint notebooks wheel bench clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -42,6 +42,9 @@ lint: $(READY)  ## ruff and mypy
 
 notebooks: $(READY)  ## execute the notebooks in place, to commit them
 	$(if $(NOTEBOOKS),$(NBCONVERT) --execute --inplace --to notebook $(NOTEBOOKS),@echo "there are no notebooks")
+
+bench: $(READY)  ## measure, beside cat, cp and others, into reports/bench.json; CAPTURES=DIR: a folder of streams
+	$(BIN)/python -m benchmarks $(or $(CAPTURES),data/streams)
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

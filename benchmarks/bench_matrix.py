@@ -1,11 +1,12 @@
 """Verdicts per second: streams of a directory against 20 destinations.
 
-python benchmarks/bench_matrix.py CAPTURES [--streams 1000] [--workers 2]
+python benchmarks/bench_matrix.py CAPTURES [--streams 1000] [--workers 2] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("captures", type=Path)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     paths = sorted(arguments.captures.glob("qemu-*/pseries*/*.mig.zst"))[: arguments.streams]
     destinations = [Destination(release=r, accel="tcg") for r in RELEASES]
@@ -35,6 +37,9 @@ def main() -> None:
         f"{len(paths)} streams x {len(destinations)} destinations: {len(frame)} verdicts in {seconds:.1f} s, "
         f"{int(frame['loads'].sum())} load"
     )
+    if arguments.json:
+        found = {"streams": len(paths), "destinations": len(destinations), "verdicts": len(frame), "seconds": seconds}
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

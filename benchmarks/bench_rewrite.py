@@ -10,6 +10,7 @@ count; the time for the long one with all is given too. Memory is the most that 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--mixed", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -83,8 +85,12 @@ def main() -> None:
             rates[what] = more / (best[long] - best[short])
             print(f"{what:16} {rates[what] / 1e6:6.0f} MB/s sustained, {best[long]:.2f} s in all")
         print(f"ratio            {rates['vmstate rewrite'] / rates['cat']:.2f}")
-        for file in (short, long):
-            print(f"peak memory      {peak(file) >> 10} MiB for {file.stat().st_size >> 20} MiB")
+        peaks = {file: peak(file) >> 10 for file in (short, long)}
+        for file, mib in peaks.items():
+            print(f"peak memory      {mib} MiB for {file.stat().st_size >> 20} MiB")
+    if options.json:
+        found = {what: rate / 1e6 for what, rate in rates.items()} | {"peak_mib": max(peaks.values())}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def peak(file: Path) -> int:
