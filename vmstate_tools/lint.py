@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vmstate_tools.compat import library
 from vmstate_tools.description import Vmsd
 from vmstate_tools.dump import Dump, diff_dumps
 from vmstate_tools.stream import Stream
@@ -22,11 +23,32 @@ RULES = {
         "(insns_flags, QEMU 2.7)"
     ),
     "EQUAL": "the value goes with the configuration: a destination started otherwise refuses the stream",
+    "limited by the destination": (
+        "the destination refuses more elements than it has itself: a newer release that adds one cannot go back "
+        "(cpreg_vmstate_array_len of Arm CPUs)"
+    ),
+    "size of a target word": (
+        "a field has the length of target_ulong, which no version shows: programs of 32 and of 64 bits read another "
+        "number of bytes, and so does a filler of sizeof(target_ulong) for a field that was 64 bits in both"
+    ),
+    "subsection always sent": (
+        "nothing decides whether it is needed: a release that does not know it refuses every stream"
+    ),
+    "place in the name": (
+        "the path of the device on its bus is part of the section's name: a destination with the device in another "
+        "slot does not know the section"
+    ),
+    "address as number": (
+        "the section is numbered by an address or a bus number: a release or a configuration that numbers otherwise "
+        "has no such section (serial ports, QEMU 5.0)"
+    ),
     "subsection named like a struct": (
         "a nested description whose name begins so eats the subsection before its owner sees it (bamboo, cpu/tlb6xx)"
     ),
     "two subsections of one name": "the reader takes the first description of that name, whichever was meant",
     "unversioned": "two releases have other fields under one version: a reader cannot tell them apart",
+    "same bytes, another field": "no loader can tell: what one release sends the other takes for something else",
+    "condition changed": "in one release code decides whether the field is there, in the other it always is",
     "version raised": "older releases refuse the section whatever is in it",
     "subsection unknown before": "an older release refuses the stream whenever this subsection is sent",
     "minimum raised": "streams of older releases are refused",
@@ -34,7 +56,10 @@ RULES = {
 }
 
 # Fields compared though the machine or the user does not set them: words that the CPU's implementation decides.
-_INTERNAL = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs", "slb_nr", "nb_tlb", "cpreg_vmstate_array_len")
+_INTERNAL = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs", "slb_nr", "nb_tlb")
+
+# Sections are numbered in order of registration below this.
+_ORDINAL = 0x3FF
 
 
 def lint(what: Stream | Dump, against: Dump | None = None) -> pd.DataFrame:
@@ -73,6 +98,10 @@ class _Finding(NamedTuple):
 def _stream(stream: Stream) -> Iterator[_Finding]:
     for section in stream.sections:
         description = section.description
+        if "/" in section.idstr and ":" in section.idstr.rpartition("/")[0]:
+            yield _Finding(section.idstr, section.instance_id, "", "", "place in the name")
+        if section.instance_id > _ORDINAL:
+            yield _Finding(section.idstr, section.instance_id, "", "", "address as number")
         if description is None:
             if section.how == "opaque":
                 yield _Finding(section.idstr, section.instance_id, "", "", "opaque")
@@ -85,11 +114,15 @@ def _stream(stream: Stream) -> Iterator[_Finding]:
 
 def _vmsd(section: str, instance: int | None, vmsd: Vmsd) -> Iterator[_Finding]:
     for f in vmsd.fields:
-        if f.equal or f.type == "int32 le":
+        if f.type == "int32 le":
+            yield _Finding(section, instance, vmsd.name, f.label, "limited by the destination")
+        elif f.equal:
             internal = f.name.split(".")[-1].removeprefix("mig_") in _INTERNAL
             yield _Finding(section, instance, vmsd.name, f.label, "internal state under EQUAL" if internal else "EQUAL")
         if f.struct is not None:
             yield from _vmsd(section, instance, f.struct)
+    for name in library.target_words(vmsd):
+        yield _Finding(section, instance, vmsd.name, name, "size of a target word")
     structs = [f.struct.name for f in vmsd.fields if f.struct is not None]
     names = [s.name for s in vmsd.subsections]
     for sub in vmsd.subsections:
@@ -97,6 +130,8 @@ def _vmsd(section: str, instance: int | None, vmsd: Vmsd) -> Iterator[_Finding]:
             yield _Finding(section, instance, vmsd.name, sub.name, "subsection named like a struct")
         if names.count(sub.name) > 1:
             yield _Finding(section, instance, vmsd.name, sub.name, "two subsections of one name")
+        if library.always_sent(sub):
+            yield _Finding(section, instance, vmsd.name, sub.name, "subsection always sent")
         yield from _vmsd(section, instance, sub)
 
 
@@ -114,6 +149,10 @@ def _dump(dump: Dump, against: Dump | None) -> Iterator[_Finding]:
         if row.kind in ("field only in a", "field only in b", "size", "count") and row.breaks:
             if (row.section, row.vmsd) not in raised:
                 yield _Finding(*where, "unversioned")
+        elif row.kind == "renamed" and row.a.rpartition(".")[2] != row.b.rpartition(".")[2]:
+            yield _Finding(*where, "same bytes, another field")
+        elif row.kind == "condition":
+            yield _Finding(*where, "condition changed")
         elif row.kind == "version" and row.b > row.a:
             yield _Finding(*where, "version raised")
         elif row.kind == "minimum version":

@@ -119,6 +119,29 @@ def ever(name: str) -> bool:
     return name in _vmsds()
 
 
+@functools.cache
+def _always_sent() -> frozenset[str]:
+    needed: dict[str, bool] = {}
+    for row in facts.rows("vmsds"):
+        since = facts.version(row["since"])
+        if since is not None and since >= (2, 4, 0):  # before, what needs it stood beside it
+            needed[row["name"]] = needed.get(row["name"], False) or bool(row["needed"])
+    return frozenset(name for name, asked in needed.items() if not asked)
+
+
+def always_sent(subsection: Vmsd) -> bool:
+    """Has QEMU's source no predicate (`.needed`) for this subsection, in any release since 2.4?"""
+    return subsection.name in _always_sent()
+
+
+def target_words(vmsd: Vmsd) -> list[str]:
+    """Fields of a description that are as long as a target_ulong, in the release whose description is most like it."""
+    here = {f.name for f in vmsd.fields}
+    like = max((k for _, _, k in _vmsds().get(vmsd.name, ())), key=lambda k: len(k.names & here), default=None)
+    words = [f.split(" ")[1] for f in like.fields if f.startswith("UINTTL")] if like is not None else []
+    return [name for name in words if name in here]
+
+
 def find(vmsd: Vmsd, release: Release | None) -> Known | None:
     """A description as a release has it; of several of one name the one with the most fields in common.
 
