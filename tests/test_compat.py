@@ -202,3 +202,27 @@ def test_a_load_that_takes_a_zero_for_the_end(captures):
     verdict = check(captures / "qemu-1.6.0/ref405ep/default.mig.zst", Destination("1.6.0", "ref405ep", None, "tcg"))
     assert verdict.loads
     assert "never loaded" in " ".join(verdict.warnings)
+
+
+@pytest.mark.parametrize(
+    ("release", "machine", "starts"),
+    [
+        ("10.0.0", "s390-ccw-virtio-4.1", True),
+        ("10.1.0", "virt-4.2", True),
+        ("10.1.0", "virt-4.1", False),
+        ("11.1", "pc-q35-5.2", True),
+        ("11.1", "pc-q35-5.1", False),
+    ],
+)
+def test_machine_types_are_deleted_after_six_years(release, machine, starts):
+    """include/hw/boards.h of 10.0 and 10.1; 11.1 wrote streams of 5.2, and none of 5.1."""
+    absent = Destination(release, machine).absent
+    assert (absent is None) == starts
+    assert starts or absent.remedy.startswith("load it in a release before 1")
+
+
+def test_remedies_where_the_cpu_or_the_machine_type_is_another(captures, old):
+    verdict = check(old, Destination("2.6.0", "pseries-2.6", "POWER7", "tcg"))
+    assert "-cpu" in verdict.first.remedy
+    verdict = check(captures / "qemu-11.1/q35/qemu64.mig.zst", Destination("9.1", "q35", None, "tcg"))
+    assert verdict.first.remedy == "start the source with -machine pc-q35-9.1 or older"

@@ -81,12 +81,20 @@ def _no_machine(release: Release, machine: str) -> Obstacle | None:
             return None
         if last is not None and release > last:
             remedy = f"load it in {last[0]}.{last[1]} or before, the last release with {machine}"
-    elif of_machine is None or of_machine[:2] <= release[:2]:
+    elif of_machine is None or (of_machine[:2] <= release[:2] and not _deleted(release, machine, of_machine)):
         return None
+    else:
+        remedy = f"load it in a release before {of_machine[0] + 6}.{of_machine[1]}"
     message = f"QEMU {text} has no machine type {machine}"
     if of_machine is not None and of_machine[:2] > release[:2]:
         remedy = f"start the source with -machine {machine_base(machine)}-{release[0]}.{release[1]} or older"
     return Obstacle("start", "no such machine type", message, destination_value=machine, remedy=remedy)
+
+
+def _deleted(release: Release, machine: str, of_machine: Release) -> bool:
+    """Since 10.1 versioned machine types are gone after six years (include/hw/boards.h: `MACHINE_VER_DELETION`)."""
+    versioned = machine_base(machine) in _ALIASES.values()
+    return versioned and release >= (10, 1, 0) and of_machine[:2] <= (release[0] - 6, release[1])
 
 
 def model_of(cpu: str, release: Release) -> catalog.Model:
@@ -171,8 +179,8 @@ def _shared(
     made.exact = _is(base, release, machine)
     if not made.exact:
         assumptions.append(
-            f"sections of QEMU {_dotted(release)} {machine}: those of QEMU {base.release} {base.machine} "
-            f"({base.cpu or 'default CPU'}), as far as QEMU's source knows no difference"
+            f"sections: as QEMU {base.release} {base.machine} ({base.cpu or 'default CPU'}) has them, "
+            f"but for what QEMU's source says of {_dotted(release)}"
         )
         adjust = _Adjust(_nearest(release, machine, exclude), release, machine)
         made.entries = adjust.entries(made, base)
@@ -184,7 +192,7 @@ def _shared(
     if base.config:
         assumptions.append(f"devices: those of configuration {base.config!r}, if the stream has them")
     made.ram, made.ram_gone, made.ram_complete = *_ram(release, machine, exclude), False
-    assumptions.append("the destination has the stream's RAM blocks and devices")
+    assumptions.append("devices, and memory that the machine type does not fix: as in the stream")
     return made, tuple(assumptions)
 
 
@@ -352,7 +360,9 @@ class _Adjust:
         across = (k for k in others if (k.version[:2] < self.release[:2]) != before)
         other = next((e for k in across if (e := _restored(k).entries.get(entry.key)) is not None), None)
         if mine and other is None and entry.idstr != "cpu":
-            self.assumptions.append(f"{entry.idstr}: what it compares is not known in QEMU {_dotted(self.release)}")
+            self.assumptions.append(
+                f"{entry.idstr}: fields that must be equal are; QEMU {_dotted(self.release)} was not seen"
+            )
         there = other.values if other is not None else {}
         return {p: v for p, v in values.items() if p not in mine or entry.idstr == "cpu" or there.get(p) == v}
 

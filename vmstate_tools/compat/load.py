@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from vmstate_tools import wire
-from vmstate_tools.compat import rules
+from vmstate_tools.compat import compose, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.program import LostError, Reader
@@ -90,7 +90,10 @@ class Load:
         if local and not local.startswith(name):
             message = f"the stream is of machine type {name}, the destination's is {local}"
             both: dict[str, Any] = {"field": "name", "stream_value": name, "destination_value": local}
-            self.refuse("B", "machine type", message, **both, remedy=f"destination: -machine {name}")
+            release = self.destination.version
+            gone = compose.absent(release, name, None, None) if release is not None else None
+            cure = f"destination: -machine {name}" if gone is None else gone.remedy
+            self.refuse("B", "machine type", message, **both, remedy=cure)
         self.obstacles += rules.configuration(self.stream, self.destination)
         return None
 
@@ -153,7 +156,11 @@ class Load:
                 value = self.policy.on_the_way_out(word, self.policy.has(word, value, where.stream_pvr, where))
                 own = None if own is None else self.policy.has(word, own, where.pvr, where)
                 found = self.policy.check(f, value, own, where)
-            return None if found is None else rules.name_flags(found, word, destination)
+            if found is None:
+                return None
+            return rules.name_flags(
+                found, word, destination, rules.context(word, path, destination, entry, r).stream_pvr
+            )
 
         r = Reader(view, section.payload_offset, len(view), check)
         lost = False

@@ -84,13 +84,15 @@ def target_ulong(entry: Entry) -> int:
     return next((f.size for f in fields if f.name == "env.gpr"), 8)
 
 
-def name_flags(obstacle: Obstacle, word: str, destination: Destination) -> Obstacle:
+def name_flags(obstacle: Obstacle, word: str, destination: Destination, stream_pvr: int | None) -> Obstacle:
     """Add the names of the flags that differ, the commits that brought them, and a remedy."""
     values = (obstacle.stream_value, obstacle.destination_value)
     if word != "nb_BATs" and None not in values:
         found = blame(word, *values, destination.pvr, destination.accel, destination.machine)
         obstacle.flags_only_in_stream, obstacle.flags_only_in_destination, obstacle.commits = map(list, found)
-    if destination.version is not None and destination.version < (2, 8, 0):
+    if None not in (stream_pvr, destination.pvr) and stream_pvr != destination.pvr:
+        obstacle.remedy = "destination: -cpu with the stream's CPU model"
+    elif destination.version is None or destination.version < (2, 8, 0):
         obstacle.remedy = "destination 2.7.1 or newer, or `vmstate rewrite` with the destination's words"
     return obstacle
 
