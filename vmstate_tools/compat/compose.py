@@ -403,7 +403,10 @@ def _arm_registers(
         if newer is None:
             del values["cpu", f"{_ARM}array_len"]  # how many came since is not known
         elif _steps(release, newer.version) > (_steps(older.version, release) if older else 2):
-            values["cpu", f"{_ARM}array_len"] -= 1  # far from the newer one: it is taken to have fewer
+            length = "cpu", f"{_ARM}array_len"
+            before = _restored(older).entries["cpu", 0].values.get(length) if older else None
+            if before is None or before < values[length]:
+                values[length] -= 1  # far from the newer one: it is taken to have fewer
     others = [k for k in alike if k.version[:2] != release[:2]]
     seen = [_restored(k).entries["cpu", 0].values.get(("cpu", f"{_ARM}indexes")) for k in others]
     made.foreign_registers = frozenset(s for s in seen if s is not None)
