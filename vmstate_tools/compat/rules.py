@@ -320,14 +320,14 @@ def _arm_cpu(r: Reader, section: Section, entry: Entry, load: Load) -> Iterator[
             yield Obstacle("H", "system register", message, None, None, f"cpreg 0x{index:x}", value, own[index])
 
 
-_ID_AA64PFR0 = 0x603000000013C020  # has every CPU with AArch64
+_ID_AA64DFR0 = 0x603000000013C028  # has every CPU with AArch64
 
 
 def _forced(sent: dict[int, int], release: tuple[int, int, int] | None) -> Iterator[Obstacle]:
     """Bits that a register reads as set whatever is written: without them it does not read back as sent."""
     for row in facts.rows("arm_registers"):
         index, bits, value = int(row["index"], 16), int(row["set"], 16), sent.get(int(row["index"], 16))
-        here = release is not None and facts.holds(row, release) and (not row["only"] or _ID_AA64PFR0 in sent)
+        here = release is not None and facts.holds(row, release) and (not row["only"] or _ID_AA64DFR0 in sent)
         if here and value is not None and bits & ~value:
             message = f"{row['register']} always has bits 0x{bits:x} set at the destination, in the stream it has not"
             yield Obstacle("H", "system register", message, None, None, f"cpreg 0x{index:x}", value, value | bits)
