@@ -9,7 +9,7 @@ import pytest
 from vmstate_tools.compat import library
 from vmstate_tools.dump import diff_dumps, read_dump
 from vmstate_tools.errors import StreamError
-from vmstate_tools.lint import lint
+from vmstate_tools.linting import lint
 
 
 def dump(tmp_path, name, **classes):

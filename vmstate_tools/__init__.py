@@ -31,7 +31,7 @@ _PUBLIC = {
     "catalog": ("catalog", None),
     "check": ("compat", "check"),
     "diff_dumps": ("dump", "diff_dumps"),
-    "lint": ("lint", "lint_file"),
+    "lint": ("linting", "lint_file"),
     "matrix": ("compat", "matrix"),
     "policy_lab": ("widgets.policylab", "policy_lab"),
     "read_dump": ("dump", "read_dump"),

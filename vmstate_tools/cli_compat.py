@@ -123,7 +123,7 @@ def lint(file: str, against: str | None, as_json: bool) -> None:
 
     FILE is a stream or what -dump-vmstate printed. Exit code 1: something was found.
     """
-    from vmstate_tools.lint import lint_file
+    from vmstate_tools.linting import lint_file
 
     frame = lint_file(file, against)
     rows = json.loads(frame.to_json(orient="records", default_handler=str))

@@ -6,7 +6,7 @@ import pytest
 
 import vmstate_tools as vt
 from vmstate_tools.dump import read_dump
-from vmstate_tools.lint import RULES, lint
+from vmstate_tools.linting import RULES, lint
 
 
 def test_the_sanity_words_are_internal_state_under_equal(shared):
