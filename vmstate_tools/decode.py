@@ -290,8 +290,8 @@ def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
     return fold
 
 
-# Rows of more than this are made again for each stream.
-_KEPT_ROWS = 100_000
+# Rows of more than this are made again for each stream; a TCE table of 2 MiB has 262,144.
+_KEPT_ROWS = 300_000
 
 
 def rows_of(layout: Layout, fold: int | None) -> Rows:
