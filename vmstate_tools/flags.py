@@ -69,6 +69,11 @@ def release_key(release: str) -> tuple[int, ...]:
     return parts if len(parts) > 2 else (*parts, 0)
 
 
+def short(release: str) -> str:
+    """A release as a chart or table has room for: `2.7` for `2.7.0`."""
+    return release.removesuffix(".0") if release.count(".") == 2 else release
+
+
 def known(word: str, release: str | None = None) -> list[Flag]:
     """Flags of a word, lowest bit first; those of one release, or of all (each name and value once).
 

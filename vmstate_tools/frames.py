@@ -267,12 +267,6 @@ class _Names:
 
     def codes(self, names: Iterable[str]) -> npt.NDArray[np.int32]:
         numbers = self.numbers
-        if isinstance(names, list) and len(names) > 1000:  # the elements of a long array: all new, as a rule
-            end = len(numbers) + len(names)
-            new = dict(zip(names, range(len(numbers), end), strict=True))
-            if len(new) == len(names) and numbers.keys().isdisjoint(new):
-                numbers.update(new)
-                return np.arange(end - len(names), end, dtype=np.int32)
         return np.array([numbers.setdefault(n, len(numbers)) for n in names], np.int32)
 
     def categorical(self, codes: npt.NDArray[np.int32]) -> pd.Categorical:

@@ -27,6 +27,12 @@ _LOAD = ["arch", "machine", "cpu_src", "cpu_dst", "src_version", "dst_version", 
 _COLUMNS = [*_LOAD, "arguments", "loads", "cause", "field", "stderr"]
 
 
+def recorded() -> pd.DataFrame:
+    """All rows of `data/outcomes/load_matrix.csv` as they stand there, and loads (bool): was the whole stream taken."""
+    rows = pd.read_csv(data_path("outcomes", "load_matrix.csv"), keep_default_na=False)
+    return rows.assign(loads=rows["vmstate_loaded"])
+
+
 def real() -> pd.DataFrame:
     """The real loads of `data/outcomes/load_matrix.csv` whose streams are bundled, in the order of that file.
 
@@ -38,13 +44,12 @@ def real() -> pd.DataFrame:
     first section), `start` (QEMU did not start) or `not said`; field: the last one it was reading, '' where it had no
     tracing.
     """
-    rows = pd.read_csv(data_path("outcomes", "load_matrix.csv"), keep_default_na=False)
+    rows = recorded()
     arguments = pd.read_csv(data_path("streams", "manifest.csv"), keep_default_na=False).set_index("file")["arguments"]
     rows = rows[rows["stream"].isin(arguments.index)].reset_index(drop=True)
     traced = rows["fail_field"].str.extract(r"^([^ ():]+):([^ =]+)=")
     return rows.assign(
-        loads=rows["vmstate_loaded"],
-        cause=[LOADS if ok else blamed(text) for ok, text in zip(rows["vmstate_loaded"], rows["stderr"], strict=True)],
+        cause=[LOADS if ok else blamed(text) for ok, text in zip(rows["loads"], rows["stderr"], strict=True)],
         field=traced[1].fillna(""),
         arguments=rows["stream"].map(arguments),
     )[_COLUMNS]

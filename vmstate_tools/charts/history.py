@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 
 from vmstate_tools import catalog, flags
-from vmstate_tools.charts.style import DARK, INK, LIGHT, MID, PAPER, axes_of, cut, listed, short, spread, styled
+from vmstate_tools.charts.style import DARK, INK, LIGHT, MID, PAPER, axes_of, cut, listed, spread, styled
+from vmstate_tools.flags import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-from vmstate_tools.charts.style import INK, PAPER, axes_of, cut, short, styled
+from vmstate_tools.charts.style import INK, PAPER, axes_of, cut, styled
+from vmstate_tools.flags import short
 
 if TYPE_CHECKING:
     import pandas as pd

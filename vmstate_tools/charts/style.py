@@ -86,7 +86,3 @@ def listed(names: Sequence[str], length: int) -> str:
         if len(text) <= length or n == 1:
             return cut(text, length)
     return ""
-
-
-def short(release: str) -> str:
-    return release.removesuffix(".0")

@@ -391,15 +391,12 @@ def _unregistered(release: tuple[int, int, int] | None) -> frozenset[str]:
 
 
 _vmsds: dict[Vmsd, int] = {}
-_numbers: dict[int, tuple[Vmsd, int]] = {}  # by id; the description is kept, so that its id stays its own
 _plans: dict[tuple[int, int, tuple[int, ...] | None, bool], Plan] = {}
 
 
 def _number(vmsd: Vmsd) -> int:
     """The same number for descriptions that say the same."""
-    if id(vmsd) not in _numbers:
-        _numbers[id(vmsd)] = vmsd, _vmsds.setdefault(vmsd, len(_vmsds))
-    return _numbers[id(vmsd)][1]
+    return _vmsds.setdefault(vmsd, len(_vmsds))
 
 
 def _interned(description: Description) -> int:

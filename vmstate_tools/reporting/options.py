@@ -26,7 +26,7 @@ class Option:
 
 def options(found: Sequence[Pair]) -> list[Option]:
     """Every policy over the pairs of which the words are the first obstacle; empty where there are none."""
-    stuck = [pair for pair in found if pair.verdict.first is not None and about_words(pair.verdict.first)]
+    stuck = [pair for pair in found if pair.under]
     out = []
     for name, make in POLICIES.items() if stuck else ():
         option = Option(name, first_line(make()))

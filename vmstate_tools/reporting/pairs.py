@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +11,14 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from vmstate_tools.bundled import data_path
 from vmstate_tools.compat import Destination, Verdict, check
 from vmstate_tools.compat.policy import POLICIES
 from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.flags import release_key
 from vmstate_tools.frames import Collection
+from vmstate_tools.outcomes import recorded
+from vmstate_tools.reporting.words import named
 from vmstate_tools.stream import open_stream
 
 # Streams that agree in these have the same configuration: the writer of one is a destination for the others.
@@ -41,7 +41,7 @@ class Pair:
     verdict: Verdict
     reference: str | None = None  # the stream that shows what the destination expects; None: the catalog does
     real: bool | None = None
-    under: Mapping[str, Verdict] = field(default_factory=dict)  # by policy, where the words are among the obstacles
+    under: Mapping[str, Verdict] = field(default_factory=dict)  # by policy, where a word is the first obstacle
 
     @property
     def group(self) -> str:
@@ -76,7 +76,7 @@ def pairs(collection: Collection, to: Sequence[str] = (), progress: bool | None 
     Where several streams of one release have the same configuration the first speaks for it. Raises StreamError.
     """
     streams = collection.streams
-    names = {name: _text(streams, name) for name in ("file", "release", *_SAME)}
+    names = {name: named(streams, name, "") for name in ("file", "release", *_SAME)}
     table = pd.DataFrame(names).assign(cpu=lambda frame: frame["cpu"].str.lower())
     jobs = [group.drop_duplicates("release") for _, group in table.groupby(list(_SAME), sort=True)]
     found = []
@@ -84,12 +84,6 @@ def pairs(collection: Collection, to: Sequence[str] = (), progress: bool | None 
         if to or (len(group) > 1 and group["release"].ne("").any()):
             found += list(_of_group(group, to))
     return found
-
-
-def _text(frame: pd.DataFrame, column: str) -> pd.Series:
-    if column not in frame:
-        return pd.Series("", index=frame.index, dtype="str")
-    return frame[column].astype("str").replace({"nan": "", "None": "", "<NA>": ""}).fillna("")
 
 
 def _of_group(group: pd.DataFrame, to: Sequence[str]) -> Iterator[Pair]:
@@ -110,8 +104,8 @@ def _of_group(group: pd.DataFrame, to: Sequence[str]) -> Iterator[Pair]:
                     continue
                 real = _outcomes().get((row.file.rpartition("streams/")[2], release, row.cpu))
                 verdict = check(streams[row.file], destination)
-                words = any(about_words(obstacle) for obstacle in verdict.reasons)
-                under = {name: check(streams[row.file], destination, name) for name in POLICIES if words}
+                stuck = verdict.first is not None and about_words(verdict.first)
+                under = {name: check(streams[row.file], destination, name) for name in POLICIES if stuck}
                 who = row.machine, row.cpu, row.config
                 yield Pair(row.file, row.release, release, *who, verdict, reference, real, under)
 
@@ -124,12 +118,10 @@ def about_words(obstacle: Obstacle) -> bool:
 @functools.cache
 def _outcomes() -> dict[tuple[str, str, str], bool]:
     """(file of the bundled streams, release, CPU) -> did such a QEMU take it."""
-    with data_path("outcomes", "load_matrix.csv").open(newline="", encoding="utf-8") as file:
-        return {
-            (row["stream"], row["dst_version"], row["cpu_dst"].lower()): row["vmstate_loaded"] == "True"
-            for row in csv.DictReader(file)
-            if not row["dst_extra"] or row["config"].endswith("htmoff")
-        }
+    rows = recorded()
+    rows = rows[rows["dst_extra"].eq("") | rows["config"].str.endswith("htmoff")]
+    keys = zip(rows["stream"], rows["dst_version"], rows["cpu_dst"].str.lower(), strict=True)
+    return dict(zip(keys, rows["loads"], strict=True))
 
 
 def causes(found: Sequence[Pair]) -> list[Cause]:

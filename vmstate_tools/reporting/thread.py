@@ -10,6 +10,7 @@ import pandas as pd
 from vmstate_tools import breaks, catalog, flags, proposals
 from vmstate_tools.bundled import data_path
 from vmstate_tools.compat.policy import POLICIES
+from vmstate_tools.outcomes import recorded
 from vmstate_tools.reporting.options import first_line
 
 MACHINE = "pseries-2.6"
@@ -92,10 +93,9 @@ def thread() -> Thread:
 
 def _loads() -> pd.DataFrame:
     """Real loads of ppc64 pseries streams into the same CPU model, nothing else changed at the destination."""
-    rows = pd.read_csv(data_path("outcomes", "load_matrix.csv"), keep_default_na=False, dtype={"vmstate_loaded": str})
+    rows = recorded()
     same = rows["cpu_src"].str.lower() == rows["cpu_dst"].str.lower()
-    rows = rows[same & rows["machine"].str.startswith("pseries") & rows["dst_extra"].eq("")]
-    return rows.assign(loaded=rows["vmstate_loaded"].eq("True"))
+    return rows[same & rows["machine"].str.startswith("pseries") & rows["dst_extra"].eq("")]
 
 
 def _real() -> pd.DataFrame:
@@ -105,8 +105,8 @@ def _real() -> pd.DataFrame:
     rows = rows.assign(stopped_at=rows["fail_field"].str.partition("=")[0])
     out: list[dict[str, Any]] = []
     for (source, destination, cpu), group in rows.groupby(["src_version", "dst_version", "cpu_src"], sort=True):
-        fields = sorted(set(group.loc[~group["loaded"], "stopped_at"]) - {""})
-        loads = int(group["loaded"].sum())
+        fields = sorted(set(group.loc[~group["loads"], "stopped_at"]) - {""})
+        loads = int(group["loads"].sum())
         out.append(
             {
                 "source": source,
@@ -127,5 +127,5 @@ def _shipped() -> pd.DataFrame:
     rows = rows[[key(s) <= key(NEW) < key(d) for s, d in zip(rows["src_version"], rows["dst_version"], strict=True)]]
     cause = rows["stderr"].str.split(" | ", regex=False).str[0].str.removeprefix("qemu-system-ppc64: ")
     in_cpu = rows["stderr"].str.contains("device 'cpu'", regex=False)
-    rows = rows.assign(message=cause.where(~rows["loaded"], ""), in_cpu=in_cpu & ~rows["loaded"])
+    rows = rows.assign(message=cause.where(~rows["loads"], ""), in_cpu=in_cpu & ~rows["loads"])
     return rows.groupby(["message", "in_cpu"]).size().rename("loads").reset_index()

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from vmstate_tools import __version__, catalog
+from vmstate_tools.flags import short
 from vmstate_tools.reporting import mail
 from vmstate_tools.reporting.thread import ACCELERATORS, FIXED, MACHINE, NEW, OLD, ROUTES, Thread
-from vmstate_tools.reporting.wording import count, listed, short, word_text
+from vmstate_tools.reporting.wording import count, listed, word_text
 
 # What a cell of the tables of options says, by the effects of `proposals.EFFECTS`.
 CELLS = {

@@ -11,6 +11,7 @@ import pandas as pd
 from vmstate_tools import __version__, catalog, flags
 from vmstate_tools.compat.verdict import Obstacle, show
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.flags import short
 from vmstate_tools.reporting import mail
 from vmstate_tools.reporting.findings import Findings
 from vmstate_tools.reporting.pairs import Case, Pair, what
@@ -87,10 +88,6 @@ def grid_table(table: pd.DataFrame) -> str:
     heads = [short(release) for release in table.columns]
     rows = [[short(str(release)), *cells] for release, *cells in table.itertuples()]
     return mail.columns(["", *heads], rows, indent=4)
-
-
-def short(release: str) -> str:
-    return release.removesuffix(".0") if release.count(".") == 2 else release
 
 
 def routes(found: Sequence[Pair]) -> list[str]:

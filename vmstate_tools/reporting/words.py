@@ -60,12 +60,12 @@ def order(release: str) -> tuple[int, ...]:
     return flags.release_key(release) if release != UNKNOWN else ()
 
 
-def named(frame: pd.DataFrame, column: str) -> pd.Series:
-    """A text column, `not said` where it is absent or empty."""
+def named(frame: pd.DataFrame, column: str, missing: str = UNKNOWN) -> pd.Series:
+    """A text column, `missing` where it is absent or empty."""
     if column not in frame:
-        return pd.Series(UNKNOWN, index=frame.index, dtype="str")
+        return pd.Series(missing, index=frame.index, dtype="str")
     text = frame[column].astype("str")
-    return text.mask(text.isna() | text.isin(["", "nan", "None"]), UNKNOWN)
+    return text.mask(text.isna() | text.isin(["", "nan", "None"]), missing)
 
 
 def histories(cpu: pd.DataFrame) -> Iterable[WordHistory]:
