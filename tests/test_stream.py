@@ -249,3 +249,57 @@ def test_a_closed_stream_says_so() -> None:
     ):
         with pytest.raises(StreamError, match="closed"):
             ask()
+
+
+# -- sections that repeat: PARTs of the RAM without a page, as QEMU 2.3 sends them by the hundred thousand ------------
+
+
+def waiting(count: int, *, footers: bool, last: bytes = b"") -> tuple[bytes, int, int]:
+    """A stream with `count` such PARTs in a row, then `last`; where the first one is, and the size of each."""
+    writer = toy(footers=footers)
+    at = writer.data.index(b"\x03" + be(0, 4) + be(0x10, 8))  # the END of ram
+    part = b"\x02" + be(0, 4) + be(0x10, 8) + (b"\x7e" + be(0, 4) if footers else b"")
+    writer.data[at:at] = part * count + last
+    return writer.finish(), at, len(part)
+
+
+@pytest.mark.parametrize("footers", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 3, 66, 2000])
+def test_repeated_sections(count: int, footers: bool, tmp_path: Path) -> None:
+    data, first, size = waiting(count, footers=footers)
+    with vt.open(data) as stream:
+        empty = stream.sections[2 : 2 + count]
+        assert [s.offset for s in empty] == [first + i * size for i in range(count)]
+        assert {(s.idstr, s.section_id, s.part, s.payload_size, s.size, s.how) for s in empty} == {
+            ("ram", 0, "part", 8, size, "ram")
+        }
+        assert [s.footer.offset if s.footer else s.payload_end for s in empty] == [s.offset + 13 for s in empty]
+        assert [s.part for s in stream.sections[: 3 + count]] == ["start", "part", *["part"] * count, "end"]
+        assert stream.build() == data
+        cover = stream.coverage()
+        assert (cover["offset"].iloc[1:].array == (cover["offset"] + cover["size"]).iloc[:-1].array).all()
+        assert (cover["what"] == "ram end of section").sum() == 3 + count
+        assert stream.ram.pages["zero"].tolist() == [2, 1]
+        want = [(s.offset, s.size, s.payload_size, s.part, s.footer is not None) for s in stream.sections]
+    (tmp_path / "a.mig").write_bytes(data)
+    frame = vt.load([tmp_path / "a.mig"]).sections
+    assert list(frame[["offset", "size", "payload_size", "part", "footer"]].itertuples(index=False, name=None)) == want
+
+
+def test_the_last_of_repeated_sections_differs() -> None:
+    part = b"\x02" + be(0, 4) + be(0x10, 8)
+    data, first, size = waiting(3, footers=False, last=part + b"\x7e" + be(0, 4))
+    with vt.open(data, partial=True) as stream:  # what follows has no footer
+        assert [(s.offset, s.footer is not None) for s in stream.sections[2:]] == [
+            *((first + i * size, False) for i in range(3)),
+            (first + 3 * size, True),
+        ]
+        assert stream.error is not None
+    data, first, size = waiting(100, footers=True, last=part + b"\x7e" + be(1, 4))
+    with pytest.raises(StreamError, match="a footer of section id 1") as caught, vt.open(data) as stream:
+        _ = stream.sections
+    assert caught.value.offset == first + 100 * size + 13
+    data, first, size = waiting(100, footers=True)
+    with vt.open(data[: first + 50 * size + 9], partial=True) as stream:
+        assert (len(stream.sections), stream.error is not None) == (52, True)
+        assert stream.coverage()["offset"].iloc[-1] == first + 50 * size

@@ -19,7 +19,7 @@ from vmstate_tools.arrays import ValueArray
 from vmstate_tools.decode import BYTES, Rows, affordable, rows_of
 from vmstate_tools.errors import StreamError, VmstateError
 from vmstate_tools.spread import spread
-from vmstate_tools.stream import Section, Stream, open_stream
+from vmstate_tools.stream import Repeated, Section, Stream, open_stream
 
 # Arrays longer than this are one row of bytes in a frame of many streams: a TCE table has 262,144 entries.
 FOLD = 1024
@@ -285,7 +285,7 @@ class _Extract:
 
     file: str
     stream: dict[str, Any] = field(default_factory=dict)
-    sections: list[tuple[Any, ...]] = field(default_factory=list)
+    sections: list[tuple[Any, ...]] = field(default_factory=list)  # those that repeat one as one row
     cpus: list[dict[str, Any]] = field(default_factory=list)
     table: _Table | None = None
     error: StreamError | None = None
@@ -305,39 +305,45 @@ _SECTION_COLUMNS = (
 )
 
 
+def _section_rows(stream: Stream) -> Iterator[tuple[Any, ...]]:
+    """The `_SECTION_COLUMNS` of each section, and how many there are of it, one behind the other."""
+    for record in stream._read:
+        if isinstance(record, (Section, Repeated)):
+            s, count = (record.first, record.count) if isinstance(record, Repeated) else (record, 1)
+            footer = s.footer is not None
+            yield (
+                s.idstr,
+                s.instance_id,
+                s.version_id,
+                s.section_id,
+                s.part,
+                record.offset,
+                s.size,
+                s.payload_size,
+                footer,
+                s.how,
+                count,
+            )
+
+
 def _extract(path: str, decoder: _Decoder | None) -> _Extract:
     """Everything the frames need from one stream; a bad one gives its error."""
     result = _Extract(path)
     try:
         with open_stream(path) as stream:
-            sections = stream.sections
-            result.sections = [
-                (
-                    s.idstr,
-                    s.instance_id,
-                    s.version_id,
-                    s.section_id,
-                    s.part,
-                    s.offset,
-                    s.size,
-                    s.payload_size,
-                    s.footer is not None,
-                    s.how,
-                )
-                for s in sections
-            ]
+            result.sections = list(_section_rows(stream))
             result.stream = {
                 "machine": stream.machine,
                 "page_size": stream.page_size,
                 "container": stream.source.container,
                 "stream_size": len(stream._view) - stream.source.start,
-                "sections": len(sections),
-                "opaque": sum(s.payload_size for s in sections if s.how == "opaque"),
+                "sections": sum(row[-1] for row in result.sections),
+                "opaque": sum(s.payload_size for s in stream._distinct if s.how == "opaque"),
                 "vmdesc_size": stream.vmdesc.size if stream.vmdesc else 0,
             }
             result.cpus = list(cpu_rows(stream))
             if decoder is not None:
-                result.table = decoder.table(stream, [s for s in sections if s.how != "ram"])
+                result.table = decoder.table(stream, [s for s in stream._distinct if s.how != "ram"])
     except (StreamError, OSError) as err:
         result.error = err if isinstance(err, StreamError) else StreamError(str(err), file=path)
     return result
@@ -353,7 +359,7 @@ def _extract_batch(paths: Sequence[str], fold: int | None, fields: bool) -> list
 
 def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
     """A dict for each CPU: section_instance, and the words of `CPU_WORDS` (int, None where not sent)."""
-    for section in stream.sections:
+    for section in stream._distinct:
         if section.idstr != "cpu" or section.part != "full":
             continue
         row: dict[str, Any] = {"section_instance": section.instance_id, **dict.fromkeys(CPU_WORDS)}
@@ -447,7 +453,7 @@ class Collection:
     @functools.cached_property
     def sections(self) -> pd.DataFrame:
         rows = [row for e in self._good for row in e.sections]
-        frame = pd.DataFrame(rows, columns=list(_SECTION_COLUMNS)).astype(
+        frame = pd.DataFrame(rows, columns=[*_SECTION_COLUMNS, "count"]).astype(
             {
                 "idstr": "category",
                 "instance_id": "uint32",
@@ -461,7 +467,11 @@ class Collection:
                 "how": "category",
             }
         )
-        keys = pd.DataFrame(self._keys([len(e.sections) for e in self._good]))
+        count = frame.pop("count").to_numpy(np.int64)
+        frame = frame.loc[np.repeat(np.arange(len(frame)), count)].reset_index(drop=True)
+        within = np.arange(len(frame)) - np.repeat(np.cumsum(count) - count, count)
+        frame["offset"] += within * frame["size"]
+        keys = pd.DataFrame(self._keys([e.stream["sections"] for e in self._good]))
         return pd.concat([keys, frame], axis=1)
 
     @functools.cached_property

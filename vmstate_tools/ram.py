@@ -61,6 +61,7 @@ CHANNEL_RUN = np.dtype([*RUN.descr, ("sync", "u4")])
 
 NO_BLOCK = 0xFFFFFFFF
 _STEP = 32 << 20  # bytes walked between two calls of `forget`
+_FOOTER = bytes([wire.Record.SECTION_FOOTER])
 _MIXED = 1024  # records walked one by one before a regular stretch is looked for again
 
 _be64 = struct.Struct(">Q").unpack_from
@@ -198,6 +199,34 @@ class Ram:
                     offset=self.parsed_to,
                     expected="a RAM page record",
                 )
+
+    def repeated(self, start: int, payload: int, end: int) -> int:
+        """How many times the section from `start` to `end` follows itself byte for byte, if its payload has no page.
+
+        Its last payload was just parsed, and those that follow are taken too.
+        """
+        size, head = end - start, be64(self._view, payload)
+        if head & FLAGS != EOS or self._view[start:end] != self._view[end : end + size]:
+            return 0
+        section = np.frombuffer(self._view[start:end], np.uint8)
+        count, window, same = 0, 64, True
+        while same and (n := min(window, (self._size - end) // size - count)):
+            alike = (np.ndarray((n, size), np.uint8, self._view, end + count * size) == section).all(axis=1)
+            same = bool(alike.all())
+            count, window = count + (n if same else int(alike.argmin())), min(window * 8, _MIXED * 64)
+        behind = end + count * size
+        if end == payload + 8 and self._view[behind : behind + 1] == _FOOTER:  # the last one is another: it has one
+            count -= 1
+        if not count:
+            return 0
+        rows = np.zeros(count, RUN)
+        rows["file"] = np.arange(payload + size, payload + size * (count + 1), size)
+        rows["head"], rows["count"], rows["block"] = head, 1, NO_BLOCK
+        self._flush()
+        self._table = None
+        self._chunks.append(rows)
+        self._advance(payload + size * count + 8)
+        return count
 
     def _block_list(self, head: int) -> None:
         start = self.parsed_to

@@ -108,6 +108,41 @@ class Pages:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """`count` more sections behind `first`, each with its bytes: QEMU sends PARTs without a page while another device
+    has more to send, a hundred thousand of them in a row.
+    """
+
+    first: Section
+    count: int
+
+    @property
+    def offset(self) -> int:
+        return self.first.offset + self.first.size
+
+    @property
+    def size(self) -> int:
+        return self.first.size * self.count
+
+    def __iter__(self) -> Iterator[Section]:
+        s, size = self.first, self.first.size
+        for by in range(size, size * (self.count + 1), size):
+            header, footer = (r and wire.Parsed(r.format, r.value, r.offset + by, r.size) for r in (s.header, s.footer))
+            assert header is not None
+            yield Section(
+                s.idstr,
+                s.instance_id,
+                s.version_id,
+                s.section_id,
+                s.part,
+                header,
+                s.payload_size,
+                footer,
+                s.how,
+            )
+
+
 _Record = wire.Parsed | Section | Pages | _Gap
 
 # What a broken connection can lose of one record: a page of 64 KiB with a block's name, or a command.
@@ -208,8 +243,19 @@ class Stream:
 
     @functools.cached_property
     def _records(self) -> list[_Record]:
-        """All records in file order; with `ram`, `configuration` and `commands` filled on the way."""
+        """All records in file order."""
         records: list[_Record] = []
+        for record in self._read:
+            if isinstance(record, Repeated):
+                records += record
+            else:
+                records.append(record)
+        return records
+
+    @functools.cached_property
+    def _read(self) -> list[_Record | Repeated]:
+        """The same, as they were read; with `ram`, `configuration` and `commands` filled on the way."""
+        records: list[_Record | Repeated] = []
         if self.source.start:
             records.append(_Gap(0, self.source.start, "before the stream"))
         records.append(self.header)
@@ -236,7 +282,7 @@ class Stream:
     @property
     def error(self) -> StreamError | None:
         """What stopped the reading of a stream opened with `partial=True`, None where nothing did."""
-        _ = self._records
+        _ = self._read
         return self._error
 
     # -- what a stream says of itself ---------------------------------------------------------------------------
@@ -244,7 +290,7 @@ class Stream:
     @functools.cached_property
     def configuration(self) -> dict[str, Any]:
         """The configuration section: `name`, and `page_bits`, `capabilities`, `uuid` where sent. Empty before 2.4."""
-        _ = self._records
+        _ = self._read
         return self._walked.configuration
 
     @property
@@ -263,20 +309,25 @@ class Stream:
 
     @property
     def commands(self) -> list[wire.Parsed]:
-        return [r for r in self._records if isinstance(r, wire.Parsed) and r.format is wire.COMMAND]
+        return [r for r in self._read if isinstance(r, wire.Parsed) and r.format is wire.COMMAND]
 
     @property
     def sections(self) -> list[Section]:
         """All sections in file order; those sent in several parts appear once for each part."""
         return [r for r in self._records if isinstance(r, Section)]
 
+    @property
+    def _distinct(self) -> list[Section]:
+        """The sections without `Repeated` ones."""
+        return [r for r in self._read if isinstance(r, Section)]
+
     def section(self, idstr: str, instance: int | None = None) -> Section:
         """The first section of that idstr (and instance_id). Raises KeyError naming what there is."""
         idstr = printable(idstr)  # as names from a stream are shown
-        for section in self.sections:
+        for section in self._distinct:
             if section.idstr == idstr and instance in (None, section.instance_id):
                 return section
-        have = sorted({s.label if s.idstr == idstr else s.idstr for s in self.sections})
+        have = sorted({s.label if s.idstr == idstr else s.idstr for s in self._distinct})
         raise KeyError(
             f"no section {idstr!r}{'' if instance is None else f'/{instance}'} in {self.name}; it has {have}"
         )
@@ -284,7 +335,7 @@ class Stream:
     @property
     def ram(self) -> Ram:
         """RAM blocks, page counts, and the guest's memory."""
-        _ = self._records
+        _ = self._read
         return self._walked.ram
 
     # -- fields -------------------------------------------------------------------------------------------------
@@ -357,10 +408,10 @@ class Stream:
         section = section if section is None else printable(section)
         wanted = [
             s
-            for s in self.sections
+            for s in self._distinct
             if section in (None, s.idstr) and instance in (None, s.instance_id) and s.how != "ram"
         ]
-        if section is not None and not any(s.idstr == section for s in self.sections):
+        if section is not None and not any(s.idstr == section for s in self._distinct):
             self.section(section, instance)
         return fields_of(self, wanted, fold)
 
@@ -456,7 +507,7 @@ class Stream:
     # -- housekeeping -------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        if "_records" in self.__dict__:
+        if "_read" in self.__dict__:
             self._walked.close()
         self.__dict__.pop("_view", None)
         self.channels.clear()
@@ -509,7 +560,7 @@ def command_name(number: int) -> str:
 class _Walk:
     """One pass over the records, in file order."""
 
-    def __init__(self, stream: Stream, records: list[_Record]) -> None:
+    def __init__(self, stream: Stream, records: list[_Record | Repeated]) -> None:
         self.stream = stream
         self.view = stream._view
         self.records = records
@@ -724,6 +775,11 @@ class _Walk:
         self.records.append(section)
         self.complete = True
         self.section_at = None
+        if section.how == "ram" and section.part == "part" and self.package_end is None:
+            count = self.ram.repeated(section.offset, section.payload_offset, end)
+            if count:
+                self.records.append(Repeated(section, count))
+                end += section.size * count
         return end
 
     def fits(self, section: Section, end: int) -> bool:
