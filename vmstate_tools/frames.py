@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -49,10 +50,29 @@ class _Table:
     base: list[int]  # payload offset of each
     words: npt.NDArray[np.uint64]
     blobs: list[bytes]
-    extra: list[tuple[str, int, int, str, str, int, int, Any]]  # the undescribed sections' leaves, as rows
+    extra: _Leaves | None  # of undescribed sections
 
     def __len__(self) -> int:
-        return len(self.words) + len(self.extra)
+        return len(self.words) + (len(self.extra) if self.extra else 0)
+
+
+@dataclass
+class _Leaves:
+    """The leaves of undescribed sections as columns; `before`: how many of the described rows stand before each."""
+
+    section: list[str]
+    vmsd: list[str]
+    path: list[str]
+    type: list[str]
+    instance_id: npt.NDArray[np.uint32]
+    version_id: npt.NDArray[np.uint32]
+    offset: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    value: ValueArray
+    before: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.before)
 
 
 # Payloads of more than this are decoded where they lie, and not with those of other streams.
@@ -90,13 +110,14 @@ class _Decoder:
             for offset, size in zip(rows.offset[rows.buffers].tolist(), rows.size[rows.buffers].tolist(), strict=True):
                 blobs.append(_bytes(stream._view, start + offset, size))
             at += len(rows)
+        base = [s.payload_offset for s in described]
         return _Table(
             parts,
             [(s.idstr, s.instance_id, s.version_id) for s in described],
-            [s.payload_offset for s in described],
+            base,
             words,
             blobs,
-            [leaf for s in sections if not s.described for leaf in _leaves(stream, s)],
+            _undescribed(stream, [s for s in sections if not s.described], base, [len(rows) for rows in parts]),
         )
 
     def finish(self) -> None:
@@ -122,6 +143,29 @@ def _zeros(size: int) -> bytes:
     return bytes(size)
 
 
+def _undescribed(
+    stream: Stream, sections: Sequence[Section], base: Sequence[int], lengths: Sequence[int]
+) -> _Leaves | None:
+    """The leaves of these sections, between described ones of so many rows that start at `base`."""
+    rows = sorted((leaf for s in sections for leaf in _leaves(stream, s)), key=lambda leaf: leaf[5])
+    if not rows:
+        return None
+    section, instance, version, path, type_, offset, size, value = zip(*rows, strict=True)
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return _Leaves(
+        list(section),
+        [""] * len(rows),
+        list(path),
+        list(type_),
+        np.array(instance, np.uint32),
+        np.array(version, np.uint32),
+        np.array(offset, np.int64),
+        np.array(size, np.int64),
+        ValueArray._from_sequence(value),
+        starts[np.searchsorted(base, offset)],
+    )
+
+
 def _leaves(stream: Stream, section: Section) -> Iterator[tuple[str, int, int, str, str, int, int, Any]]:
     who = (section.idstr, section.instance_id, section.version_id)
     for leaf in section.leaves:
@@ -140,123 +184,126 @@ def fields_of(stream: Stream, sections: Sequence[Section], fold: int | None) -> 
     return _fields_frame([table])
 
 
-def _fields_frame(tables: Sequence[_Table]) -> pd.DataFrame:
-    """One frame of all fields, each stream's in file order. The index numbers the tables' rows anew."""
-    columns = _Columns(sum(map(len, tables)))
+def _fields_frame(tables: Sequence[_Table], keys: dict[str, Any] | None = None) -> pd.DataFrame:
+    """One frame of all fields behind the columns `keys`, each stream's in file order."""
+    columns = _Columns(tables)
+    at = 0
     for table in tables:
-        columns.add(table)
-    return columns.frame(one=len(tables) == 1)
+        columns.fill(table, at)
+        at += len(table)
+    return columns.frame(keys or {}, one=len(tables) == 1)
 
 
-_COLUMNS = {
-    "section": np.int32,
+_NAMES = ("section", "vmsd", "path", "type")
+_NUMBERS = {
     "instance_id": np.uint32,
     "version_id": np.uint32,
-    "vmsd": np.int32,
-    "path": np.int32,
-    "type": np.int32,
     "offset": np.int64,
     "size": np.int64,
     "words": np.uint64,
     "kinds": np.uint8,
 }
-_NAMES = ("section", "vmsd", "path", "type")
 
 # Shapes of streams whose columns are kept while a frame is made.
-_SHAPES = 256
+_SHAPES = 128
+
+_Arrays = dict[str, npt.NDArray[Any]]
 
 
 class _Columns:
-    """The columns of a frame of fields, made in one piece and filled stream by stream; names are codes."""
+    """The columns of a frame of fields, each made once, in its size and type, and then filled; names are codes."""
 
-    def __init__(self, total: int) -> None:
-        self.columns: dict[str, npt.NDArray[Any]] = {name: np.empty(total, dtype) for name, dtype in _COLUMNS.items()}
+    def __init__(self, tables: Sequence[_Table]) -> None:
         self.names = {name: _Names() for name in _NAMES}
+        self.parts: dict[bytes, _Arrays] = {}
+        self.shapes: dict[Any, _Arrays] = {}
         self.blobs: list[bytes] = []
-        self.at = 0
-        self.coded: dict[bytes, dict[str, npt.NDArray[Any]]] = {}
-        self.shapes: dict[tuple[bytes, ...], dict[str, npt.NDArray[Any]]] = {}
+        self.extra = [self.code(table) for table in tables]
+        self.todo = iter(self.extra)
+        total = sum(map(len, tables))
+        types = _NUMBERS | {name: names.dtype for name, names in self.names.items()}
+        self.columns = {name: np.empty(total, dtype) for name, dtype in types.items()}
 
-    def add(self, table: _Table) -> None:
-        start = self.at
-        if table.rows:
-            shape = self.shape(table.rows)
-            which = shape["which"]
-            ids = np.array([(i, v) for _, i, v in table.sections], np.uint32)
-            self.put(
-                table.blobs,
-                section=self.names["section"].codes([s for s, _, _ in table.sections])[which],
-                instance_id=ids[:, 0][which],
-                version_id=ids[:, 1][which],
-                vmsd=shape["vmsd"],
-                path=shape["path"],
-                type=shape["type"],
-                offset=shape["offset"] + np.array(table.base, np.int64)[which],
-                size=shape["size"],
-                words=table.words,
-                kinds=shape["kinds"],
-            )
-        if table.extra:
-            idstr, instance, version, path, type_, offset, size, value = zip(*table.extra, strict=True)
-            values = ValueArray._from_sequence(value)
-            self.put(
-                list(values.blobs),
-                section=self.names["section"].codes(idstr),
-                instance_id=instance,
-                version_id=version,
-                vmsd=self.names["vmsd"].codes([""] * len(idstr)),
-                path=self.names["path"].codes(path),
-                type=self.names["type"].codes(type_),
-                offset=offset,
-                size=size,
-                words=values.words,
-                kinds=values.kinds,
-            )
-            order = start + np.argsort(self.columns["offset"][start : self.at], kind="stable")
-            for column in self.columns.values():
-                column[start : self.at] = column[order]
+    def code(self, table: _Table) -> _Arrays:
+        """Number the table's names, in order; the columns of its leaves."""
+        for rows in table.rows:
+            if rows.key not in self.parts:
+                self.parts[rows.key] = {
+                    "path": self.names["path"].codes(rows.paths),
+                    "type": self.names["type"].codes(rows.types[0])[rows.types[1]],
+                    "vmsd": self.names["vmsd"].codes(rows.vmsds[0])[rows.vmsds[1]],
+                    "offset": rows.offset,
+                    "size": rows.size,
+                    "kinds": rows.kind,
+                }
+        self.names["section"].codes(section for section, _, _ in table.sections)
+        if table.extra is None:
+            return {}
+        coded = {name: self.names[name].codes(getattr(table.extra, name)) for name in _NAMES}
+        coded |= {name: getattr(table.extra, name) for name in ("instance_id", "version_id", "offset", "size")}
+        return coded | {"words": table.extra.value.words, "kinds": table.extra.value.kinds}
 
-    def shape(self, parts: list[Rows]) -> dict[str, npt.NDArray[Any]]:
-        """The columns that are the same in every stream of these parts; `which` numbers the parts."""
-        key = tuple(rows.key for rows in parts)
+    def shape(self, table: _Table) -> _Arrays:
+        """The columns that are the same in every stream of these sections; `offset` relative to the payload."""
+        key = (*(rows.key for rows in table.rows), *table.sections)
         if key not in self.shapes:
             if len(self.shapes) == _SHAPES:
                 self.shapes.clear()
-            pieces = [self.part(rows) for rows in parts]
-            self.shapes[key] = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-            self.shapes[key]["which"] = np.repeat(np.arange(len(parts)), [len(rows) for rows in parts])
+            pieces = [self.parts[rows.key] for rows in table.rows]
+            shape = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+            shape["lengths"] = lengths = np.array([len(rows) for rows in table.rows])
+            idstr, instance, version = zip(*table.sections, strict=True)
+            shape["section"] = np.repeat(self.names["section"].codes(idstr), lengths)
+            shape["instance_id"] = np.repeat(np.array(instance, np.uint32), lengths)
+            shape["version_id"] = np.repeat(np.array(version, np.uint32), lengths)
+            shape["buffers"] = np.flatnonzero(shape["kinds"] == BYTES)
+            self.shapes[key] = shape
         return self.shapes[key]
 
-    def part(self, rows: Rows) -> dict[str, npt.NDArray[Any]]:
-        if rows.key not in self.coded:
-            self.coded[rows.key] = {
-                "path": self.names["path"].codes(rows.paths),
-                "type": self.names["type"].codes(rows.types[0])[rows.types[1]],
-                "vmsd": self.names["vmsd"].codes(rows.vmsds[0])[rows.vmsds[1]],
-                "offset": rows.offset,
-                "size": rows.size,
-                "kinds": rows.kind,
-            }
-        return self.coded[rows.key]
+    def fill(self, table: _Table, at: int) -> None:
+        """Put the rows of the table `at`; those of its leaves between the described ones."""
+        described: _Arrays = {}
+        if table.rows:
+            described = dict(self.shape(table))
+            base = np.repeat(np.array(table.base, np.int64), described.pop("lengths"))
+            described["offset"] = described["offset"] + base
+            described["words"] = table.words
+            if table.blobs:
+                described["words"] = table.words.copy()
+                described["words"][described["buffers"]] += np.uint64(len(self.blobs))
+                self.blobs += table.blobs
+        extra = next(self.todo)
+        if table.extra is not None:
+            blobs = (extra["kinds"] == BYTES) * np.uint64(len(self.blobs))
+            extra["words"] = extra["words"] + blobs
+            self.blobs += table.extra.value.blobs
+        places = _places(table)
+        for name, column in self.columns.items():
+            for start, stop, leaves, first in places:
+                values = extra[name] if leaves else described[name]
+                column[at + start : at + stop] = values[first : first + stop - start]
 
-    def put(self, blobs: list[bytes], **columns: Any) -> None:
-        """Fill the next rows; `words` of buffers number `blobs`."""
-        end = self.at + len(columns["kinds"])
-        for name, values in columns.items():
-            self.columns[name][self.at : end] = values
-        if blobs:
-            self.columns["words"][self.at : end][columns["kinds"] == BYTES] += np.uint64(len(self.blobs))
-            self.blobs += blobs
-        self.at = end
-
-    def frame(self, one: bool) -> pd.DataFrame:
+    def frame(self, keys: dict[str, Any], one: bool) -> pd.DataFrame:
         """As `Stream.fields`; the paths of more than one stream are categories, too."""
         names = {name: self.names[name].categorical(self.columns[name]) for name in _NAMES if name != "path" or not one}
         if one:
             names["path"] = self.names["path"].strings(self.columns["path"])
         values = ValueArray(self.columns["words"], self.columns["kinds"], self.blobs)
         order = ("section", "instance_id", "version_id", "vmsd", "path", "type", "offset", "size")
-        return pd.DataFrame({n: names[n] if n in names else self.columns[n] for n in order} | {"value": values})
+        columns = {n: names[n] if n in names else self.columns[n] for n in order}
+        return pd.DataFrame(keys | columns | {"value": values}, copy=False)
+
+
+def _places(table: _Table) -> list[tuple[int, int, bool, int]]:
+    """Stretches of the table's rows: from, to, whether they are leaves of undescribed sections, and from which on."""
+    places = []
+    done = leaves = 0
+    counts = Counter(table.extra.before.tolist()) if table.extra else {}
+    for before, count in [*counts.items(), (len(table.words), 0)]:
+        places.append((done + leaves, before + leaves, False, done))
+        places.append((before + leaves, before + leaves + count, True, leaves))
+        done, leaves = before, leaves + count
+    return [place for place in places if place[0] < place[1]]
 
 
 class _Names:
@@ -269,10 +316,15 @@ class _Names:
         numbers = self.numbers
         return np.array([numbers.setdefault(n, len(numbers)) for n in names], np.int32)
 
-    def categorical(self, codes: npt.NDArray[np.int32]) -> pd.Categorical:
-        return pd.Categorical.from_codes(codes, categories=pd.Index(list(self.numbers), dtype="str"))
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the codes in a `Categorical` of so many names."""
+        return pd.Categorical.from_codes([], categories=pd.RangeIndex(len(self.numbers))).codes.dtype
 
-    def strings(self, codes: npt.NDArray[np.int32]) -> Any:
+    def categorical(self, codes: npt.NDArray[Any]) -> pd.Categorical:
+        return pd.Categorical.from_codes(codes, categories=pd.Index(list(self.numbers), dtype="str"), validate=False)
+
+    def strings(self, codes: npt.NDArray[Any]) -> Any:
         return pd.array(list(self.numbers), dtype="str").take(codes)
 
 
@@ -447,7 +499,7 @@ class Collection:
             if name in streams:
                 values = pd.Categorical(streams[name])
                 codes = np.repeat(values.codes, counts)
-                columns[name] = pd.Categorical.from_codes(codes, dtype=values.dtype)
+                columns[name] = pd.Categorical.from_codes(codes, dtype=values.dtype, validate=False)
         return columns
 
     @functools.cached_property
@@ -479,9 +531,7 @@ class Collection:
         tables = [e.table for e in self._good if e.table is not None]
         if not self.has_fields:
             raise VmstateError("these streams were loaded with fields=False")
-        frame = _fields_frame(tables)
-        keys = pd.DataFrame(self._keys([len(table) for table in tables]))
-        return pd.concat([keys, frame], axis=1)
+        return _fields_frame(tables, self._keys([len(table) for table in tables]))
 
     @functools.cached_property
     def cpu(self) -> pd.DataFrame:
