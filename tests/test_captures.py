@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vmstate_tools as vt
-from vmstate_tools.decode import BOOL, BYTES
+from vmstate_tools.leaves import BOOL, BYTES
 
 # Processor version of some models captured, by lower-case name (target/ppc/cpu-models.h: CPU_POWERPC_*).
 PVRS = {

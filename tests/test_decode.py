@@ -7,7 +7,8 @@ import pytest
 from writer import Field, Vmsd, Writer, be, buffer, number, struct, u8, u32, u64
 
 import vmstate_tools as vt
-from vmstate_tools.decode import BOOL, BYTES, SIGNED, UNSIGNED, gather, scatter
+from vmstate_tools.decode import gather, scatter
+from vmstate_tools.leaves import BOOL, BYTES, SIGNED, UNSIGNED
 
 
 def opened(*fields: Field, **more: Any) -> vt.Stream:

@@ -7,6 +7,7 @@ import pytest
 
 import vmstate_tools as vt
 from vmstate_tools import fingerprints
+from vmstate_tools.bundled import data_path
 from vmstate_tools.errors import VmstateError
 from vmstate_tools.fingerprints import ALL, RELEASES, bits_of, names, runs, span
 
@@ -49,6 +50,19 @@ def test_facts_are_in_order(name):
             assert runs(bits_of(row["releases"])) == row["releases"]
         else:
             assert span(row["since"], row["until"]) not in (0, ALL)
+
+
+@pytest.mark.parametrize("name", ["machines.csv", "descriptions.csv", "words.csv"])
+def test_rows_of_a_key_are_found_without_reading_all(name):
+    with data_path("fingerprint", name).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    column = next(iter(rows[0]))
+    by_key = {}
+    for row in rows:
+        by_key.setdefault(row[column], []).append(row)
+    assert len(by_key) > 100
+    assert all(fingerprints._rows(name, key) == found for key, found in by_key.items())
+    assert not any(fingerprints._rows(name, key) for key in ("\0", "no such", "~~~"))
 
 
 def test_true_release_is_among_the_candidates(shared):
@@ -122,13 +136,16 @@ def test_flags_of_the_cpu_tell_where_nothing_is_described(shared):
 
 def test_facts_agree_with_the_commits_behind_them():
     """Releases in which a commit that is known by its hash took effect."""
-    definitions, _, _ = fingerprints._source_facts()
-    iommu = definitions["spapr_iommu"]["vmstate_spapr_tce_table"]
+
+    def definitions(vmsd):
+        return fingerprints._source_facts(vmsd)[0]
+
+    iommu = definitions("spapr_iommu")["vmstate_spapr_tce_table"]
     assert runs(iommu.fields["mig_table"]) == "2.7-"
-    slb = definitions["cpu/slb"]["ppc:vmstate_slb"]
+    slb = definitions("cpu/slb")["ppc:vmstate_slb"]
     assert runs(slb.versions["1"]) == "1.6-9.1"  # c1a13064e3 made it 2
-    assert runs(definitions["globalstate"]["vmstate_globalstate"].fields["vm_was_suspended"]) == "9.0-"  # d3c86c99f3
-    assert runs(fingerprints._machines()["pseries-2.6"]) == "2.6-9.1"  # 445d3facff removed it
+    assert runs(definitions("globalstate")["vmstate_globalstate"].fields["vm_was_suspended"]) == "9.0-"  # d3c86c99f3
+    assert runs(fingerprints._machine_bits("pseries-2.6")) == "2.6-9.1"  # 445d3facff removed it
 
 
 def test_deciding_evidence_decides(shared):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -46,7 +49,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
-    found = importlib.import_module(f"{__name__}.{module}")
+    __import__(f"{__name__}.{module}")
+    found = sys.modules[f"{__name__}.{module}"]
     if attribute is not None:
         found = getattr(found, attribute)
     globals()[name] = found

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype, take
 
-from vmstate_tools.decode import BOOL, BYTES, SIGNED, UNSIGNED
 from vmstate_tools.errors import printable
+from vmstate_tools.leaves import BOOL, BYTES, SIGNED, UNSIGNED
 
 MISSING = 4  # a row without a value
 TEXT = 5  # only where values are compared: names of types, of machines

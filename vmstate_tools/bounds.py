@@ -9,7 +9,7 @@ from vmstate_tools.wire import NEXT_RECORDS, Record
 
 # START or FULL, section id, idstr, instance_id, version_id. No idstr of a device is shorter than two characters.
 # Looked at from every byte: a payload's last bytes may look like the start of a header.
-_HEADER = re.compile(rb"[\x01\x04](?=(\x00\x00..)[\x02-\xff])", re.DOTALL)
+_HEADER = rb"(?s)[\x01\x04](?=(\x00\x00..)[\x02-\xff])"
 _MAX_SECTION_ID = 1 << 16
 _MAX_VERSION_ID = 1 << 10
 
@@ -27,7 +27,7 @@ def end_of_opaque(
             end = start + match.start()
             if end + 5 == len(view) or view[end + 5] in NEXT_RECORDS:
                 return end, "footer"
-    for match in _HEADER.finditer(view[start:]):
+    for match in re.finditer(_HEADER, view[start:]):
         at = start + match.start()
         if int.from_bytes(match[1], "big") not in seen and is_header(view, at):
             # The first section there is tells whether sections have footers.

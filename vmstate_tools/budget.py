@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
-
-@dataclass
 class Budget:
     """What is left of a number of steps that all sections of a stream share."""
 
-    left: int
+    def __init__(self, left: int) -> None:
+        self.left = left
 
     def take(self, steps: int) -> bool:
         """Spend so many steps; False, and nothing spent, where there are not as many left."""

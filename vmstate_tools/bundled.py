@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
-_PACKAGE = Path(__file__).resolve().parent
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PACKAGE = os.path.dirname(os.path.realpath(__file__))
+
+
+def data_file(*parts: str) -> str:
+    """Name of a file below `data/`, e.g. `data_file("catalog", "flags.csv")`; it need not exist."""
+    installed = os.path.join(_PACKAGE, "_data")
+    return os.path.join(
+        installed if os.path.isdir(installed) else os.path.join(os.path.dirname(_PACKAGE), "data"), *parts
+    )
 
 
 def data_path(*parts: str) -> Path:
-    """Path below `data/`, e.g. `data_path("catalog", "flags.csv")`; it need not exist."""
-    installed = _PACKAGE / "_data"
-    return (installed if installed.is_dir() else _PACKAGE.parent / "data").joinpath(*parts)
+    """The same as a path."""
+    from pathlib import Path
+
+    return Path(data_file(*parts))

@@ -18,8 +18,9 @@ import click
 
 import vmstate_tools
 from vmstate_tools import cli_compat, cli_qemu, cli_report
-from vmstate_tools.cli_common import complain, example, force_option, json_option, new_file, print_json
-from vmstate_tools.errors import VmstateError, printable
+from vmstate_tools.cli_common import example, force_option, json_option, new_file
+from vmstate_tools.cli_text import complain, print_json, print_table, say, wrapped
+from vmstate_tools.errors import VmstateError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,26 +116,6 @@ def _exit_later(code: int) -> None:
     meta[_EXIT] = max(code, meta.get(_EXIT, 0))
 
 
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table that fits the terminal: columns called `>…` are numbers; these and `=…` stay whole, others are cut."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        justify: Any = "right" if name.startswith(">") else "left"
-        table.add_column(name.lstrip(">="), justify=justify, no_wrap=name[0] in ">=")
-    for row in rows:
-        table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
-    Console(highlight=False).print(table)
-
-
-def _say(*lines: str) -> None:
-    for line in lines or ("",):
-        click.echo(printable(line))
-
-
 # -- info -----------------------------------------------------------------------------------------------------------
 
 
@@ -148,90 +129,14 @@ def info(files: tuple[str, ...], as_json: bool, ram: bool, opening: dict[str, An
 
     With --json and one FILE one object, with several a list of them.
     """
-    from vmstate_tools.fingerprints import fingerprint
-    from vmstate_tools.summary import summarize as summarized
-
-    def summarize(stream: Stream) -> dict[str, Any]:
-        return summarized(stream) | {"written_by": fingerprint(stream).to_json()}
+    from vmstate_tools.cli_info import print_info, summarize
 
     if as_json:
         found = _over(files, opening, summarize)
         if found or len(files) > 1:
             print_json(found[0] if len(files) == 1 else found)
         return
-    _over(files, opening, lambda stream: _print_info(summarize(stream), ram))
-
-
-def _print_info(summary: dict[str, Any], ram: bool) -> None:
-    from vmstate_tools.summary import by_section
-
-    _say(summary["file"])
-    facts = {
-        "machine": summary["machine"] or "not said",
-        "page size": "not said" if summary["page_size"] is None else f"{summary['page_size']}",
-        "size": f"{summary['size']:,} bytes" + ("" if summary["container"] == "raw" else f" ({summary['container']})"),
-        "described": f"{summary['coverage']['described']:,} bytes",
-        "opaque": f"{summary['coverage']['opaque']:,} bytes",
-        "vmdesc": "none" if summary["vmdesc_size"] is None else f"{summary['vmdesc_size']:,} bytes",
-    }
-    for name, value in summary["configuration"].items():
-        if name in ("capabilities", "uuid"):
-            facts[name] = " ".join(value) if isinstance(value, list) else value
-    if summary["commands"]:
-        facts["commands"] = " ".join(summary["commands"])
-    written = summary["written_by"]
-    facts["written by"] = f"QEMU {_runs(written)}" if written["runs"] else "no release of QEMU"
-    for name, value in facts.items():
-        _say(f"  {name:<13}{value}")
-    for e in written["evidence"]:
-        _say(*_wrapped(f"{_runs(e)}: {e['what']} ({e['where']})", 4))
-    _say()
-    _print_table(
-        ["section", ">version", ">parts", ">offset", ">size", ">share", "read by"],
-        (
-            (
-                f"{s['idstr']}/{s['instance_id']}",
-                str(s["version_id"]),
-                str(s["parts"]),
-                f"{s['offset']}",
-                f"{s['size']}",
-                f"{s['size'] / summary['size']:.1%}",
-                s["how"],
-            )
-            for s in by_section(summary)
-        ),
-    )
-    _say()
-    if summary["ram"]:
-        kinds = [k for k in _PAGES if any(b[k] for b in summary["ram"])] if ram else []
-        names = ["RAM block", ">size", *(f">{_PAGES[k]}" for k in kinds), *([">bytes"] if ram else [])]
-        rows = (
-            (b["block"], _size(b["used_length"]), *(str(b[k]) for k in kinds), *([str(b["bytes"])] if ram else []))
-            for b in summary["ram"]
-        )
-        _print_table(names, rows)
-        _say()
-
-
-def _runs(written: dict[str, Any]) -> str:
-    return ", ".join(f"{r[:-1]} or newer" if r.endswith("-") else r for r in written["runs"]) or "no release"
-
-
-_PAGES = {
-    "zero": "zero pages",
-    "normal": "full pages",
-    "xbzrle": "xbzrle",
-    "compressed": "compressed",
-    "multifd_zero": "multifd zero",
-    "multifd_normal": "multifd full",
-}
-
-
-def _size(size: int) -> str:
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size >= unit and size % unit == 0:
-            return f"{size // unit} {name}"
-    return str(size)
+    _over(files, opening, lambda stream: print_info(summarize(stream), ram))
 
 
 # -- fields ---------------------------------------------------------------------------------------------------------
@@ -341,15 +246,15 @@ def _select(stream: Stream, section: str | None, field: str | None, fold: int | 
 def _print_fields(stream: Stream, frame: pd.DataFrame) -> None:
     from vmstate_tools.arrays import format_value
 
-    _say(stream.name)
-    _print_table(
+    say(stream.name)
+    print_table(
         ["section", "path", "type", ">offset", ">size", "value"],
         (
             (f"{row.section}/{row.instance_id}", str(row.path), str(row.type), f"{row.offset}", f"{row.size}", value)
             for row, value in zip(frame.itertuples(), map(format_value, frame["value"].array), strict=True)
         ),
     )
-    _say()
+    say()
 
 
 def _texts(values: pd.Series) -> list[Any]:
@@ -474,26 +379,24 @@ def _model(pvr: int | None) -> str | None:
 
 
 def _print_cpu(row: dict[str, Any]) -> None:
-    _say(f"{row['file']}: cpu/{row['section_instance']}")
+    say(f"{row['file']}: cpu/{row['section_instance']}")
     for name in ("release", "machine", "model"):
         if row[name]:
-            _say(f"  {name:<14}{row[name]}")
+            say(f"  {name:<14}{row[name]}")
     for name in ("pvr", "msr_mask", "insns_flags", "insns_flags2", "nb_bats"):
         value = row[name]
         digits = 8 if name == "pvr" else 16
         shown = "not sent" if value is None else str(value) if name == "nb_bats" else f"0x{value:0{digits}x}"
-        _say(f"  {name:<14}{shown}")
+        say(f"  {name:<14}{shown}")
     if row.get("explained"):
-        _say(*(line for flag in row["explained"] for line in _flag_lines(flag)))
+        say(*(line for flag in row["explained"] for line in _flag_lines(flag)))
     elif row["flags"]:
-        _say(*_wrapped(", ".join(row["flags"])))
+        say(*wrapped(", ".join(row["flags"])))
     if found := row.get("against"):
-        _say("", f"  against QEMU {found['release']} under {found['accel'].upper()}")
+        say("", f"  against QEMU {found['release']} under {found['accel'].upper()}")
         new = [f"{name} (unknown there)" if name in found["unknown"] else name for name in found["new"]]
-        _say(
-            *_wrapped("new:  " + (", ".join(new) or "none")), *_wrapped("gone: " + (", ".join(found["gone"]) or "none"))
-        )
-    _say()
+        say(*wrapped("new:  " + (", ".join(new) or "none")), *wrapped("gone: " + (", ".join(found["gone"]) or "none")))
+    say()
 
 
 def _explained(names: Iterable[str]) -> list[dict[str, str]]:
@@ -512,7 +415,7 @@ def _explained(names: Iterable[str]) -> list[dict[str, str]]:
 
 
 def _flag_lines(flag: dict[str, str]) -> list[str]:
-    return _wrapped(f"{flag['name']:<22} {flag['facility']}: {flag['meaning']}" if flag["meaning"] else flag["name"])
+    return wrapped(f"{flag['name']:<22} {flag['facility']}: {flag['meaning']}" if flag["meaning"] else flag["name"])
 
 
 @main.command(epilog=example("vmstate flag PPC_CILDST", "vmstate flag --json PPC2_TM MSR_TM"))
@@ -527,18 +430,9 @@ def flag(names: tuple[str, ...], as_json: bool) -> None:
         print_json(rows)
         return
     for row in rows:
-        _say(*_flag_lines(row))
+        say(*_flag_lines(row))
         bit, until = row["value"].bit_length() - 1, row["until"] or "today"
-        _say(f"  {row['word']}, bit {bit}, since {row['since']}, until {until}")
-
-
-def _wrapped(text: str, indent: int = 2) -> list[str]:
-    import shutil
-    import textwrap
-
-    width = shutil.get_terminal_size().columns
-    space = " " * indent
-    return textwrap.wrap(text, max(width, 20), initial_indent=space, subsequent_indent=space, break_on_hyphens=False)
+        say(f"  {row['word']}, bit {bit}, since {row['since']}, until {until}")
 
 
 # -- history --------------------------------------------------------------------------------------------------------
@@ -602,26 +496,26 @@ _HISTORY = ("family", "release", "insns_flags", "insns_flags2", "msr_mask", "add
 def _print_history(rows: list[dict[str, Any]], words: bool) -> None:
     changed = [row for row in rows if row["added"] or row["removed"] or row["commits"]]
     if rows and (words or changed):
-        _say(rows[-1]["family"])
+        say(rows[-1]["family"])
     if rows and words:
         columns = ("msr_mask", "insns_flags", "insns_flags2")
-        _print_table(
+        print_table(
             ["=release", "=date", *(f"={word}" for word in columns)],
             (
                 (r["release"], f"{r['date']:%Y-%m-%d}", *("-" if r[w] is None else f"{r[w]:#x}" for w in columns))
                 for r in rows
             ),
         )
-        _say()
+        say()
     for row in changed:
-        _say(f"  {row['release']}")
+        say(f"  {row['release']}")
         for sign, names in (("+", row["added"]), ("-", row["removed"])):
             if names:
-                _say(*(f"  {line}" for line in _wrapped(f"{sign} {', '.join(names)}")))
+                say(*(f"  {line}" for line in wrapped(f"{sign} {', '.join(names)}")))
         for commit in row["commits"]:
-            _say(f"    {commit['commit'][:10]} {commit['date']} {commit['subject']}")
+            say(f"    {commit['commit'][:10]} {commit['date']} {commit['subject']}")
     if changed:
-        _say()
+        say()
 
 
 # -- catalog --------------------------------------------------------------------------------------------------------
@@ -701,12 +595,12 @@ def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> N
     if as_json:
         print_json(rows)
     else:
-        _say(f"a: {a}", f"b: {b}", "" if rows else "no difference")
+        say(f"a: {a}", f"b: {b}", "" if rows else "no difference")
         if rows and "breaks" in frame:
             for row in rows:
                 where = " ".join(str(row[c]) for c in ("section", "vmsd", "field") if row[c])
                 values = f"{row['a']} → {row['b']}"
-                _say(f"{where}: {row['kind']}: {values}{' (breaks)' if row['breaks'] else ''}")
+                say(f"{where}: {row['kind']}: {values}{' (breaks)' if row['breaks'] else ''}")
         elif rows:
             _print_diff(rows)
     if rows:
@@ -726,7 +620,7 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
         text = format_value(value)
         return text if len(text) <= 20 else text[:19] + "…"
 
-    _print_table(
+    print_table(
         ["section", "path", "kind", "=a", "=b"],
         (
             (
@@ -741,7 +635,7 @@ def _print_diff(rows: list[dict[str, Any]]) -> None:
     )
     for row in rows:
         if row["flags"]:
-            _say("", f"{row['section']}/{row['instance_id']} {row['path']}", *_wrapped(", ".join(row["flags"])))
+            say("", f"{row['section']}/{row['instance_id']} {row['path']}", *wrapped(", ".join(row["flags"])))
 
 
 # -- ram ------------------------------------------------------------------------------------------------------------

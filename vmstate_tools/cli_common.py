@@ -1,16 +1,13 @@
-"""What the commands share: options, examples in their help, files they write, complaints."""
+"""What the commands share: options, examples in their help, files they write."""
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-from vmstate_tools.errors import VmstateError, printable
+from vmstate_tools.errors import VmstateError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 force_option = click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
@@ -42,28 +39,6 @@ class Lists(click.Command):
                 first = False
             expanded.append(word)
         return super().parse_args(ctx, expanded)
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    json.dump(document, sys.stdout, indent=1, default=_plain)
-    sys.stdout.write("\n")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has no type for: bytes as hex."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).hex()
-    raise TypeError(f"{type(value).__name__} in a JSON document")
-
-
-def complain(problem: Exception | str) -> None:
-    """One line on stderr."""
-    if isinstance(problem, OSError) and problem.strerror:
-        name = f"{problem.filename}: " if problem.filename is not None else ""
-        problem = f"{name}{problem.strerror}"
-    text = str(problem) or type(problem).__name__
-    click.echo(f"vmstate: {printable(text)}", err=True)
 
 
 def new_file(out: str | None, force: bool) -> Path | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from vmstate_tools.cli_common import Lists, complain, example, json_option, print_json
+from vmstate_tools.cli_common import Lists, example, json_option
+from vmstate_tools.cli_text import complain, print_json
 from vmstate_tools.errors import VmstateError, printable
 
 

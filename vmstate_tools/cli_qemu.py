@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from vmstate_tools.cli_common import Lists, example, json_option, print_json
+from vmstate_tools.cli_common import Lists, example, json_option
+from vmstate_tools.cli_text import print_json
 from vmstate_tools.errors import printable
 
 _more = click.argument("arguments", nargs=-1, metavar="[-- QEMU OPTIONS]", type=click.UNPROCESSED)

@@ -8,7 +8,8 @@ from typing import Any, TextIO
 
 import click
 
-from vmstate_tools.cli_common import complain, example, force_option, new_file
+from vmstate_tools.cli_common import example, force_option, new_file
+from vmstate_tools.cli_text import complain
 
 _FORMATS = {".html": "html", ".htm": "html", ".mbox": "mbox", ".eml": "mbox"}
 

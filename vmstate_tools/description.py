@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import operator
 import re
 import reprlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
-import orjson
+import sys
+from collections import namedtuple
 
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.wire import MAX_VMDESC, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 # Objects, lists and elements in a vmdesc, 100 bytes of memory each: 11,226 is the most seen, of four CPUs.
 _MAX_TOKENS = 1 << 21
@@ -39,23 +41,23 @@ _MAX_KEPT = 1 << 20
 _MAX_KEPT_ITEMS = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class FieldDescription:
-    """One field of a VMStateDescription.
+_FieldDescription = namedtuple(
+    "_FieldDescription",
+    ("name", "type", "size", "count", "index", "struct", "version_id", "conditional"),
+    defaults=(None, None, None, None, False),
+)
+
+
+class FieldDescription(_FieldDescription):
+    """One field of a VMStateDescription: name, type, size, count, index, struct, version_id, conditional.
 
     `size` is in bytes and of one element. `count` is the number of elements of an array described once
     (`array_len`), None for a single element. `index` is the element's place where each has its own entry.
-    `equal`, `version_id` and `condition` are known only from a built-in layout or -dump-vmstate.
+    `struct` is the `Vmsd` of its elements. `equal`, `version_id` and `conditional` are known only from a built-in
+    layout or -dump-vmstate.
     """
 
-    name: str
-    type: str
-    size: int
-    count: int | None = None
-    index: int | None = None
-    struct: Vmsd | None = None
-    version_id: int | None = None
-    conditional: bool = False
+    __slots__ = ()
 
     @property
     def equal(self) -> bool:
@@ -67,39 +69,61 @@ class FieldDescription:
         return self.name if self.index is None else f"{self.name}[{self.index}]"
 
 
-@dataclass(frozen=True, slots=True)
+_VMSD = ("name", "version_id", "fields", "subsections", "minimum_version_id", "wire_name")
+
+
 class Vmsd:
     """A VMStateDescription: its own fields, then its subsections.
 
     `wire_name` is the name as the stream has it, `name` is safe to show. `size` are the bytes that a section of this
     description occupies, subsection headers included; `unrolled` how many fields it has at most when every struct of
-    an array counts for itself.
+    an array counts for itself. Not to be changed; equal where all that was given is.
     """
 
-    name: str
-    version_id: int
-    fields: tuple[FieldDescription, ...] = ()
-    subsections: tuple[Vmsd, ...] = ()
-    minimum_version_id: int | None = None
-    wire_name: bytes = b""
-    size: int = field(init=False, compare=False, repr=False)
-    unrolled: int = field(init=False, compare=False, repr=False)
+    __slots__ = ("fields", "minimum_version_id", "name", "size", "subsections", "unrolled", "version_id", "wire_name")
 
-    def __post_init__(self) -> None:
-        size = sum(f.size * (1 if f.count is None else f.count) for f in self.fields)
-        size += sum(6 + len(s.wire_name) + s.size for s in self.subsections)
-        object.__setattr__(self, "size", size)
-        unrolled = sum(_unrolled(f) for f in self.fields) + sum(1 + s.unrolled for s in self.subsections)
-        object.__setattr__(self, "unrolled", unrolled)
-        if not self.wire_name:
-            object.__setattr__(self, "wire_name", self.name.encode())
+    def __init__(
+        self,
+        name: str,
+        version_id: int,
+        fields: tuple[FieldDescription, ...] = (),
+        subsections: tuple[Vmsd, ...] = (),
+        minimum_version_id: int | None = None,
+        wire_name: bytes = b"",
+    ) -> None:
+        self.name = name
+        self.version_id = version_id
+        self.fields = fields
+        self.subsections = subsections
+        self.minimum_version_id = minimum_version_id
+        self.wire_name = wire_name or name.encode()
+        size = sum([f.size * (1 if f.count is None else f.count) for f in fields])
+        self.size: int = size + sum([6 + len(s.wire_name) + s.size for s in subsections])
+        self.unrolled: int = sum(map(_unrolled, fields)) + sum([1 + s.unrolled for s in subsections])
+
+    @property
+    def _given(self) -> tuple[Any, ...]:
+        return tuple([getattr(self, name) for name in _VMSD])
+
+    def __eq__(self, other: object) -> bool:
+        return self._given == other._given if isinstance(other, Vmsd) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._given)
+
+    def _replace(self, **changes: Any) -> Vmsd:
+        """As of a namedtuple."""
+        return Vmsd(**dict(zip(_VMSD, self._given, strict=True)) | changes)
+
+    def __repr__(self) -> str:
+        return f"Vmsd({', '.join(map(repr, self._given))})"
 
 
 def with_parts(vmsd: Vmsd, fields: tuple[FieldDescription, ...], subsections: tuple[Vmsd, ...]) -> Vmsd:
     """A description with these fields and subsections: itself where they are the very ones that it has."""
     new, old = (fields, subsections), (vmsd.fields, vmsd.subsections)
     same = all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in zip(new, old, strict=True))
-    return vmsd if same else replace(vmsd, fields=fields, subsections=subsections)
+    return vmsd if same else vmsd._replace(fields=fields, subsections=subsections)
 
 
 def _unrolled(field: FieldDescription) -> int:
@@ -109,18 +133,19 @@ def _unrolled(field: FieldDescription) -> int:
     return 1 + (4 * elements if field.type in ("slbe", "pci irq state") else 0)
 
 
-@dataclass(frozen=True, eq=False)
 class Description:
     """One device's entry: the section it describes and what that consists of.
 
-    Compared by identity: a description is read once, and what is derived from it hangs on it.
+    `origin` is 'vmdesc', 'dump', 'built-in' or 'borrowed'. Compared by identity: a description is read once, and what
+    is derived from it hangs on it, in `cache`.
     """
 
-    idstr: str
-    instance_id: int
-    vmsd: Vmsd
-    origin: str  # 'vmdesc', 'dump', 'built-in' or 'borrowed'
-    cache: dict[Any, Any] = field(default_factory=dict, repr=False)  # what decode derives from it
+    def __init__(self, idstr: str, instance_id: int, vmsd: Vmsd, origin: str) -> None:
+        self.idstr = idstr
+        self.instance_id = instance_id
+        self.vmsd = vmsd
+        self.origin = origin
+        self.cache: dict[Any, Any] = {}  # what decode derives from it
 
     @property
     def old_style(self) -> bool:
@@ -134,14 +159,14 @@ class Description:
         return self.old_style or types == ["virtio"] or types == ["virtio", "virtio-gpu"]
 
 
-@dataclass(frozen=True, eq=False)
 class StreamDescription:
-    """A whole vmdesc: `devices` in the order in which they were sent; `page_size` in bytes."""
+    """A whole vmdesc: `devices` in the order in which they were sent; `page_size` in bytes, `size` bytes of JSON."""
 
-    page_size: int | None
-    devices: tuple[Description, ...]
-    size: int  # bytes of JSON
-    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    def __init__(self, page_size: int | None, devices: tuple[Description, ...], size: int) -> None:
+        self.page_size = page_size
+        self.devices = devices
+        self.size = size
+        self.cache: dict[Any, Any] = {}
 
     def by_section(self) -> dict[tuple[str, int], list[Description]]:
         """The devices of each (idstr, instance_id), in order: sections may repeat."""
@@ -151,9 +176,6 @@ class StreamDescription:
         return found
 
 
-_VMDESC_START = re.compile(rb"\x06(?=(....)\{)", re.DOTALL)
-
-
 def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     """Offset and size in bytes of the VMDESCRIPTION record at the stream's end, None where there is none.
 
@@ -161,17 +183,15 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     """
     end = len(view)
     if end > 6 and view[end - 1] == ord("}"):  # it ends the file: where QEMU puts it
-        low = max(0, end - MAX_VMDESC - 5)
-        stop, step = end - 5, 1 << 16  # most have less than 64 KiB
-        while stop > low:
-            start = max(stop - step, low)
-            window = np.frombuffer(view[start : stop + 5], np.uint8)
-            at = np.flatnonzero((window[:-5] == Record.VMDESCRIPTION) & (window[5:] == ord("{")))
-            sizes = sum(window[at + 1 + i].astype(np.int64) << 8 * (3 - i) for i in range(4))
-            fitting = at[sizes == end - (start + at) - 5]
-            if len(fitting):
-                return start + int(fitting[-1]), end - start - int(fitting[-1])
-            stop, step = start, 1 << 20
+        low, size = max(0, end - MAX_VMDESC - 5), 1 << 16  # most have less than 64 KiB
+        start, found = end, -1
+        while found < 0 and start > low:
+            start = max(low, end - size)
+            found = bytes(view[start:end]).rfind(Record.VMDESCRIPTION)  # JSON has no such byte; its length may have
+            size <<= 4
+        for at in range(start + found, max(low, start + found - 4) - 1, -1):
+            if bytes(view[at : at + 6]) == b"\x06" + (end - at - 5).to_bytes(4, "big") + b"{":
+                return at, end - at
     # Something follows it (padding, another stream), or it is not there.
     low = max(0, end - (64 << 20))
     last = None
@@ -197,7 +217,17 @@ def keep(items: int) -> None:
     if _kept > _MAX_KEPT_ITEMS:
         _kept = items
         _kept_vmdesc.cache_clear()
-        _device.cache_clear()
+        _devices.clear()
+
+
+def _json() -> Any:
+    """orjson where something has imported it: it is faster, but its import takes longer than `json` for one vmdesc."""
+    return sys.modules.get("orjson", json)
+
+
+def _text_of(entry: dict[str, Any]) -> bytes:
+    text: str | bytes = _json().dumps(entry)
+    return text.encode() if isinstance(text, str) else text
 
 
 def _read_vmdesc(text: bytes) -> StreamDescription:
@@ -205,18 +235,20 @@ def _read_vmdesc(text: bytes) -> StreamDescription:
     if tokens > _MAX_TOKENS:
         raise StreamError(f"a vmdesc of {tokens} objects and elements", expected=f"{_MAX_TOKENS} at most")
     try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as err:
+        document = _json().loads(text)
+    except json.JSONDecodeError as err:
         raise StreamError(f"the vmdesc is not JSON: {err}", offset=err.pos, expected="a JSON document") from None
+    except (UnicodeDecodeError, RecursionError) as err:
+        raise StreamError(f"the vmdesc is not JSON: {err}", offset=0, expected="a JSON document") from None
     try:
         page_size = document.get("page_size")
         devices, split = [], 0
         for entry in document["devices"]:
             try:
-                own = orjson.dumps(entry)
-            except orjson.JSONEncodeError:  # at 254 levels
+                own = _text_of(entry)
+            except (TypeError, RecursionError):  # orjson's at 254 levels
                 raise ValueError(f"structs nested more than {_MAX_DEPTH} deep") from None
-            device, more = (_device if len(own) <= _MAX_KEPT else _read_device)(own, "vmdesc")
+            device, more = _device(own, entry, "vmdesc")
             devices.append(device)
             split += more
             if split > _MAX_SPLIT:
@@ -236,17 +268,22 @@ _kept_vmdesc = functools.lru_cache(maxsize=256)(_read_vmdesc)
 
 def built_in(entry: dict[str, Any]) -> Description:
     """What `layouts.resolve` found, as a tree: one tree for equal entries, so that it is compiled once."""
-    return _device(orjson.dumps(entry), "built-in")[0]
+    return _device(_text_of(entry), entry, "built-in")[0]
 
 
-def _read_device(text: bytes, origin: str) -> tuple[Description, int]:
-    """One device's entry, and how many elements came in runs."""
-    keep(len(text) // 8)
-    reader = _Reader(origin)
-    return reader.device(orjson.loads(text)), _MAX_SPLIT - reader.split
+_devices: dict[tuple[bytes, str], tuple[Description, int]] = {}  # one for all streams that have the same
 
 
-_device = functools.lru_cache(maxsize=1 << 14)(_read_device)  # once for all streams that have the same
+def _device(text: bytes, entry: dict[str, Any], origin: str) -> tuple[Description, int]:
+    """One device's entry, whose text that is, and how many elements came in runs."""
+    found = _devices.get((text, origin))
+    if found is None:
+        keep(len(text) // 8)
+        reader = _Reader(origin)
+        found = reader.device(entry), _MAX_SPLIT - reader.split
+        if len(text) <= _MAX_KEPT:
+            _devices[text, origin] = found
+    return found
 
 
 class _Reader:

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from vmstate_tools.arrays import ValueArray
-from vmstate_tools.decode import BYTES, gather
+from vmstate_tools.decode import gather
 from vmstate_tools.description import Description, FieldDescription, StreamDescription, Vmsd
 from vmstate_tools.dump import Dump, diff_dumps
+from vmstate_tools.leaves import BYTES
 from vmstate_tools.stream import Section, Stream
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from vmstate_tools.arrays import format_value
-from vmstate_tools.decode import BOOL, BYTES, SIGNED, Layout
 from vmstate_tools.errors import RewriteError
+from vmstate_tools.leaves import BOOL, BYTES, SIGNED, Layout
 from vmstate_tools.stream import Section, Stream
 
 Value = int | bool | bytes | str

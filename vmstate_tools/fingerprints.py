@@ -15,16 +15,18 @@ import csv
 import functools
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import namedtuple
 
-from vmstate_tools.bundled import data_path
+from vmstate_tools.bundled import data_file
 from vmstate_tools.errors import VmstateError, printable
 from vmstate_tools.stream import open_stream
 from vmstate_tools.wire import Command
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     import pandas as pd
 
     from vmstate_tools.description import Vmsd
@@ -82,16 +84,12 @@ def bits_of(text: str) -> int:
     return found
 
 
-class Evidence(NamedTuple):
-    """Something seen in a stream, and the releases (bits) that can have written it."""
+class Evidence(namedtuple("Evidence", ("what", "where", "bits", "source"))):
+    """Something seen in a stream (str), and the releases (bits, int) that can have written it."""
 
-    what: str
-    where: str
-    bits: int
-    source: str
+    __slots__ = ()
 
 
-@dataclass(frozen=True, eq=False)
 class Fingerprint:
     """The releases that could have written a stream.
 
@@ -101,9 +99,10 @@ class Fingerprint:
     found : all evidence that excludes some release.
     """
 
-    file: str
-    releases: list[str]
-    found: tuple[Evidence, ...]
+    def __init__(self, file: str, releases: list[str], found: tuple[Evidence, ...]) -> None:
+        self.file = file
+        self.releases = releases
+        self.found = found
 
     @property
     def unique(self) -> bool:
@@ -188,13 +187,39 @@ def fingerprint(stream: Stream | str | os.PathLike[str]) -> Fingerprint:
 # -- facts ------------------------------------------------------------------------------------------------------
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    path = data_path("fingerprint", name)
+@functools.cache
+def _table(name: str) -> bytes:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        with open(data_file("fingerprint", name), "rb") as file:
+            return file.read()
     except OSError as err:
         raise VmstateError(f"the facts about releases cannot be read: {err}") from None
+
+
+def _rows(name: str, key: str | None = None) -> list[dict[str, str]]:
+    """The rows of a table; with `key` those whose first column is that, found by bisection: the rows are sorted."""
+    table = _table(name)
+    start = table.index(b"\n") + 1
+    columns = table[: start - 1].decode().split(",")
+    if key is not None:
+        start = _first_line(table, start, key.encode(), False)
+        table = table[start : _first_line(table, start, key.encode(), True)]
+        start = 0
+    return [dict(zip(columns, row, strict=True)) for row in csv.reader(table[start:].decode().splitlines())]
+
+
+def _first_line(table: bytes, low: int, key: bytes, behind: bool) -> int:
+    """Where the first line from `low` on stands whose key is not less than `key`; or, `behind` it, greater."""
+    high = len(table)
+    while low < high:
+        line = table.rfind(b"\n", low, (low + high) // 2) + 1 or low
+        quoted = table[line] == ord('"')
+        found = table[line + quoted : table.find(b'"' if quoted else b",", line + quoted)]
+        if found < key or (behind and found == key):
+            low = table.index(b"\n", line) + 1
+        else:
+            high = line
+    return low
 
 
 @functools.cache
@@ -205,9 +230,10 @@ def _framing_facts() -> dict[str, Evidence]:
     }
 
 
-@functools.cache
-def _machines() -> dict[str, int]:
-    return {row["machine"]: bits_of(row["releases"]) for row in _rows("machines.csv")}
+@functools.lru_cache(maxsize=1024)
+def _machine_bits(machine: str) -> int:
+    rows = _rows("machines.csv", machine)
+    return bits_of(rows[0]["releases"]) if rows else ALL
 
 
 class _Definition:
@@ -230,7 +256,7 @@ class _Definition:
         """The releases that can write this field."""
         bits = self.fields.get(name)
         if bits is None:
-            short = re.sub(r"\[\d+\]$", "", name)  # QEMU numbers fields of one name
+            short = re.sub(r"\[\d+\]$", "", name) if name.endswith("]") else name  # QEMU numbers fields of one name
             bits = self.fields.get(short, ALL)
         known = self.types.get(name)
         if known is not None:
@@ -238,35 +264,40 @@ class _Definition:
         return bits
 
 
-@functools.cache
-def _source_facts() -> tuple[dict[str, dict[str, _Definition]], dict[str, int], dict[str, int]]:
-    """vmsd → symbol → what its definition says; vmsd → where its name occurs; field type → where it exists."""
-    definitions: dict[str, dict[str, _Definition]] = {}
-    occurs: dict[str, int] = {}
-    types: dict[str, int] = {}
-    read = functools.cache(bits_of)
-    for row in _rows("descriptions.csv"):
-        vmsd, symbol, kind, what, bits = row["vmsd"], row["symbol"], row["kind"], row["what"], read(row["releases"])
+_read = functools.cache(bits_of)
+
+
+@functools.lru_cache(maxsize=8192)
+def _source_facts(vmsd: str) -> tuple[dict[str, _Definition], int]:
+    """Of a VMStateDescription: symbol → what its definition says; and the releases in whose source the name occurs."""
+    definitions: dict[str, _Definition] = {}
+    occurs = ALL
+    for _, symbol, kind, what, releases in map(dict.values, _rows("descriptions.csv", vmsd)):
+        bits = _read(releases)
         if kind == "name":
-            occurs[vmsd] = bits
-        elif kind == "info":
-            types[what] = bits
-        else:
-            d = definitions.setdefault(vmsd, {}).setdefault(symbol, _Definition())
-            if kind == "defined":
-                d.exists = bits
-            elif kind == "open":
-                d.open = bits
-            elif kind == "version":
-                d.versions[what] = bits
-            elif kind == "field":
-                d.fields[what] = bits
-            elif kind == "always":
-                d.always[what] = bits
-            elif kind == "type":
-                name, type_ = what.rsplit(":", 1)
-                d.types.setdefault(name, {})[type_] = bits
-    return definitions, occurs, types
+            occurs = bits
+            continue
+        d = definitions.setdefault(symbol, _Definition())
+        if kind == "defined":
+            d.exists = bits
+        elif kind == "open":
+            d.open = bits
+        elif kind == "version":
+            d.versions[what] = bits
+        elif kind == "field":
+            d.fields[what] = bits
+        elif kind == "always":
+            d.always[what] = bits
+        elif kind == "type":
+            name, type_ = what.rsplit(":", 1)
+            d.types.setdefault(name, {})[type_] = bits
+    return definitions, occurs
+
+
+@functools.cache
+def _types() -> dict[str, int]:
+    """Field type (a VMStateInfo's name) → the releases that have it."""
+    return {row["what"]: _read(row["releases"]) for row in _rows("descriptions.csv", "") if row["kind"] == "info"}
 
 
 # -- what a stream shows ----------------------------------------------------------------------------------------
@@ -290,7 +321,7 @@ def _framing(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     for number in {c.value.command for c in stream.commands}:
         name = f"command {Command(number).name}" if number in set(Command) else ""
         yield facts.get(name, facts["command"])
-    flags = _ram_flags(stream)
+    flags = stream.ram.flags
     for flag, name in ((0x100, "page compressed"), (0x200, "multifd flush")):
         if flags & flag:
             yield facts[name]
@@ -312,19 +343,11 @@ def _vmdesc_text(stream: Stream) -> bytes:
     return bytes(stream._view[offset + 5 : offset + size])
 
 
-def _ram_flags(stream: Stream) -> int:
-    """All flags that page records of the RAM section carry, together."""
-    import numpy as np
-
-    heads = stream.ram._runs["head"]
-    return int(np.bitwise_or.reduce(heads & np.uint64(0x3FF), initial=np.uint64(0)))
-
-
 def _machine(stream: Stream) -> Iterator[Evidence]:
     machine = stream.machine
     if machine is None:
         return
-    bits = _machines().get(machine, ALL)
+    bits = _machine_bits(machine)
     numbered = re.search(r"-(\d+\.\d+)(?:-sxxm)?$", machine)
     if numbered and numbered[1] in _BIT and re.match(r"pseries|pc-|virt-|s390-ccw-virtio-", machine):
         bits &= span(numbered[1])
@@ -333,13 +356,12 @@ def _machine(stream: Stream) -> Iterator[Evidence]:
 
 def _descriptions(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     vmdesc = stream.vmdesc
-    definitions = _source_facts()[0]
     if vmdesc is None:
         for section in sections:
-            vmsd = _vmsd_of(section.idstr, definitions)
+            vmsd = _vmsd_of(section.idstr)
             if vmsd is not None:
                 yield from _match(vmsd, section.version_id, None, section.label)
-                yield from _subsections(stream, section, definitions)
+                yield from _subsections(stream, section)
         return
     if "fingerprint" not in vmdesc.cache:
         shapes: dict[tuple[str, int, frozenset[tuple[str, str]]], str] = {}
@@ -348,7 +370,7 @@ def _descriptions(stream: Stream, sections: list[Section]) -> Iterator[Evidence]
             if not device.opaque:
                 _collect(device.vmsd, f"{device.idstr}/{device.instance_id}", shapes, types)
         found = [e for (name, version, fields), where in shapes.items() for e in _match(name, version, fields, where)]
-        known = _source_facts()[2]
+        known = _types()
         for type_, where in types.items():
             if f"type {type_}" in _framing_facts():
                 found.append(_framing_facts()[f"type {type_}"])
@@ -358,18 +380,16 @@ def _descriptions(stream: Stream, sections: list[Section]) -> Iterator[Evidence]
     yield from vmdesc.cache["fingerprint"]
 
 
-def _vmsd_of(idstr: str, definitions: dict[str, dict[str, _Definition]]) -> str | None:
+def _vmsd_of(idstr: str) -> str | None:
     """The description a section is of: its idstr, less the path of the device's bus."""
-    while idstr not in definitions:
+    while not idstr or not _source_facts(idstr)[0]:
         _, slash, idstr = idstr.partition("/")
         if not slash:
             return None
     return idstr
 
 
-def _subsections(
-    stream: Stream, section: Section, definitions: dict[str, dict[str, _Definition]]
-) -> Iterator[Evidence]:
+def _subsections(stream: Stream, section: Section) -> Iterator[Evidence]:
     """Headers of subsections in the bytes of a section that the stream does not describe."""
     if section.part != "full":
         return
@@ -378,7 +398,7 @@ def _subsections(
         size = match[1][0]
         name = match[2][:size].decode("ascii", "replace")
         version = payload[match.start(2) + size : match.start(2) + size + 4]
-        if len(name) == size and name in definitions and len(version) == 4:
+        if len(name) == size and len(version) == 4 and _source_facts(name)[0]:
             yield from _match(name, int.from_bytes(version, "big"), None, section.label)
 
 
@@ -401,42 +421,38 @@ def _collect(
 
 def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, where: str) -> Iterator[Evidence]:
     """Evidence from one description: each item by itself, then all together where that says more."""
-    by_symbol, occurs, _ = _source_facts()
-    found = by_symbol.get(vmsd)
-    if found is None:
+    found, occurs = _source_facts(vmsd) if vmsd else ({}, ALL)
+    if not found:
         return
     definitions = tuple(found.values())
     known = functools.reduce(lambda bits, d: bits | d.exists, definitions, 0)
-    unread = occurs.get(vmsd, ALL) & ~known  # the name is there, in a form that was not understood
+    unread = occurs & ~known  # the name is there, in a form that was not understood
     source = f"VMStateDescription {printable(vmsd)}"
 
-    def item(what: str, each: list[int]) -> Evidence:
-        bits = unread
-        for definition, allowed in zip(definitions, each, strict=True):
-            bits |= definition.exists & allowed
-        return Evidence(what, where, bits, source)
-
     joint = [d.exists for d in definitions]
+    items: list[Evidence] = []
 
-    def narrowed(what: str, each: list[int]) -> Evidence:
-        for i, bits in enumerate(each):
-            joint[i] &= bits
-        return item(what, each)
+    def narrow(what: str, name: str, each: list[int]) -> None:
+        bits = unread
+        for i, allowed in enumerate(each):
+            bits |= definitions[i].exists & allowed
+            joint[i] &= allowed
+        if bits != ALL:
+            items.append(Evidence(f"vmsd {vmsd} {what} {name}", where, bits, source))
 
-    items = [narrowed(f"vmsd {vmsd} version {version}", [d.version(version) for d in definitions])]
+    narrow("version", str(version), [d.version(version) for d in definitions])
     if fields is not None:
         several = len(definitions) > 1
         for name, type_ in sorted(fields):
             each = [d.field(name, type_) for d in definitions]
             if several and any(name in d.fields for d in definitions):
                 each = [b if name in d.fields else d.open for b, d in zip(each, definitions, strict=True)]
-            items.append(narrowed(f"vmsd {vmsd} has {name} ({type_})", each))
+            narrow("has", f"{name} ({type_})", each)
         have = {name for name, _ in fields}
         missing = {name for d in definitions for name in d.always if name not in have and f"{name}[0]" not in have}
         for name in sorted(missing):
-            items.append(narrowed(f"vmsd {vmsd} lacks {name}", [ALL & ~d.always.get(name, 0) for d in definitions]))
+            narrow("lacks", name, [ALL & ~d.always.get(name, 0) for d in definitions])
     together = functools.reduce(lambda a, b: a | b, joint, unread)
-    items = [e for e in items if e.bits != ALL]
     yield from items
     if together != functools.reduce(lambda bits, e: bits & e.bits, items, ALL):
         yield Evidence(f"vmsd {vmsd} as a whole", where, together, source)
@@ -450,16 +466,16 @@ def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     section = next((s for s in sections if s.idstr == "cpu" and s.description is not None), None)
     if section is None:
         return
+    from vmstate_tools.leaves import UNSIGNED, read_value
+
     layout = stream.layout(section)
     nip = layout.find("env.nip")
-    if not nip or int(layout.width[nip[0][0]]) != 8:  # the catalog is of 64-bit targets
+    if not nip or layout.place(*nip[0])[1] != 8:  # the catalog is of 64-bit targets
         return
 
     def value(path: str) -> int:
-        i, n = layout.find(path)[0]
-        width = int(layout.width[i])
-        start = section.payload_offset + int(layout.offset[i]) + n * width
-        return int.from_bytes(stream._view[start : start + width], "big")
+        offset, width = layout.place(*layout.find(path)[0])
+        return int(read_value(UNSIGNED, stream._view, section.payload_offset, offset, width))
 
     words = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
     seen = {w: value(p) for w in words for p in (f"env.{w}", f"mig_{w}") if layout.find(p)}
@@ -467,20 +483,17 @@ def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
         return
     pvr = value("env.spr[287]")
     pseries = any(s.idstr.startswith("spapr") for s in sections)
+    facts = _word_facts(pvr)
     for word, found in seen.items():
-        bits = _word_facts().get((pvr, pseries, word, found))
-        if bits is None:
-            bits = _word_facts().get((pvr, pseries, word, None), ALL)
+        bits = facts.get((pseries, word, found), facts.get((pseries, word, None), ALL))
         what = f"{word} 0x{found:x} of a CPU with PVR 0x{pvr:08x}"
         yield Evidence(what, section.label, bits, "target/ppc/cpu_init.c: data/catalog")
 
 
-@functools.cache
-def _word_facts() -> dict[tuple[int, bool, str, int | None], int]:
-    """(PVR, a pseries machine, word, value) → who sends it; value None: who may send any."""
+@functools.lru_cache(maxsize=256)
+def _word_facts(pvr: int) -> dict[tuple[bool, str, int | None], int]:
+    """(a pseries machine, word, value) → the releases that send it for this PVR; value None: that may send any."""
     return {
-        (int(r["pvr"], 16), r["pseries"] == "yes", r["word"], int(r["value"], 16) if r["value"] else None): bits_of(
-            r["releases"]
-        )
-        for r in _rows("words.csv")
+        (r["pseries"] == "yes", r["word"], int(r["value"], 16) if r["value"] else None): _read(r["releases"])
+        for r in _rows("words.csv", f"0x{pvr:08x}")
     }

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson  # noqa: F401 - for `description`, which reads many vmdescs here
 import pandas as pd
 
 from vmstate_tools import arrays
 from vmstate_tools.arrays import ValueArray
-from vmstate_tools.decode import BYTES, Rows, affordable, rows_of
+from vmstate_tools.decode import Rows, affordable, rows_of
 from vmstate_tools.errors import StreamError, VmstateError
+from vmstate_tools.leaves import BYTES
 from vmstate_tools.spread import spread
 from vmstate_tools.stream import Repeated, Section, Stream, open_stream
 

@@ -8,28 +8,25 @@ record tile its payload, so `build` needs no second statement of the format.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from collections import namedtuple
 
 from vmstate_tools import virtio
 from vmstate_tools.errors import StreamError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Leaf(NamedTuple):
+class Leaf(namedtuple("Leaf", ("path", "type", "offset", "size", "value"))):
     """One decoded value of a hand-written section.
 
-    `path` names it as QEMU's code does (`chunk[0].n_valid`); `type` is an integer type of the wire (`uint8` …
-    `int64`, big-endian), `buffer` (raw bytes) or `string` (a length byte and text; bytes where that is not
-    UTF-8); `offset` is absolute in the view that was parsed, `size` in bytes.
+    `path` (str) names it as QEMU's code does (`chunk[0].n_valid`); `type` (str) is an integer type of the wire
+    (`uint8` … `int64`, big-endian), `buffer` (raw bytes) or `string` (a length byte and text; bytes where that is not
+    UTF-8); `offset` is absolute in the view that was parsed, `size` in bytes; `value` an int, bytes or str.
     """
 
-    path: str
-    type: str
-    offset: int
-    size: int
-    value: int | bytes | str
+    __slots__ = ()
 
 
 _INTEGERS = {

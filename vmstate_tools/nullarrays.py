@@ -6,11 +6,12 @@ since 10.0 (commit 35049eb0d2) the vmdesc tells the holes apart.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-
 from vmstate_tools.budget import Budget
 from vmstate_tools.description import Description, FieldDescription, Vmsd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NULL = ord("0")
 
@@ -62,7 +63,7 @@ def with_holes(
                         vmsd.minimum_version_id,
                         vmsd.wire_name,
                     )
-                    return dataclasses.replace(description, vmsd=holed, cache={})
+                    return Description(description.idstr, description.instance_id, holed, description.origin)
         offset += size
     return None
 

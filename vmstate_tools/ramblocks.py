@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from vmstate_tools import wire
 from vmstate_tools.errors import StreamError
@@ -33,17 +32,17 @@ def short_string(view: memoryview, offset: int) -> bytes:
     return bytes(view[offset + 1 : offset + 1 + view[offset]])
 
 
-@dataclass
 class Block:
     """One RAMBlock as the stream lists it. Sizes and offsets in bytes; None where the stream does not say."""
 
-    raw_name: bytes
-    used_length: int
-    offset: int  # of its entry in the block list
-    end: int
-    page_size: int | None = None  # of the backing memory, where it is huge pages and postcopy was advised
-    gpa: int | None = None
-    mapped: tuple[int, int, int, int] | None = None  # MappedRamHeader: version, page size, bitmap, pages
+    def __init__(self, raw_name: bytes, used_length: int, offset: int, end: int) -> None:
+        self.raw_name = raw_name
+        self.used_length = used_length
+        self.offset = offset  # of its entry in the block list
+        self.end = end
+        self.page_size: int | None = None  # of the backing memory, where it is huge pages and postcopy was advised
+        self.gpa: int | None = None
+        self.mapped: tuple[int, int, int, int] | None = None  # MappedRamHeader: version, page size, bitmap, pages
 
     @property
     def name(self) -> str:

@@ -8,11 +8,9 @@ import io
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, BinaryIO
 
-from vmstate_tools import handwritten, layouts, wire
+from vmstate_tools import handwritten, wire
 from vmstate_tools.bounds import end_of_opaque, is_header
 from vmstate_tools.budget import Budget
 from vmstate_tools.description import (
@@ -30,29 +28,58 @@ from vmstate_tools.source import MULTIFD, Source, join, open_source
 from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection
 from vmstate_tools.wire import Command, Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
+    Where = str | os.PathLike[str] | bytes | BinaryIO
+
     import pandas as pd
 
-    from vmstate_tools.decode import Layout
+    from vmstate_tools.leaves import Layout
     from vmstate_tools.multifd import Channel
 
 
-@dataclass(eq=False, slots=True)
 class Section:
-    """One SECTION_START, PART, END or FULL record, with its payload and footer. Offsets and sizes in bytes."""
+    """One SECTION_START, PART, END or FULL record, with its payload and footer. Offsets and sizes in bytes.
 
-    idstr: str
-    instance_id: int
-    version_id: int
-    section_id: int
-    part: str  # 'start', 'part', 'end' or 'full'
-    header: wire.Parsed
-    payload_size: int = 0
-    footer: wire.Parsed | None = None
-    how: str = "opaque"  # what it was read by: 'ram', 'handwritten', 'vmdesc', 'borrowed', 'built-in' or nothing
-    bounded_by: str = "description"  # of an opaque one: 'footer', 'next header' or 'end of file mark'
-    description: Description | None = None
-    leaves: list[handwritten.Leaf] = field(default_factory=list)
+    Attributes
+    ----------
+    part : 'start', 'part', 'end' or 'full'.
+    how : what it was read by: 'ram', 'handwritten', 'vmdesc', 'borrowed', 'built-in'; 'opaque' where nothing did.
+    bounded_by : of an opaque one, 'footer', 'next header' or 'end of file mark'.
+    """
+
+    __slots__ = (
+        "bounded_by",
+        "description",
+        "footer",
+        "header",
+        "how",
+        "idstr",
+        "instance_id",
+        "leaves",
+        "part",
+        "payload_size",
+        "section_id",
+        "version_id",
+    )
+
+    def __init__(
+        self, idstr: str, instance_id: int, version_id: int, section_id: int, part: str, header: wire.Parsed
+    ) -> None:
+        self.idstr = idstr
+        self.instance_id = instance_id
+        self.version_id = version_id
+        self.section_id = section_id
+        self.part = part
+        self.header = header
+        self.payload_size = 0
+        self.footer: wire.Parsed | None = None
+        self.how = "opaque"
+        self.bounded_by = "description"
+        self.description: Description | None = None
+        self.leaves: list[handwritten.Leaf] = []
 
     @property
     def offset(self) -> int:
@@ -91,21 +118,21 @@ class Section:
         return section_html(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Gap:
-    """Bytes outside any record: before the stream starts, behind its end, or not read (`partial`)."""
-
-    offset: int
-    size: int
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
 class Pages:
     """RAM records of a connection that carries nothing else: no section is around them."""
 
-    offset: int
-    size: int
+    def __init__(self, offset: int, size: int) -> None:
+        self.offset = offset
+        self.size = size
+
+
+class _Gap:
+    """Bytes outside any record: before the stream starts, behind its end, or not read (`partial`)."""
+
+    def __init__(self, offset: int, size: int, what: str) -> None:
+        self.offset = offset
+        self.size = size
+        self.what = what
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +369,7 @@ class Stream:
 
     def layout(self, section: Section) -> Layout:
         """Where each field of a described section lies. Raises StreamError if it cannot be laid out."""
-        from vmstate_tools.decode import check_subsections, layout_of
+        from vmstate_tools.leaves import check_subsections, layout_of
 
         assert section.description is not None
         with self._located(section):
@@ -362,8 +389,7 @@ class Stream:
         `vmsd` tells fields apart whose path occurs in several subsections (`env.vsr[0]` of `cpu/fpu` and of
         `cpu/vsx`). Raises KeyError where there is no such field, or more than one.
         """
-        from vmstate_tools.arrays import ValueArray
-        from vmstate_tools.decode import BYTES, gather, np
+        from vmstate_tools.leaves import read_value
 
         which = self.section(section, instance)
         for leaf in which.leaves:
@@ -385,12 +411,7 @@ class Stream:
             vmsds = sorted({layout.vmsds[i] for i, _ in found})
             raise KeyError(f"field {path!r} of section {which.label} is in several vmsds: say vmsd=, one of {vmsds}")
         i, n = found[0]
-        width, kind = layout.width[i : i + 1], layout.kind[i : i + 1]
-        offset = which.payload_offset + layout.offset[i : i + 1] + n * width
-        if kind[0] == BYTES:
-            return bytes(self._view[int(offset[0]) : int(offset[0] + width[0])])
-        words = gather(np.frombuffer(self._view, np.uint8), offset, width, kind)
-        return ValueArray(words, kind)[0]
+        return read_value(layout.kind_of(i), self._view, which.payload_offset, *layout.place(i, n))
 
     def fields(
         self, section: str | None = None, *, instance: int | None = None, fold: int | None = None
@@ -584,7 +605,11 @@ class _Walk:
     def least_release(self) -> str | None:
         """The first release that had this machine type, where it says."""
         name = self.configuration.get("name")
-        return layouts.least_release(name) if name else None
+        if not name:
+            return None
+        from vmstate_tools.layouts import least_release
+
+        return least_release(name)
 
     def close(self) -> None:
         """Let go of the view."""
@@ -869,7 +894,9 @@ class _Walk:
         if section.description is not None:
             return start + section.description.vmsd.size
         if section.part == "full":
-            found = layouts.resolve(
+            from vmstate_tools.layouts import resolve
+
+            found = resolve(
                 section.idstr,
                 section.version_id,
                 self.view,
@@ -897,7 +924,7 @@ class _Walk:
 
     def has_subsections(self, section: Section) -> bool:
         """Do the subsections stand where a description that is not the stream's own puts them?"""
-        from vmstate_tools.decode import check_subsections, layout_of
+        from vmstate_tools.leaves import check_subsections, layout_of
 
         assert section.description is not None
         try:
@@ -906,9 +933,6 @@ class _Walk:
         except StreamError:
             return False
         return True
-
-
-Where = str | os.PathLike[str] | bytes | BinaryIO
 
 
 def open_stream(

@@ -6,11 +6,12 @@ of type `virtio`. On the wire both are the same: the transport's state, the queu
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.errors import StreamError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,14 +28,16 @@ def format_of(idstr: str) -> Callable[[Reader], None] | None:
     """The format of section `idstr`, if it is of a virtio device whose transport and own part are known."""
     path, _, name = idstr.rpartition("/")
     own = _DEVICES.get(name)
-    for transport in _TRANSPORTS:
-        if own is not None and transport.path.fullmatch(path):
-            return lambda reader: _virtio(reader, transport, own)
+    for pattern, state, align in _TRANSPORTS:
+        if own is not None and re.fullmatch(pattern, path):
+            return functools.partial(_virtio, state=state, align=align, own=own)
     return None
 
 
-def _virtio(reader: Reader, transport: _Transport, own: Callable[[Reader, int, int], None]) -> None:
-    vectors = transport.state(reader)
+def _virtio(
+    reader: Reader, state: Callable[[Reader], bool], align: bool, own: Callable[[Reader, int, int], None]
+) -> None:
+    vectors = state(reader)
     reader.numbers("", "status:uint8 isr:uint8 queue_sel:uint16")
     features = reader.number("guest_features", "uint32")
     reader.buffer("config", reader.number("config_len", "uint32"))
@@ -43,7 +46,7 @@ def _virtio(reader: Reader, transport: _Transport, own: Callable[[Reader, int, i
         raise reader.wrong(f"{queues} virtqueues", f"{_QUEUES} at most")
     for index in range(queues):
         reader.number(f"vq[{index}].vring.num", "uint32")
-        if transport.align:
+        if align:
             reader.number(f"vq[{index}].vring.align", "uint32")
         reader.numbers(f"vq[{index}].", "vring.desc:uint64 last_avail_idx:uint16")
         if vectors:
@@ -248,16 +251,12 @@ _DEVICES: dict[str, Callable[[Reader, int, int], None]] = {
 }
 
 
-class _Transport(NamedTuple):
-    path: re.Pattern[str]
-    state: Callable[[Reader], bool]  # reads it; has each queue a vector
-    align: bool  # has each queue an alignment (`has_variable_vring_alignment`)
-
-
-_TRANSPORTS = (
-    _Transport(re.compile(r"(?:pci@[0-9a-f]+|[0-9a-f]{4}):[0-9a-f:./]+"), _pci, False),
-    _Transport(re.compile(r"virtio-mmio@[0-9a-f]+"), _mmio, True),
-    _Transport(re.compile(r"/[0-9a-f]{1,2}\.[0-3]\.[0-9a-f]{4}"), _ccw, False),
+# Pattern of the device's path; what reads its state and tells whether each queue has a vector; has each queue an
+# alignment (`has_variable_vring_alignment`).
+_TRANSPORTS: tuple[tuple[str, Callable[[Reader], bool], bool], ...] = (
+    (r"(?:pci@[0-9a-f]+|[0-9a-f]{4}):[0-9a-f:./]+", _pci, False),
+    (r"virtio-mmio@[0-9a-f]+", _mmio, True),
+    (r"/[0-9a-f]{1,2}\.[0-3]\.[0-9a-f]{4}", _ccw, False),
 )
 
 # Subsections of vmstate_virtio and what they hold: `field:type` or `field:bytes`.

@@ -8,11 +8,13 @@ Facts: `migration/savevm.c` (`qemu_savevm_state_header`, `save_section_header`, 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 from vmstate_tools.errors import StreamError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MAGIC = b"QEVM"
 VERSION = 3
@@ -63,7 +65,7 @@ NEXT_RECORDS = frozenset({Record.EOF, Record.COMMAND, *PART_NAMES})
 _NUMBERS = {letter: struct.Struct(f">{letter}") for letter in "BHI"}
 
 
-class Values(dict[str, Any]):
+class Values(dict):
     """A record's fields by name, in order; also as attributes."""
 
     def __getattr__(self, name: str) -> Any:
@@ -173,14 +175,16 @@ _REACH = 300
 _REACHES = {id(COMMAND): 5 + 0xFFFF, id(CONFIGURATION): 4096, id(VMDESCRIPTION): 5 + MAX_VMDESC}
 
 
-@dataclass(frozen=True, slots=True)
 class Parsed:
     """A framing record with its place: `offset` and `size` in bytes."""
 
-    format: Format
-    value: Any
-    offset: int
-    size: int
+    __slots__ = ("format", "offset", "size", "value")
+
+    def __init__(self, format_: Format, value: Any, offset: int, size: int) -> None:
+        self.format = format_
+        self.value = value
+        self.offset = offset
+        self.size = size
 
     @property
     def end(self) -> int:

@@ -18,10 +18,11 @@ from vmstate_tools.compat.plan import Plan
 from vmstate_tools.compat.policy import Policy
 from vmstate_tools.compat.program import NUMBERS, Compiler, compared
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.decode import BYTES, gather, layout_of
+from vmstate_tools.decode import gather
 from vmstate_tools.description import Description, FieldDescription, Vmsd
 from vmstate_tools.dump import Dump, read_dump
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.leaves import BYTES, layout_of
 from vmstate_tools.stream import Section, Stream, open_stream
 
 
@@ -303,9 +304,9 @@ class Destination:
             known = library.find(own, self.version)
             dumped = self.dump.vmsds.get(own.name) if self.dump is not None else None
             if dumped is not None and dumped.version_id == own.version_id:
-                own = replace(own, minimum_version_id=dumped.minimum_version_id)
+                own = own._replace(minimum_version_id=dumped.minimum_version_id)
             elif known is not None and not known.old and 0 < known.minimum_version_id <= own.version_id:
-                own = replace(own, minimum_version_id=known.minimum_version_id)
+                own = own._replace(minimum_version_id=known.minimum_version_id)
             made = self._fitted(stream, section, entry, own, policy)
             if assumptions:
                 made = replace(made, assumptions=[*made.assumptions, *assumptions])

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import functools
 import re
-from importlib import resources
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import orjson
 
 from vmstate_tools.budget import Budget
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, NoReturn
 
 # A section has a handful of variants at most, and few of them nest; noise must not be tried for ever.
 _MAX_TRIES = 512
@@ -249,6 +247,10 @@ def number_of(given: int | str | None, numbers: dict[str, int]) -> int | None:
 
 @functools.cache
 def _library() -> dict[str, list[dict[str, Any]]]:
+    from importlib import resources
+
+    import orjson
+
     library: dict[str, list[dict[str, Any]]] = {}
     for file in ("source.json", "observed.json"):
         for name, variants in orjson.loads((resources.files(__package__) / file).read_bytes()).items():

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.source import compressed, lzop
 from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection, in_order, pieces
 from vmstate_tools.source.content import Content, collect
 from vmstate_tools.source.magic import MULTIFD, identify
 from vmstate_tools.source.url import is_url, read_file, read_url
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
+    from typing import Any, BinaryIO, Self
 
 __all__ = ["MULTIFD", "Source", "join", "open_source"]
 
@@ -115,8 +114,12 @@ class Source:
                 self.meta[kind] = chosen.meta()
                 inside = qcow2.read_vmstate(rest, chosen, name)
             elif kind == "lzop":
+                from vmstate_tools.source import lzop
+
                 inside = lzop.unpack(rest, name)
             else:
+                from vmstate_tools.source import compressed
+
                 inside = compressed.unpack(rest, kind, name)
             inner = collect(inside, name, max_size, len(rest))
             self._content.close()
@@ -214,14 +217,14 @@ def _outermost(where: Any, max_size: int | None) -> tuple[str, Content]:
     if name.startswith("file://"):
         from urllib.parse import unquote, urlsplit
 
-        return name, _local(Path(unquote(urlsplit(name).path)), max_size)
+        return name, _local(unquote(urlsplit(name).path), max_size)
     if is_url(name):
         return name, collect(read_url(name), name, max_size)
-    return name, _local(Path(name), max_size)
+    return name, _local(name, max_size)
 
 
-def _local(path: Path, max_size: int | None) -> Content:
-    with path.open("rb") as file:
+def _local(path: str, max_size: int | None) -> Content:
+    with open(path, "rb") as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return Content.of_file(file)
-        return collect(read_file(file), str(path), max_size)
+        return collect(read_file(file), path, max_size)

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import sys
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol
 
 from vmstate_tools.errors import StreamError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, Protocol
+
+    class _Decompressor(Protocol):
+        """What bz2, lzma, compression.zstd and lz4.frame agree on."""
+
+        @property
+        def eof(self) -> bool: ...
+        @property
+        def needs_input(self) -> bool: ...
+        @property
+        def unused_data(self) -> bytes | None: ...
+        def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
 
 _CHUNK = 1 << 20
 _FIRST = 4 << 10
 
 _MEMORY = 128 << 20
 """The most memory an xz member may ask for: `xz -9` needs 65 MiB. zstd has the same limit for its window."""
-
-
-class _Decompressor(Protocol):
-    """What bz2, lzma, compression.zstd and lz4.frame agree on."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes | None: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 class _Gzip:

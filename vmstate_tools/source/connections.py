@@ -8,9 +8,7 @@ from its first byte to an end mark.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -23,14 +21,14 @@ _RECV_BITMAP = b"\x08\x00\x0a"
 _ZERO, _PAGE, _EOS = 0x02, 0x08, 0x10
 
 
-@dataclass(frozen=True)
 class Connection:
     """What one connection carried: bytes [start, end) of the joined view."""
 
-    name: str
-    kind: str
-    start: int
-    end: int
+    def __init__(self, name: str, kind: str, start: int, end: int) -> None:
+        self.name = name
+        self.kind = kind
+        self.start = start
+        self.end = end
 
 
 def kind_of(head: bytes) -> str | None:

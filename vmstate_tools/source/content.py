@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
-import tempfile
 from contextlib import closing
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.source.magic import LEAD_LIMIT, LIBVIRT_FORMAT_AT, LIBVIRT_SPARSE, glance, identify
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO
 
 MEMORY_LIMIT = 64 << 20
 """Unpacked content up to this many bytes stays in memory; more goes to an unlinked temporary file."""
@@ -200,7 +198,10 @@ class _Sink:
 
     def _spill(self) -> None:
         # /tmp is often memory; /var/tmp is where large temporary files belong.
-        folder = os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir())
+        import shutil
+        import tempfile
+
+        folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._room = int(shutil.disk_usage(folder).free * DISK_SHARE)
         self._write(self._memory)

@@ -30,11 +30,11 @@ LIBVIRT_SPARSE = (b"\x06\x00\x00\x00", b"\x00\x00\x00\x06")
 """The format number of a sparse libvirt image (`libvirt.FORMATS`) at `LIBVIRT_FORMAT_AT`, in either byte order."""
 
 # zstd and lz4 share the magic of frames that hold nothing to unpack: 0x184d2a50 to 0x184d2a5f, little endian.
-_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18(....)", re.DOTALL)
+_SKIPPABLE = rb"(?s)[\x50-\x5f]\x2a\x4d\x18(....)"
 
 # Away from the file's start the magic alone is no evidence: also the version (2 until 2008, then 3) and the
 # first record's type (section, command, configuration or end of file).
-_LATER = re.compile(rb"QEVM\x00\x00\x00[\x02\x03][\x00\x01\x04\x07\x08]")
+_LATER = rb"QEVM\x00\x00\x00[\x02\x03][\x00\x01\x04\x07\x08]"
 _EVIDENCE = 9
 
 _OTHERS = {
@@ -96,7 +96,7 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
     if framed := _skippable(view, start):
         return framed, start
     if _other(bytes(view[start : start + 512])) is None:
-        found = _LATER.search(view, start, start + LEAD_LIMIT + _EVIDENCE)
+        found = re.compile(_LATER).search(view, start, start + LEAD_LIMIT + _EVIDENCE)
         return ("stream", found.start()) if found else None
     return None
 
@@ -104,7 +104,7 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
 def _skippable(view: memoryview, start: int) -> str | None:
     """The format of the first frame behind skippable ones."""
     for _ in range(64):  # pzstd writes one in front of each frame
-        if not (found := _SKIPPABLE.match(view, start)):
+        if not (found := re.compile(_SKIPPABLE).match(view, start)):
             return None
         start = found.end() + int.from_bytes(found[1], "little")
         for magic in (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"):

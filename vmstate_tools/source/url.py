@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import errno
 import re
-from typing import IO, TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
 _CHUNK = 1 << 20
 
 
 def is_url(where: str) -> bool:
     """Whether `where` names a protocol (`http://…`), or a chain of them (`simplecache::s3://…`)."""
-    return _URL.match(where) is not None
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)", where) is not None if ":" in where else False
 
 
 def read_url(url: str) -> Iterator[tuple[int, bytes]]:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import pandas as pd
@@ -16,11 +16,14 @@ from vmstate_tools import catalog, flags
 from vmstate_tools.arrays import format_value
 from vmstate_tools.differences import diff
 from vmstate_tools.errors import VmstateError, printable
-from vmstate_tools.stream import Section, Stream, Where, open_stream
+from vmstate_tools.stream import Section, Stream, open_stream
 from vmstate_tools.widgets.items import Differences, Item, Items, locate
 from vmstate_tools.widgets.search import Hit, search
 from vmstate_tools.widgets.still import differences_still, stream_still
 from vmstate_tools.widgets.tree import Node, roots
+
+if TYPE_CHECKING:
+    from vmstate_tools.stream import Where
 
 _HERE = Path(__file__).resolve().parent
 _WINDOW = 256  # bytes of the file shown at once

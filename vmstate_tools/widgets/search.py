@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmstate_tools.decode import BYTES, SIGNED, Layout, batches, gather
+from vmstate_tools.decode import batches, gather
+from vmstate_tools.leaves import BYTES, SIGNED, Layout
 from vmstate_tools.stream import Section, Stream
 
 _NUMBER = re.compile(r"[+-]?(?:\d+|0[xX][\da-fA-F]+)")

@@ -9,8 +9,9 @@ from typing import Any, overload
 import numpy as np
 
 from vmstate_tools.arrays import ValueArray, format_value
-from vmstate_tools.decode import BYTES, Layout, gather
+from vmstate_tools.decode import gather
 from vmstate_tools.description import FieldDescription, Vmsd
+from vmstate_tools.leaves import BYTES, Layout
 from vmstate_tools.stream import _WHAT, Pages, Section, Stream, _detail, _Gap
 
 _TEXT = 64  # bytes of a buffer that are looked at to show it
