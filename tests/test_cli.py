@@ -292,6 +292,21 @@ print({{"pandas", "matplotlib", "pyarrow", "aiohttp"}} & set(sys.modules), file=
     assert errors == b"set()\n"
 
 
+def test_info_of_files_alone_is_the_same_without_the_parser(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    results = []
+    for args in (["info", P26, missing], ["info", "--", P26, missing]):
+        code = f"import sys; from vmstate_tools.start import main; sys.argv = ['vmstate', *{args!r}]; main()"
+        loaded = "import atexit, sys; atexit.register(lambda: print(*{'click', 'numpy', 'rich'} & set(sys.modules))); "
+        with process("-c", loaded + code) as child:
+            out, errors = child.communicate(timeout=60)
+        results.append((child.returncode, errors, out.splitlines()[:-1]))
+        assert out.splitlines()[-1] == (b"" if args[1] == P26 else b"click")
+    assert results[0] == results[1]
+    assert results[0][0] == 2
+    assert b"missing" in results[0][1]
+
+
 def test_standard_input() -> None:
     with process("-m", "vmstate_tools.cli", "info", "--json", "-", stdin=subprocess.PIPE) as child:
         out, errors = child.communicate(Path(P26).read_bytes(), timeout=60)

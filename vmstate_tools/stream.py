@@ -135,14 +135,14 @@ class _Gap:
         self.what = what
 
 
-@dataclass(frozen=True, slots=True)
 class Repeated:
     """`count` more sections behind `first`, each with its bytes: QEMU sends PARTs without a page while another device
     has more to send, a hundred thousand of them in a row.
     """
 
-    first: Section
-    count: int
+    def __init__(self, first: Section, count: int) -> None:
+        self.first = first
+        self.count = count
 
     @property
     def offset(self) -> int:
@@ -157,17 +157,9 @@ class Repeated:
         for by in range(size, size * (self.count + 1), size):
             header, footer = (r and wire.Parsed(r.format, r.value, r.offset + by, r.size) for r in (s.header, s.footer))
             assert header is not None
-            yield Section(
-                s.idstr,
-                s.instance_id,
-                s.version_id,
-                s.section_id,
-                s.part,
-                header,
-                s.payload_size,
-                footer,
-                s.how,
-            )
+            section = Section(s.idstr, s.instance_id, s.version_id, s.section_id, s.part, header)
+            section.payload_size, section.footer, section.how = s.payload_size, footer, s.how
+            yield section
 
 
 _Record = wire.Parsed | Section | Pages | _Gap
