@@ -16,8 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype, take
 
-from vmstate_tools.errors import printable
-from vmstate_tools.leaves import BOOL, BYTES, SIGNED, UNSIGNED
+from vmstate_tools.leaves import BOOL, BYTES, SIGNED, UNSIGNED, format_value
 
 MISSING = 4  # a row without a value
 TEXT = 5  # only where values are compared: names of types, of machines
@@ -193,15 +192,6 @@ class ValueArray(ExtensionArray):
 
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:
         return format_value
-
-
-def format_value(value: object) -> str:
-    """A value as a table shows it: large unsigned numbers and bytes in hex, long bytes cut."""
-    if isinstance(value, bytes):
-        return f"<{len(value)} bytes> {value[:12].hex()}{'…' if len(value) > 12 else ''}"
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0xFF:
-        return f"0x{value:x}"
-    return "" if value is None else printable(str(value))
 
 
 _ARROW_NAMES = ["unsigned", "signed", "bool", "bytes", "text"]

@@ -7,7 +7,6 @@ import is imported where it is used.
 from __future__ import annotations
 
 import functools
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +22,7 @@ from vmstate_tools.cli_text import complain, print_json, print_table, say, wrapp
 from vmstate_tools.errors import VmstateError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from vmstate_tools.stream import Stream
+    from vmstate_tools.stream import Section, Stream
 
 T = TypeVar("T")
 
@@ -185,7 +182,7 @@ def fields(
     Values are numbers; bytes are hex digits. In tables numbers above 255 are hex and long bytes are cut. In parquet
     a value is a struct; pandas reads it after `import vmstate_tools.arrays`. Exit code 1: no field matched.
     """
-    import pandas as pd
+    from vmstate_tools.cli_fields import COLUMNS, blocks, chosen, csv_lines, json_objects, print_fields
 
     if form == "parquet" and out is None:
         raise click.UsageError("parquet goes to a file: name it with -o OUT")
@@ -193,31 +190,43 @@ def fields(
         raise click.UsageError("-o takes --format json, csv or parquet")
     target = new_file(out, force)
     fold = fold if fold is not None else _FOLD if form == "table" else 0
+    of_path = matcher(field) if field is not None else None
 
-    def work(stream: Stream) -> pd.DataFrame:
-        frame = _select(stream, section, field, fold or None)
-        frame.insert(0, "file", pd.Series(stream.name, index=frame.index, dtype="category"))
-        if form == "table" and len(frame):
-            _print_fields(stream, frame)
-        return frame if form != "table" else frame[[]]
+    def wanted(stream: Stream) -> list[Section]:
+        match = matcher(section) if section is not None else lambda _: True
+        return [s for s in stream._distinct if s.how != "ram" and (match(s.idstr) or match(s.label))]
 
-    found = _over(files, opening, work)
-    if found and not any(len(frame) for frame in found):
-        complain("no field matches")
-        _exit_later(1)
-    if form == "table" or not found:
-        return
-    frame = pd.concat(found, ignore_index=True).astype({"file": "category"})
     if form == "parquet":
         assert target is not None
-        frame.to_parquet(target)
+        _parquet(_over(files, opening, lambda stream: _frame(stream, wanted(stream), of_path, fold or None)), target)
         return
-    frame = frame.assign(value=pd.Series(_texts(frame["value"]), index=frame.index, dtype=object))
-    with target.open("w", encoding="utf-8", newline="") if target else _Stdout() as stream:
+
+    texts: list[str] = []
+
+    def work(stream: Stream) -> bool:
+        found = chosen(blocks(stream, wanted(stream), fold or None), of_path)
+        if form == "table":
+            return print_fields(stream, found)
+        text = [*(csv_lines if form == "csv" else json_objects)(stream, found)]
+        texts.extend(text)
+        return bool(text)
+
+    done = _over(files, opening, work)
+    if done and not any(done):
+        _nothing_matches()
+    if form == "table" or not done:
+        return
+    with target.open("w", encoding="utf-8", newline="") if target else _Stdout() as to:
         if form == "csv":
-            frame.to_csv(stream, index=False)
+            to.write(",".join(COLUMNS) + "\n")
+            to.writelines(texts)
         else:
-            _write_rows(frame, stream)
+            to.write("[" + ",\n".join(texts) + "]\n")
+
+
+def _nothing_matches() -> None:
+    complain("no field matches")
+    _exit_later(1)
 
 
 class _Stdout:
@@ -230,45 +239,25 @@ class _Stdout:
         sys.stdout.flush()
 
 
-def _select(stream: Stream, section: str | None, field: str | None, fold: int | None) -> pd.DataFrame:
+def _frame(stream: Stream, sections: list[Section], match: Callable[[str], bool] | None, fold: int | None) -> Any:
+    import pandas as pd
+
     from vmstate_tools.frames import fields_of
 
-    wanted = [s for s in stream.sections if s.how != "ram"]
-    if section is not None:
-        match = matcher(section)
-        wanted = [s for s in wanted if match(s.idstr) or match(s.label)]
-    frame = fields_of(stream, wanted, fold)
-    if field is not None:
-        frame = frame[frame["path"].map(matcher(field)).astype(bool)]
-    return frame.reset_index(drop=True)
+    frame = fields_of(stream, sections, fold)
+    if match is not None:
+        frame = frame[frame["path"].map(match).astype(bool)].reset_index(drop=True)
+    frame.insert(0, "file", pd.Series(stream.name, index=frame.index, dtype="category"))
+    return frame
 
 
-def _print_fields(stream: Stream, frame: pd.DataFrame) -> None:
-    from vmstate_tools.arrays import format_value
+def _parquet(frames: list[Any], target: Path) -> None:
+    import pandas as pd
 
-    say(stream.name)
-    print_table(
-        ["section", "path", "type", ">offset", ">size", "value"],
-        (
-            (f"{row.section}/{row.instance_id}", str(row.path), str(row.type), f"{row.offset}", f"{row.size}", value)
-            for row, value in zip(frame.itertuples(), map(format_value, frame["value"].array), strict=True)
-        ),
-    )
-    say()
-
-
-def _texts(values: pd.Series) -> list[Any]:
-    return [v.hex() if isinstance(v, bytes) else v for v in values.array]
-
-
-def _write_rows(frame: pd.DataFrame, out: Any) -> None:
-    """A JSON list of objects, row by row: a stream may have a million fields."""
-    separator = "["
-    columns = (frame[name].to_numpy(object).tolist() for name in frame)  # Series.tolist is slow for strings
-    for row in zip(*columns, strict=True):
-        out.write(separator + json.dumps(dict(zip(frame.columns, row, strict=True))))
-        separator = ",\n"
-    out.write("]\n" if len(frame) else "[]\n")
+    if frames and not any(len(frame) for frame in frames):
+        _nothing_matches()
+    if frames:
+        pd.concat(frames, ignore_index=True).astype({"file": "category"}).to_parquet(target)
 
 
 # -- cpu ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from array import array
 
 from vmstate_tools import wire
 from vmstate_tools.description import MAX_LEAVES, keep
-from vmstate_tools.errors import StreamError
+from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.lazy import Lazy
 
 TYPE_CHECKING = False
@@ -271,3 +271,12 @@ def read_value(kind: int, view: memoryview, base: int, offset: int, width: int) 
         return raw
     number = int.from_bytes(raw, "big", signed=kind == SIGNED)
     return bool(number) if kind == BOOL and number < 2 else number
+
+
+def format_value(value: object) -> str:
+    """A value as a table shows it: large unsigned numbers and bytes in hex, long bytes cut."""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes> {value[:12].hex()}{'…' if len(value) > 12 else ''}"
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0xFF:
+        return f"0x{value:x}"
+    return "" if value is None else printable(str(value))
