@@ -118,7 +118,7 @@ def csv_lines(stream: Stream, found: Iterable[Block]) -> Iterator[str]:
 
 
 def _csv(text: str) -> str:
-    if any(c in text for c in ',"\r\n'):
+    if "," in text or '"' in text or "\n" in text or "\r" in text:
         return '"' + text.replace('"', '""') + '"'
     return text
 

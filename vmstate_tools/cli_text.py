@@ -58,20 +58,21 @@ def wrapped(text: str, indent: int = 2) -> list[str]:
     space = " " * indent
     width = max(columns(), 20)
     lines = [space]
-    for word in text.split():
+    for word in text.split(" "):
         line = lines[-1] + ("" if lines[-1] == space else " ") + word
         if len(line) > width and lines[-1] != space:
             lines.append(space + word)
         else:
             lines[-1] = line
-    return lines
+    return [line.rstrip() for line in lines]
 
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table that fits the terminal: columns called `>…` are numbers; these and `=…` stay whole, others are cut."""
-    table = [[printable(cell) for cell in row] for row in rows]
     head = [name.lstrip(">=") for name in names]
-    widths = [max(map(_width, column)) for column in zip(head, *table, strict=True)]
+    cells = [_Column(name, column) for name, column in zip(head, zip(*rows, strict=True), strict=False)]
+    cells = cells or [_Column(name, ()) for name in head]
+    widths = [column.width for column in cells]
     excess = sum(widths) + 2 * (len(names) - 1) - columns()
     while excess > 0:  # from the widest that may be cut, until it is as wide as the next
         flexible = sorted((w for w, name in zip(widths, names, strict=True) if name[0] not in ">=" and w > 1))
@@ -84,23 +85,46 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             cut = min(step, max(excess, 0))
             widths[i] -= cut
             excess -= cut
-    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    right = [name[0] == ">" for name in names]
-    out = [bold + _line(head, widths, right) + plain]
-    out += [_line(row, widths, right) for row in table]
-    sys.stdout.write("\n".join(out) + "\n")
+    lines = [
+        "  ".join(line).rstrip()
+        for line in zip(*(c.fitted(w, n[0] == ">") for c, w, n in zip(cells, widths, names, strict=True)), strict=True)
+    ]
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        lines[0] = f"\033[1m{lines[0]}\033[0m"
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    parts = []
-    for cell, width, numeric in zip(cells, widths, right, strict=True):
-        if (space := width - _width(cell)) < 0:
-            while _width(cell) > width - 1:
-                cell = cell[: width - 1] if cell.isascii() else cell[:-1]
-            space = width - 1 - _width(cell)
-            cell += "…"
-        parts.append(" " * space + cell if numeric else cell + " " * space)
-    return "  ".join(parts).rstrip()
+class _Column:
+    """A column of a table, its head first; all at once where nothing in it is out of the ordinary."""
+
+    def __init__(self, head: str, cells: Sequence[str]) -> None:
+        self.cells = [head, *cells]
+        together = "".join(self.cells)
+        if not together.isprintable():
+            self.cells = list(map(printable, self.cells))
+        self.narrow = together.replace("…", "").isascii()
+        self.width = max(map(len if self.narrow else _width, self.cells))
+
+    def fitted(self, width: int, right: bool) -> list[str]:
+        if self.width > width:
+            cells = [_cut(cell, width) if len(cell) > width or not self.narrow else cell for cell in self.cells]
+        else:
+            cells = self.cells
+        if self.narrow:
+            return [cell.rjust(width) for cell in cells] if right else [cell.ljust(width) for cell in cells]
+        spaces = [" " * (width - _width(cell)) for cell in cells]
+        return [space + cell if right else cell + space for cell, space in zip(cells, spaces, strict=True)]
+
+
+def _cut(text: str, width: int) -> str:
+    """At most so wide, with an ellipsis where something is missing."""
+    if _width(text) <= width:
+        return text
+    if text.isascii():
+        return text[: width - 1] + "…"
+    while _width(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
 
 
 def _width(text: str) -> int:
