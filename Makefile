@@ -87,4 +87,6 @@ $(READY): pyproject.toml
 	@# Dependency groups need pip 25.1.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@# So that the first command is as quick as the second.
+	@$(BIN)/python -m compileall -q vmstate_tools
 	@touch $@
