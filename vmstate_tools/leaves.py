@@ -213,23 +213,21 @@ class _Compiler:
                 f"field {path[:100]} claims {elements} times {field.size} bytes",
                 expected=f"a section of at most {self.limit} bytes",
             )
-        self.visited += 1
-        self.text += len(path)
-        if self.visited > MAX_LEAVES or self.text > MAX_TEXT:
-            raise StreamError(f"more than {MAX_LEAVES} fields, or paths too long", expected="fields of a real device")
+        self.visit(1, len(path))
         if end == offset:
             return end
         if field.struct is not None:
             # WITH_TMP, VSTRUCT and QTAILQ may describe less than they wrote: then they are a buffer.
             if field.type == "struct" or field.struct.size == field.size:
-                for i in range(elements):
-                    name = path if field.count is None else f"{path}[{i}]"
-                    at = offset + i * field.size
-                    if self.vmsd(field.struct, at, name + ".") != at + field.size:
-                        raise StreamError(
-                            f"struct {name} is said to have {field.size} bytes, its fields have others",
-                            expected="a description that adds up",
-                        )
+                name = path if field.count is None else f"{path}[0]"
+                before = self.state()
+                if self.vmsd(field.struct, offset, name + ".") != offset + field.size:
+                    raise StreamError(
+                        f"struct {name} is said to have {field.size} bytes, its fields have others",
+                        expected="a description that adds up",
+                    )
+                if elements > 1:
+                    self.repeat(before, path, elements, field.size)
                 return end
             kind = BYTES
         else:
@@ -244,6 +242,33 @@ class _Compiler:
             kind = _KINDS.get(field.type, BYTES) if field.size in (1, 2, 4, 8) else BYTES
         self.leaf(path, field.type, vmsd, offset, field.size, field.count or 0, kind)
         return end
+
+    def visit(self, fields: int, text: int) -> None:
+        self.visited += fields
+        self.text += text
+        if self.visited > MAX_LEAVES or self.text > MAX_TEXT:
+            raise StreamError(f"more than {MAX_LEAVES} fields, or paths too long", expected="fields of a real device")
+
+    def state(self) -> tuple[int, int, int, int]:
+        return len(self.paths), len(self.subsections), self.visited, self.text
+
+    def repeat(self, before: tuple[int, int, int, int], path: str, elements: int, size: int) -> None:
+        """The other elements of an array of structs: as the first, made since `before`, but for their place."""
+        first, first_sub, visited, text = before
+        visited, text = self.visited - visited, self.text - text
+        types, vmsds, subsections = self.types[first:], self.vmsds[first:], self.subsections[first_sub:]
+        tails = [p[len(path) + 3 :] for p in self.paths[first:]]  # behind `[0]`
+        numbers = self.numbers[5 * first :]
+        offsets = numbers[0::5]
+        for i in range(1, elements):
+            self.visit(visited, text + visited * (len(str(i)) - 1))
+            head, by = f"{path}[{i}]", i * size
+            self.paths += [head + tail for tail in tails]
+            self.types += types
+            self.vmsds += vmsds
+            numbers[0::5] = array("q", [offset + by for offset in offsets])
+            self.numbers += numbers
+            self.subsections += [(at + by, header) for at, header in subsections]
 
     def leaf(self, path: str, type_: str, vmsd: Vmsd, offset: int, width: int, count: int, kind: int) -> None:
         self.paths.append(path)
