@@ -296,8 +296,10 @@ def test_info_of_files_alone_is_the_same_without_the_parser(tmp_path: Path) -> N
     missing = str(tmp_path / "missing")
     results = []
     for args in (["info", P26, missing], ["info", "--", P26, missing]):
-        code = f"import sys; from vmstate_tools.start import main; sys.argv = ['vmstate', *{args!r}]; main()"
-        loaded = "import atexit, sys; atexit.register(lambda: print(*{'click', 'numpy', 'rich'} & set(sys.modules))); "
+        code = f"from vmstate_tools.start import main; sys.argv = ['vmstate', *{args!r}]\n"
+        code += "try: main()\nexcept SystemExit as end: os._exit(end.code)"
+        loaded = "import os, sys; report = lambda _: print(*{'click', 'numpy'} & set(sys.modules), flush=True); "
+        loaded += "leave = os._exit; os._exit = lambda code: (report(code), leave(code)); "
         with process("-c", loaded + code) as child:
             out, errors = child.communicate(timeout=60)
         results.append((child.returncode, errors, out.splitlines()[:-1]))

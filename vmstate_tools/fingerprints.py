@@ -11,7 +11,6 @@ never seen, a machine type of a distribution's own say nothing, and exclude noth
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 import re
@@ -197,29 +196,42 @@ def _table(name: str) -> bytes:
 
 
 def _rows(name: str, key: str | None = None) -> list[dict[str, str]]:
-    """The rows of a table; with `key` those whose first column is that, found by bisection: the rows are sorted."""
+    """The rows of a table; with `key` those whose first column is that."""
     table = _table(name)
     start = table.index(b"\n") + 1
     columns = table[: start - 1].decode().split(",")
-    if key is not None:
-        start = _first_line(table, start, key.encode(), False)
-        table = table[start : _first_line(table, start, key.encode(), True)]
-        start = 0
-    return [dict(zip(columns, row, strict=True)) for row in csv.reader(table[start:].decode().splitlines())]
+    rows = _cells(table[start:]) if key is None else _cells_of(name, key)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _first_line(table: bytes, low: int, key: bytes, behind: bool) -> int:
-    """Where the first line from `low` on stands whose key is not less than `key`; or, `behind` it, greater."""
-    high = len(table)
+def _cells_of(name: str, key: str) -> list[list[str]]:
+    """The rows whose first column is `key`, found by bisection: the table is sorted."""
+    table, raw = _table(name), key.encode()
+    low, high = table.index(b"\n") + 1, len(table)
     while low < high:
         line = table.rfind(b"\n", low, (low + high) // 2) + 1 or low
-        quoted = table[line] == ord('"')
-        found = table[line + quoted : table.find(b'"' if quoted else b",", line + quoted)]
-        if found < key or (behind and found == key):
+        if _key_at(table, line) < raw:
             low = table.index(b"\n", line) + 1
         else:
             high = line
-    return low
+    end = low
+    while end < len(table) and _key_at(table, end) == raw:
+        end = table.index(b"\n", end) + 1
+    return _cells(table[low:end])
+
+
+def _key_at(table: bytes, line: int) -> bytes:
+    if table[line] == ord('"'):
+        return table[line + 1 : table.index(b'"', line + 1)]
+    return table[line : table.index(b",", line)]
+
+
+def _cells(lines: bytes) -> list[list[str]]:
+    if b'"' in lines:
+        import csv
+
+        return list(csv.reader(lines.decode().splitlines()))
+    return [line.split(",") for line in lines.decode().splitlines()]
 
 
 @functools.cache
@@ -272,7 +284,7 @@ def _source_facts(vmsd: str) -> tuple[dict[str, _Definition], int]:
     """Of a VMStateDescription: symbol → what its definition says; and the releases in whose source the name occurs."""
     definitions: dict[str, _Definition] = {}
     occurs = ALL
-    for _, symbol, kind, what, releases in map(dict.values, _rows("descriptions.csv", vmsd)):
+    for _, symbol, kind, what, releases in _cells_of("descriptions.csv", vmsd):
         bits = _read(releases)
         if kind == "name":
             occurs = bits
