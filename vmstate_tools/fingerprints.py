@@ -478,6 +478,8 @@ def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     section = next((s for s in sections if s.idstr == "cpu" and s.description is not None), None)
     if section is None:
         return
+    if section.description.vmsd.name != "cpu" or all(f.name != "env.nip" for f in section.description.vmsd.fields):
+        return
     from vmstate_tools.leaves import UNSIGNED, read_value
 
     layout = stream.layout(section)
