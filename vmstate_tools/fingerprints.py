@@ -476,9 +476,9 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
 def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     """The words a ppc CPU section carried until 9.1: which releases give a CPU of that PVR these values."""
     section = next((s for s in sections if s.idstr == "cpu" and s.description is not None), None)
-    if section is None:
+    if section is None or section.description is None:
         return
-    if section.description.vmsd.name != "cpu" or all(f.name != "env.nip" for f in section.description.vmsd.fields):
+    if all(f.name != "env.nip" for f in section.description.vmsd.fields):  # another target's
         return
     from vmstate_tools.leaves import UNSIGNED, read_value
 
