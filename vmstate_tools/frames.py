@@ -136,8 +136,9 @@ class _Decoder:
 
 def _bytes(view: memoryview, at: int, size: int) -> bytes:
     """These bytes; where all are zero the same object for all streams: a fresh guest's TCE table is 2 MiB of them."""
-    found = bytes(view[at : at + size])
-    return zeros if size >= 4096 and found == (zeros := _zeros(size)) else found
+    if size >= 4096 and not np.frombuffer(view[at : at + size], np.uint8).max(initial=0):
+        return _zeros(size)
+    return bytes(view[at : at + size])
 
 
 @functools.lru_cache(maxsize=64)
@@ -419,9 +420,9 @@ def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
         row: dict[str, Any] = {"section_instance": section.instance_id, **dict.fromkeys(CPU_WORDS)}
         if section.described and (layout := stream.layout(section)).find(CPU_WORDS["pvr"][0]):
             for column, names in CPU_WORDS.items():
-                for name in names:
-                    if layout.find(name):
-                        row[column] = stream.value("cpu", name, instance=section.instance_id)
+                for leaf, element in (found for name in names for found in layout.find(name)[:1]):
+                    at = section.payload_offset + int(layout.offset[leaf] + element * layout.width[leaf])
+                    row[column] = int.from_bytes(stream._view[at : at + int(layout.width[leaf])], "big")
         yield row
 
 
