@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 from pandas.testing import assert_frame_equal
-from writer import toy
+from writer import Vmsd, Writer, toy, u8
 
 import vmstate_tools as vt
 from vmstate_tools.bundled import data_path
@@ -196,3 +196,13 @@ def test_a_table_of_zeros_is_kept_once() -> None:
     ]
     assert tables["value"].map(len).tolist() == [2 << 20] * 2
     assert tables["value"].iloc[0] is tables["value"].iloc[1]
+
+
+def test_paths_of_arrays_are_numbered() -> None:
+    writer = Writer(machine="toy-1.0")
+    writer.full("toy", Vmsd("toy", [u8("a", 1), u8("b", *range(12)), u8("ü", 5, 6)], [Vmsd("toy/sub", [u8("a", 7)])]))
+    with vt.open(writer.finish()) as stream:
+        want = ["a", *(f"b[{i}]" for i in range(12)), "ü[0]", "ü[1]", "a"]
+        assert stream.fields()["path"].tolist() == want
+        assert stream.fields(fold=4)["path"].tolist() == ["a", "b[0:12]", "ü[0]", "ü[1]", "a"]
+        assert [int(v) for v in stream.fields()["value"]] == [1, *range(12), 5, 6, 7]

@@ -8,12 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vmstate_tools.description import keep
 from vmstate_tools.leaves import BYTES, SIGNED, Layout
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Values expanded at once when a section is built again.
 _BATCH = 1 << 20
@@ -27,7 +31,7 @@ class Rows:
     `path[0:count]`. `reach`: bytes of the payload up to the last number's end.
     """
 
-    paths: list[str]
+    paths: pa.LargeStringArray
     types: tuple[list[str], npt.NDArray[np.int32]]  # distinct names, code per row
     vmsds: tuple[list[str], npt.NDArray[np.int32]]
     offset: npt.NDArray[np.int64]
@@ -36,7 +40,7 @@ class Rows:
     places: tuple[tuple[int, bool, npt.NDArray[np.int64]], ...]  # of numbers of one width: bytes, signed, row numbers
     buffers: npt.NDArray[np.int64]  # row numbers of those that hold bytes
     reach: int
-    key: bytes  # equal where all of this is
+    key: bytes  # where it is equal all of this is
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -101,15 +105,14 @@ def _rows_of(layout: Layout, fold: int | None) -> Rows:
         width = np.where(long, width * counts, width)
         kind = np.where(long, BYTES, kind).astype(np.uint8)
         counts = np.where(long, 0, counts)
+    key = hashlib.blake2b(digest_size=16)
+    for names in (leaves, layout.types, layout.vmsds):
+        key.update(b"\0".join(name.encode("utf-8", "surrogatepass") for name in names) + b"\0\0")
+    for column in (layout.offset, width, counts, kind):
+        key.update(column.tobytes())
     repeat = np.maximum(counts, np.where(counts == 0, 1, 0))
     leaf = np.repeat(np.arange(len(leaves)), repeat)
     within = np.arange(len(leaf)) - np.repeat(np.cumsum(repeat) - repeat, repeat)
-    paths: list[str] = []
-    for path, count in zip(leaves, counts.tolist(), strict=True):
-        if count:
-            paths += [f"{path}[{i}]" for i in range(count)]
-        else:
-            paths.append(path)
     types, vmsds = _codes(layout.types, leaf), _codes(layout.vmsds, leaf)
     offset, size, kind = layout.offset[leaf] + within * width[leaf], width[leaf], kind[leaf]
     number = (kind != BYTES) & np.isin(size, (1, 2, 4, 8))
@@ -119,13 +122,8 @@ def _rows_of(layout: Layout, fold: int | None) -> Rows:
             which = np.flatnonzero(number & (size == bytes_) & ((kind == SIGNED) == signed))
             if len(which):
                 places.append((bytes_, signed, which))
-    key = hashlib.blake2b(digest_size=16)
-    for names in (paths, types[0], vmsds[0]):
-        key.update(b"\0".join(name.encode("utf-8", "surrogatepass") for name in names) + b"\0\0")
-    for column in (types[1], vmsds[1], offset, size, kind):
-        key.update(column.tobytes())
     return Rows(
-        paths,
+        _unrolled(leaves, counts, leaf, within),
         types,
         vmsds,
         offset,
@@ -136,6 +134,23 @@ def _rows_of(layout: Layout, fold: int | None) -> Rows:
         int((offset + size)[number].max(initial=0)),
         key.digest(),
     )
+
+
+def _unrolled(
+    leaves: list[str], counts: npt.NDArray[np.int64], leaf: npt.NDArray[np.int64], within: npt.NDArray[np.int64]
+) -> pa.LargeStringArray:
+    """The path of each row: of its leaf, and where that is an array its number there."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pa.large_string()
+    names = pa.array(leaves, text)
+    if not counts.any():
+        return names
+    opening, closing, nothing = (pa.scalar(each, text) for each in ("[", "]", ""))
+    number = pc.binary_join_element_wise(opening, pc.cast(pa.array(within), text), closing, nothing)
+    number = pc.if_else(pa.array(counts[leaf] > 0), number, nothing)
+    return pc.binary_join_element_wise(names.take(pa.array(leaf)), number, nothing)
 
 
 def _codes(names: list[str], leaf: npt.NDArray[np.int64]) -> tuple[list[str], npt.NDArray[np.int32]]:

@@ -194,7 +194,7 @@ def _fields_frame(tables: Sequence[_Table], keys: dict[str, Any] | None = None) 
     for table in tables:
         columns.fill(table, at)
         at += len(table)
-    return columns.frame(keys or {}, one=len(tables) == 1)
+    return columns.frame(keys or {})
 
 
 _NAMES = ("section", "vmsd", "path", "type")
@@ -217,7 +217,8 @@ class _Columns:
     """The columns of a frame of fields, each made once, in its size and type, and then filled; names are codes."""
 
     def __init__(self, tables: Sequence[_Table]) -> None:
-        self.names = {name: _Names() for name in _NAMES}
+        self.paths = _paths(tables[0]) if len(tables) == 1 else None  # of more than one they are categories
+        self.names = {name: _Names() for name in _NAMES if name != "path" or self.paths is None}
         self.parts: dict[bytes, _Arrays] = {}
         self.shapes: dict[Any, _Arrays] = {}
         self.blobs: list[bytes] = []
@@ -232,17 +233,18 @@ class _Columns:
         for rows in table.rows:
             if rows.key not in self.parts:
                 self.parts[rows.key] = {
-                    "path": self.names["path"].codes(rows.paths),
                     "type": self.names["type"].codes(rows.types[0])[rows.types[1]],
                     "vmsd": self.names["vmsd"].codes(rows.vmsds[0])[rows.vmsds[1]],
                     "offset": rows.offset,
                     "size": rows.size,
                     "kinds": rows.kind,
                 }
+                if "path" in self.names:
+                    self.parts[rows.key]["path"] = self.names["path"].codes(rows.paths.to_pylist())
         self.names["section"].codes(section for section, _, _ in table.sections)
         if table.extra is None:
             return {}
-        coded = {name: self.names[name].codes(getattr(table.extra, name)) for name in _NAMES}
+        coded = {name: self.names[name].codes(getattr(table.extra, name)) for name in self.names}
         coded |= {name: getattr(table.extra, name) for name in ("instance_id", "version_id", "offset", "size")}
         return coded | {"words": table.extra.value.words, "kinds": table.extra.value.kinds}
 
@@ -286,11 +288,11 @@ class _Columns:
                 values = extra[name] if leaves else described[name]
                 column[at + start : at + stop] = values[first : first + stop - start]
 
-    def frame(self, keys: dict[str, Any], one: bool) -> pd.DataFrame:
+    def frame(self, keys: dict[str, Any]) -> pd.DataFrame:
         """As `Stream.fields`; the paths of more than one stream are categories, too."""
-        names = {name: self.names[name].categorical(self.columns[name]) for name in _NAMES if name != "path" or not one}
-        if one:
-            names["path"] = self.names["path"].strings(self.columns["path"])
+        names: dict[str, Any] = {name: own.categorical(self.columns[name]) for name, own in self.names.items()}
+        if self.paths is not None:
+            names["path"] = self.paths
         values = ValueArray(self.columns["words"], self.columns["kinds"], self.blobs)
         order = ("section", "instance_id", "version_id", "vmsd", "path", "type", "offset", "size")
         columns = {n: names[n] if n in names else self.columns[n] for n in order}
@@ -307,6 +309,18 @@ def _places(table: _Table) -> list[tuple[int, int, bool, int]]:
         places.append((before + leaves, before + leaves + count, True, leaves))
         done, leaves = before, leaves + count
     return [place for place in places if place[0] < place[1]]
+
+
+def _paths(table: _Table) -> Any:
+    """The path of each row, as a pandas array of text."""
+    import pyarrow as pa
+
+    text = pa.large_string()
+    described = pa.concat_arrays([rows.paths for rows in table.rows]) if table.rows else pa.array([], text)
+    extra = pa.array(table.extra.path if table.extra else [], text)
+    parts = [(extra if leaves else described)[at : at + b - a] for a, b, leaves, at in _places(table)]
+    dtype: Any = pd.array([], dtype="str").dtype
+    return dtype.__from_arrow__(pa.concat_arrays(parts) if parts else extra)
 
 
 class _Names:
@@ -326,9 +340,6 @@ class _Names:
 
     def categorical(self, codes: npt.NDArray[Any]) -> pd.Categorical:
         return pd.Categorical.from_codes(codes, categories=pd.Index(list(self.numbers), dtype="str"), validate=False)
-
-    def strings(self, codes: npt.NDArray[Any]) -> Any:
-        return pd.array(list(self.numbers), dtype="str").take(codes)
 
 
 # -- many streams ---------------------------------------------------------------------------------------------------
