@@ -156,6 +156,12 @@ def test_an_executor_gives_the_same_frames(some: vt.Collection, tmp_path: Path) 
     assert there.errors["file"].tolist() == [str(tmp_path / "bad.mig")]
 
 
+def test_a_file_given_twice_is_two_streams() -> None:
+    once, twice = (vt.load([data_path("streams", POWER8)] * n, fields=False) for n in (1, 2))
+    assert len(twice.streams) == 2
+    assert_frame_equal(twice.cpu, pd.concat([once.cpu] * 2, ignore_index=True), check_dtype=True)
+
+
 def test_fields_are_left_out_when_asked() -> None:
     collection = vt.load([data_path("streams", POWER8)], fields=False)
     assert collection.cpu["pvr"].tolist() == [0x004D0200]

@@ -555,10 +555,10 @@ class Collection:
         frame = frame.astype({"file": "str", "section_instance": "UInt32"} | dict.fromkeys(CPU_WORDS, "UInt64"))
         for word in ("insns_flags", "insns_flags2"):
             frame[word] = arrays.flag_words(word, frame[word])
-        streams = self.streams.set_index("file")
+        streams = self.streams.loc[np.repeat(np.arange(len(self._good)), [len(e.cpus) for e in self._good])]
         for place, name in enumerate(n for n in ("release", "machine", "cpu", "config") if n in streams):
             column = "model" if name == "cpu" else name
-            frame.insert(place + 1, column, frame["file"].map(streams[name]).astype("str"))
+            frame.insert(place + 1, column, streams[name].set_axis(frame.index).astype("str"))
         return frame
 
     @functools.cached_property

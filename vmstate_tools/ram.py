@@ -372,25 +372,25 @@ class Ram:
         All together, as one number in which each header is 64 bits: much the same speed as by numpy, which takes
         longer to import than a small stream takes to read.
         """
+        first = int(_be64(self._view, start)[0])
+        n = min(n, -(-(self._blocks[self._current].used_length - (first & ~FLAGS)) // self._page))
+        if n <= 0 or first & (self._page - 1) != flags:
+            return 0
         raw = bytearray(8 * n)
         records: memoryview | bytes = self._view[start : start + (n - 1) * stride + 8]
         if stride < 16:  # faster, and not much to copy
             records = bytes(records)
         for i in range(8):
             raw[i::8] = records[i::stride]
-        first = int.from_bytes(raw[:8], "big")
-        n = min(n, -(-(self._blocks[self._current].used_length - (first & ~FLAGS)) // self._page))
-        if n <= 0 or first & (self._page - 1) != flags:
-            return 0
         ones, steps = _ramp(n)
-        differ = int.from_bytes(raw[: 8 * n], "big") ^ (first * ones + self._page * steps)
+        differ = int.from_bytes(raw, "big") ^ (first * ones + self._page * steps)
         return n - -(-differ.bit_length() // 64)
 
     def _take_run(self, start: int, head: int, n: int) -> None:
         """Add `n` consecutive records, of consecutive pages of the current block, as one run."""
         stride = self._stride(head)
         if head & ZERO and not self._filled:
-            self._filled = any(self._view[start + 8 : start + n * stride : 9])
+            self._filled = bytes(self._view[start + 8 : start + n * stride])[::9].count(0) != n
         self._add_run(start, head, n)
         self._advance(start + n * stride)
 
@@ -424,13 +424,27 @@ class Ram:
         except (KeyError, struct.error):
             pass
         if len(heads) < _MIXED:  # few: numpy may not even be imported
-            for head in heads:
-                self._single(head, head & FLAGS & ~CONTINUE, self._current)
+            self._take_few(heads)
             return
         words = np.frombuffer(heads, np.uint64)
         if at > self._size:
             words = words[:-1]
         self._take(self.parsed_to, words, np.where(words & np.uint64(PAGE), 8 + self._page, 9))
+
+    def _take_few(self, heads: array[int]) -> None:
+        """Add consecutive full and zero pages of the current block, from here on."""
+        at, limit = self.parsed_to, self._blocks[self._current].used_length
+        for head in heads:
+            end = at + (9 if head & ZERO else 8 + self._page)
+            if head & ~FLAGS >= limit or end > self._size:
+                self._advance(at)
+                self._single(head, head & FLAGS & ~CONTINUE, self._current)  # says what is wrong
+                return
+            self._add_run(at, head, 1)
+            if head & ZERO and self._view[at + 8]:
+                self._filled = True
+            at = end
+        self._advance(at)
 
     def _take(self, start: int, heads: np.ndarray, sizes: np.ndarray) -> None:
         """Add consecutive records of the current block as runs."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _FIRST = 4 << 10
+_PIECE = 4 << 20  # most small streams are one piece, which then is not copied
 
 _MEMORY = 128 << 20
 """The most memory an xz member may ask for: `xz -9` needs 65 MiB. zstd has the same limit for its window."""
@@ -84,8 +85,8 @@ def unpack(view: memoryview, kind: str, file: str) -> Iterator[tuple[int, bytes]
         if position and not view[position] and not bytes(view[position:]).strip(b"\x00"):
             return  # padding, as of tapes and block devices
         member: _Decompressor = new()
-        # A member may be tiny and unused_data a copy of all that was given too much: begin with little.
-        step = _FIRST
+        # A member may be tiny and unused_data a copy of all that was given too much: later ones begin with little.
+        step = _FIRST if position else _CHUNK
         while not member.eof:
             given = b""
             if member.needs_input:
@@ -94,7 +95,7 @@ def unpack(view: memoryview, kind: str, file: str) -> Iterator[tuple[int, bytes]
                 if not given:
                     raise StreamError(f"the {kind} data is cut short", offset=position, file=file)
             try:
-                data = member.decompress(given, _CHUNK)
+                data = member.decompress(given, _PIECE)
             except errors as error:
                 what = f"the {kind} data is damaged: {error}"
                 raise StreamError(what, offset=position, file=file) from error

@@ -131,7 +131,8 @@ class _Gate:
         if sink.size > self.limit:
             raise self._refusal(f"unpacks to more than {self.limit} bytes", "a larger max_size=")
         if self.kind is None and sink.size >= max(_HEAD, 2 * self.looked):
-            self._look(sink.head())
+            with sink.head() as head:
+                self._look(head)
         if sink.size <= MEMORY_LIMIT:
             return
         if self.ratio and sink.size > MAX_RATIO * packed:
@@ -169,7 +170,7 @@ class _Sink:
         self.size = 0
         self.repeat = 0  # bytes at the end so far that repeat one block; counted once there is a file
         self._last: bytes | bytearray = b""
-        self._memory = bytearray()
+        self._memory: bytes | bytearray = b""
         self._file: IO[bytes] | None = None
         self._room = 0
 
@@ -178,13 +179,18 @@ class _Sink:
         if self._file is not None:
             self._write(data)
             return
-        self._memory += data
+        if not self._memory:
+            self._memory = data  # one piece is not copied
+        else:
+            if isinstance(self._memory, bytes):
+                self._memory = bytearray(self._memory)
+            self._memory += data
         if self.size > MEMORY_LIMIT:
             self._spill()
 
     def head(self) -> memoryview:
         """What has been collected, while it is still in memory (a lead-in is shorter than `MEMORY_LIMIT`)."""
-        return memoryview(bytes(self._memory))
+        return memoryview(self._memory)
 
     def content(self) -> Content:
         if self._file is None:
@@ -205,7 +211,7 @@ class _Sink:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._room = int(shutil.disk_usage(folder).free * DISK_SHARE)
         self._write(self._memory)
-        self._memory = bytearray()
+        self._memory = b""
 
     def _write(self, data: bytes | bytearray) -> None:
         assert self._file is not None
