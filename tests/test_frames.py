@@ -5,6 +5,7 @@ import struct
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import zstandard
 from pandas.testing import assert_frame_equal
