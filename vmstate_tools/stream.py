@@ -492,6 +492,7 @@ class Stream:
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """The built stream piece by piece, in file order."""
+        _ = self._view  # raises where the stream is closed
         for record in self._records:
             if isinstance(record, Section):
                 yield record.header.build()
