@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from handmade import device, field, section, stream
 from writer import Writer, be, pstring
 
+import vmstate_tools as vt
 from vmstate_tools.bundled import data_path
 from vmstate_tools.cli import main, matcher
 from vmstate_tools.errors import printable
@@ -132,6 +133,18 @@ def test_csv_and_json_tell_the_same() -> None:
     document = json.loads(run(*args, "json").stdout)
     assert [{k: str(v) for k, v in row.items()} for row in document] == table
     assert len(document) > 1000
+
+
+@pytest.mark.parametrize("file", [P26, Q35, NO_VMDESC])
+@pytest.mark.parametrize("fold", [0, 3])
+def test_the_text_is_that_of_the_frame(file: str, fold: int) -> None:
+    rows = list(csv.reader(io.StringIO(run("fields", file, "--format", "csv", "--fold", str(fold)).stdout)))[1:]
+    with vt.open(file) as stream:
+        frame = stream.fields(fold=fold or None)
+        values = [v.hex() if isinstance(v, bytes) else str(v) for v in frame["value"].array]
+    expected = [frame[name].astype(str).tolist() for name in frame.columns.drop("value")]
+    assert [tuple(row[1:]) for row in rows] == list(zip(*expected, values, strict=True))
+    assert len(rows) == len(values) > 1000
 
 
 def test_parquet_keeps_the_values(tmp_path: Path) -> None:

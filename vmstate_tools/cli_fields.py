@@ -6,7 +6,7 @@ import json
 import struct
 
 from vmstate_tools.cli_text import print_table, say
-from vmstate_tools.leaves import BOOL, BYTES, SIGNED, format_value
+from vmstate_tools.leaves import BOOL, BYTES, MAX_ROWS, SIGNED, format_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def blocks(stream: Stream, sections: Iterable[Section], fold: int | None) -> Ite
     """
     sections = list(sections)
     layouts = {id(s): stream.layout(s) for s in sections if s.described}
-    if sum(layout.values for layout in layouts.values()) > 1_000_000:
+    if sum(layout.values for layout in layouts.values()) > MAX_ROWS:
         from vmstate_tools.decode import affordable
 
         fold = affordable(list(layouts.values()), fold)

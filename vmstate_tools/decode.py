@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmstate_tools.description import keep
-from vmstate_tools.leaves import BYTES, SIGNED, Layout
+from vmstate_tools.leaves import BYTES, MAX_ROWS, SIGNED, Layout
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,10 +60,6 @@ class Rows:
             values = view[:, self.offset[which]]
             words[:, which] = values.astype(np.int64).view(np.uint64) if signed else values
         return words
-
-
-# Rows of one stream's fields, of some 340 bytes each while they are made; 531,541 is the most seen.
-MAX_ROWS = 1_000_000
 
 
 def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:

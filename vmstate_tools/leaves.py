@@ -67,6 +67,9 @@ _PARTS = {
 }
 _SIZES = {"uint32": 4, "uint64": 8}
 
+# Rows of one stream's fields, of some 340 bytes each while a frame is made of them; 531,541 is the most seen.
+MAX_ROWS = 1_000_000
+
 # Characters of all paths of one section.
 MAX_TEXT = 64 << 20
 
