@@ -135,8 +135,7 @@ def test_csv_and_json_tell_the_same() -> None:
     assert len(document) > 1000
 
 
-@pytest.mark.parametrize("file", [P26, Q35, NO_VMDESC])
-@pytest.mark.parametrize("fold", [0, 3])
+@pytest.mark.parametrize(("file", "fold"), [(P26, 0), (Q35, 3), (NO_VMDESC, 0)])
 def test_the_text_is_that_of_the_frame(file: str, fold: int) -> None:
     rows = list(csv.reader(io.StringIO(run("fields", file, "--format", "csv", "--fold", str(fold)).stdout)))[1:]
     with vt.open(file) as stream:
