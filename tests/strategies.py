@@ -303,6 +303,8 @@ def edit_vmdesc(rng: Random, data: bytes) -> bytes:
         document = json.loads(data[start + 5 :])
     except ValueError:
         return flip(rng, data)
+    if not isinstance(document, (dict, list)):
+        return flip(rng, data)
     for _ in range(rng.choice([1, 1, 3])):
         _edit(rng, document)
     text = json.dumps(document).encode()
