@@ -57,7 +57,7 @@ def blocks(stream: Stream, sections: Iterable[Section], fold: int | None) -> Ite
 def _described(view: memoryview, section: Section, layout: Layout, fold: int | None) -> Iterator[Any]:
     start, numbers = section.payload_offset, layout.numbers
     for i, (path, type_, vmsd) in enumerate(zip(layout.paths, layout.types, layout.vmsds, strict=True)):
-        offset, width, count, kind = numbers[5 * i : 5 * i + 4]
+        offset, width, count, kind = numbers[4 * i : 4 * i + 4]
         offset += start
         if fold and count > fold:
             path, width, count, kind = f"{path}[0:{count}]", width * count, 0, BYTES

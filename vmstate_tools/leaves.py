@@ -82,9 +82,9 @@ class Layout:
     Attributes
     ----------
     paths, types, vmsds : lists of str.
-    numbers : int64, five for each leaf: what the columns below hold, for where numpy is not worth its import.
-    offset, width, count, kind, version_id : numpy columns. `offset` in bytes from the start of the payload, `width`
-        bytes of one value, `version_id` that of the vmsd the leaf belongs to.
+    numbers : int64, four for each leaf: what the columns below hold, for where numpy is not worth its import.
+    offset, width, count, kind : numpy columns. `offset` in bytes from the start of the payload, `width` bytes of one
+        value.
     subsections : offset and expected bytes of each subsection header.
     size : bytes of the whole payload.
     rows : what `decode` derives from it, by `fold`.
@@ -106,7 +106,7 @@ class Layout:
         self.rows: dict[int | None, Rows] = {}
 
     def _column(self, number: int) -> npt.NDArray[np.int64]:
-        return np.frombuffer(self.numbers, np.int64)[number::5].copy()
+        return np.frombuffer(self.numbers, np.int64)[number::4].copy()
 
     @functools.cached_property
     def offset(self) -> npt.NDArray[np.int64]:
@@ -124,22 +124,18 @@ class Layout:
     def kind(self) -> npt.NDArray[np.uint8]:
         return self._column(3).astype(np.uint8)
 
-    @functools.cached_property
-    def version_id(self) -> npt.NDArray[np.uint32]:
-        return self._column(4).astype(np.uint32)
-
     def place(self, leaf: int, element: int = 0) -> tuple[int, int]:
         """Offset in the payload and width of one value, in bytes."""
-        offset, width = self.numbers[5 * leaf : 5 * leaf + 2]
+        offset, width = self.numbers[4 * leaf : 4 * leaf + 2]
         return offset + element * width, width
 
     def kind_of(self, leaf: int) -> int:
-        return self.numbers[5 * leaf + 3]
+        return self.numbers[4 * leaf + 3]
 
     @functools.cached_property
     def values(self) -> int:
         """How many values there are when all arrays are unfolded."""
-        return sum(max(count, 1) for count in self.numbers[2::5])
+        return sum(max(count, 1) for count in self.numbers[2::4])
 
     @property
     def length(self) -> npt.NDArray[np.int64]:
@@ -156,10 +152,10 @@ class Layout:
 
     def find(self, path: str) -> list[tuple[int, int]]:
         """(leaf, element) of each value that `path` names; element 0 where the leaf is no array."""
-        found = [(i, 0) for i in self.index.get(path, ()) if not self.numbers[5 * i + 2]]
+        found = [(i, 0) for i in self.index.get(path, ()) if not self.numbers[4 * i + 2]]
         if not found and (match := re.fullmatch(r"(.*)\[(\d+)\]", path)):
             element = int(match[2])
-            found = [(i, element) for i in self.index.get(match[1], ()) if element < self.numbers[5 * i + 2]]
+            found = [(i, element) for i in self.index.get(match[1], ()) if element < self.numbers[4 * i + 2]]
         return found
 
 
@@ -174,9 +170,10 @@ def layout_of(description: Description, limit: int) -> Layout:
         if description.vmsd.unrolled > MAX_LEAVES:
             raise StreamError(f"{description.vmsd.unrolled} fields described", expected=f"{MAX_LEAVES} at most")
         keep(description.vmsd.unrolled)
-        compiler = _Compiler(limit)
-        size = compiler.vmsd(description.vmsd, 0, "")
-        layout = description.cache["layout"] = compiler.finish(size)
+        c = _Compiler(limit)
+        size = c.vmsd(description.vmsd, 0, "")
+        layout = Layout(c.paths, c.types, c.vmsds, c.numbers, c.subsections, size)
+        description.cache["layout"] = layout
     return layout
 
 
@@ -191,9 +188,6 @@ class _Compiler:
         self.vmsds: list[str] = []
         self.numbers = array("q")
         self.subsections: list[tuple[int, bytes]] = []
-
-    def finish(self, size: int) -> Layout:
-        return Layout(self.paths, self.types, self.vmsds, self.numbers, self.subsections, size)
 
     def vmsd(self, vmsd: Vmsd, offset: int, prefix: str) -> int:
         """Append the leaves of `vmsd` standing at `offset`; returns the offset behind it."""
@@ -261,15 +255,15 @@ class _Compiler:
         visited, text = self.visited - visited, self.text - text
         types, vmsds, subsections = self.types[first:], self.vmsds[first:], self.subsections[first_sub:]
         tails = [p[len(path) + 3 :] for p in self.paths[first:]]  # behind `[0]`
-        numbers = self.numbers[5 * first :]
-        offsets = numbers[0::5]
+        numbers = self.numbers[4 * first :]
+        offsets = numbers[0::4]
         for i in range(1, elements):
             self.visit(visited, text + visited * (len(str(i)) - 1))
             head, by = f"{path}[{i}]", i * size
             self.paths += [head + tail for tail in tails]
             self.types += types
             self.vmsds += vmsds
-            numbers[0::5] = array("q", [offset + by for offset in offsets])
+            numbers[0::4] = array("q", [offset + by for offset in offsets])
             self.numbers += numbers
             self.subsections += [(at + by, header) for at, header in subsections]
 
@@ -277,7 +271,7 @@ class _Compiler:
         self.paths.append(path)
         self.types.append(type_)
         self.vmsds.append(vmsd.name)
-        self.numbers.extend((offset, width, count, kind, vmsd.version_id))
+        self.numbers.extend((offset, width, count, kind))
 
 
 def check_subsections(layout: Layout, view: memoryview, base: int) -> None:
