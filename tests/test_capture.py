@@ -226,7 +226,7 @@ def _until(done) -> None:
 
 @pytest.fixture
 def vm(tmp_path: Path):
-    """A VM of somebody else's that runs, and its monitor."""
+    """A VM of somebody else's that has run to the end of our program, and its monitor."""
     guest.write(tmp_path)
     path = tmp_path / "monitor"
     command = [qemu("qemu-system-ppc64"), "-nodefaults", "-nographic", "-display", "none", "-m", "256"]
@@ -236,6 +236,8 @@ def vm(tmp_path: Path):
     )
     try:
         _until(path.exists)
+        with Qmp(path) as qmp:
+            _until(lambda: guest.is_done(qmp("human-monitor-command", **{"command-line": "info registers"})))
         yield path
     finally:
         process.kill()
