@@ -65,7 +65,7 @@ CHANNEL_RUN = [*RUN, ("sync", "u4")]
 NO_BLOCK = 0xFFFFFFFF
 _STEP = 32 << 20  # bytes walked between two calls of `forget`
 _FOOTER = bytes([wire.Record.SECTION_FOOTER])
-_MIXED = 1024  # records walked one by one before a regular stretch is looked for again
+_MIXED = 1024  # most records walked one by one before a regular stretch is looked for again
 
 _be64 = struct.Struct(">Q").unpack_from
 _be32 = struct.Struct(">I").unpack_from
@@ -113,6 +113,20 @@ def _ramp(n: int) -> tuple[int, int]:
     return int.from_bytes(put_be64(1) * n, "big"), int.from_bytes(struct.pack(f">{n}Q", *range(n)), "big")
 
 
+_WINDOW = 1 << 13
+
+
+@functools.lru_cache(maxsize=64)
+def _zero_pages(page: int, window: int) -> bytes:
+    """The records of `_WINDOW` zero pages of one block, from the page `window * _WINDOW` on: most of a fresh guest."""
+    ones, steps = _ramp(_WINDOW)
+    heads = ((window * _WINDOW * page | ZERO | CONTINUE) * ones + page * steps).to_bytes(8 * _WINDOW, "big")
+    out = bytearray(9 * _WINDOW)
+    for i in range(8):
+        out[i::9] = heads[i::8]
+    return bytes(out)
+
+
 class Ram:
     """All RAM state of one stream: RAM blocks and page records, over all sections of `ram`.
 
@@ -155,6 +169,7 @@ class Ram:
         self._memory: dict[int, GuestMemory] = {}
         self._breaks: list[int] = []  # ends of what was read before each further connection
         self._current = NO_BLOCK  # survives the end of a section, as in ram_block_from_stream
+        self._stretch = 64
         self._pending: list[tuple[int, int, int, int]] = []
         self._chunks: list[np.ndarray] = []
         self._table: np.ndarray | None = None
@@ -287,8 +302,11 @@ class Ram:
             raise StreamError("a page of the same block as before, and none before", offset=self.parsed_to)
         elif kind not in (ZERO, PAGE):
             self._single(head, kind, self._current)
-        elif not self._regular(head & FLAGS) or self._like(head & FLAGS) < 16:
-            self._mixed()
+        elif self._regular(head & FLAGS) and self._like(head & FLAGS) >= 16:
+            self._stretch = 64
+        else:
+            self._mixed(self._stretch)
+            self._stretch = min(2 * self._stretch, _MIXED)
 
     def _named_block(self, offset: int) -> int:
         name = short_string(self._view, offset)
@@ -350,7 +368,8 @@ class Ram:
     def _like(self, flags: int) -> int:
         """Take records from here on as long as they are of one page after the other; how many there were.
 
-        Looks only at the headers, which lie at a fixed distance, in windows that grow while they match.
+        Looks only at the headers, which lie at a fixed distance, in windows that grow while they match and end where
+        those of `_zero_pages` do.
         """
         stride = self._stride(flags)
         taken, k, n, window = 0, 0, 0, 64
@@ -359,40 +378,59 @@ class Ram:
             n = min(window, (self._size - start) // stride)
             if not n:
                 break
-            k = self._in_order(start, stride, n, flags)
-            if k:
-                self._take_run(start, int(_be64(self._view, start)[0]), k)
+            head = int(_be64(self._view, start)[0])
+            page, left = head // self._page, self._blocks[self._current].used_length - (head & ~FLAGS)
+            n = min(n, _WINDOW - page % _WINDOW, -(-left // self._page))
+            if n <= 0 or head & (self._page - 1) != flags:
+                break
+            k = self._in_order(start, stride, n, head)
             taken += k
-            window = min(window * 8, 1 << 13)
+            window = min(window * 8, _WINDOW)
         return taken
 
-    def _in_order(self, start: int, stride: int, n: int, flags: int) -> int:
-        """How many of `n` headers have these flags and are of one page after the other, within the current block.
+    def _in_order(self, start: int, stride: int, n: int, head: int) -> int:
+        """Take those of `n` records, of which this is the first head, that are of one page after the other; how many.
 
         All together, as one number in which each header is 64 bits: much the same speed as by numpy, which takes
         longer to import than a small stream takes to read.
         """
-        first = int(_be64(self._view, start)[0])
-        n = min(n, -(-(self._blocks[self._current].used_length - (first & ~FLAGS)) // self._page))
-        if n <= 0 or first & (self._page - 1) != flags:
-            return 0
+        records: memoryview | bytes = self._view[start : start + (n - 1) * stride + 9]
+        if head & ZERO:
+            records = bytes(records)  # faster, and not much to copy
+            same = self._zeros(records, head)
+            if same:
+                self._take_run(start, head, same)
+                return same
         raw = bytearray(8 * n)
-        records: memoryview | bytes = self._view[start : start + (n - 1) * stride + 8]
-        if stride < 16:  # faster, and not much to copy
-            records = bytes(records)
         for i in range(8):
             raw[i::8] = records[i::stride]
         ones, steps = _ramp(n)
-        differ = int.from_bytes(raw, "big") ^ (first * ones + self._page * steps)
-        return n - -(-differ.bit_length() // 64)
+        differ = int.from_bytes(raw, "big") ^ (head * ones + self._page * steps)
+        n -= -(-differ.bit_length() // 64)
+        if n:
+            self._take_run(start, head, n)
+            if head & ZERO and not self._filled:
+                self._filled = bytes(records[8 : n * stride : stride]).count(0) != n
+        return n
+
+    def _zeros(self, records: bytes, head: int) -> int:
+        """How many of these records are what QEMU sends of consecutive zero pages from this head on."""
+        page = head // self._page
+        known, at = _zero_pages(self._page, page // _WINDOW), page % _WINDOW * 9
+        low, high = 0, len(records) // 9
+        middle = high
+        while low < high:
+            if known.startswith(records[low * 9 : middle * 9], at + low * 9):
+                low = middle
+            else:
+                high = middle - 1
+            middle = (low + high + 1) // 2
+        return low
 
     def _take_run(self, start: int, head: int, n: int) -> None:
         """Add `n` consecutive records, of consecutive pages of the current block, as one run."""
-        stride = self._stride(head)
-        if head & ZERO and not self._filled:
-            self._filled = bytes(self._view[start + 8 : start + n * stride])[::9].count(0) != n
         self._add_run(start, head, n)
-        self._advance(start + n * stride)
+        self._advance(start + n * self._stride(head))
 
     def _add_run(self, start: int, head: int, n: int) -> None:
         """Add records of the current block, to the run before them where they go on with it."""
@@ -410,14 +448,14 @@ class Ram:
         if len(self._pending) >= 65536:
             self._flush()
 
-    def _mixed(self) -> None:
-        """Walk full and zero pages in any order, record by record, for a while."""
+    def _mixed(self, most: int) -> None:
+        """Walk full and zero pages in any order, `most` records one by one."""
         size = {ZERO | CONTINUE: 9, PAGE | CONTINUE: 8 + self._page}
         view, mask, at = self._view, self._page - 1, self.parsed_to
         heads = array("Q")
         add = heads.append
         try:
-            for _ in range(_MIXED):
+            for _ in range(most):
                 (head,) = _be64(view, at)
                 at += size[head & mask]
                 add(head)
