@@ -6,7 +6,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,12 +189,7 @@ def fields_of(stream: Stream, sections: Sequence[Section], fold: int | None) -> 
 
 def _fields_frame(tables: Sequence[_Table], keys: dict[str, Any] | None = None) -> pd.DataFrame:
     """One frame of all fields behind the columns `keys`, each stream's in file order."""
-    columns = _Columns(tables)
-    at = 0
-    for table in tables:
-        columns.fill(table, at)
-        at += len(table)
-    return columns.frame(keys or {})
+    return _Columns(tables).frame(keys or {})
 
 
 _NAMES = ("section", "vmsd", "path", "type")
@@ -213,6 +208,10 @@ _SHAPES = 128
 _Arrays = dict[str, npt.NDArray[Any]]
 
 
+# Streams whose rows a thread puts in their places at once.
+_FILLED = 64
+
+
 class _Columns:
     """The columns of a frame of fields, each made once, in its size and type, and then filled; names are codes."""
 
@@ -222,11 +221,22 @@ class _Columns:
         self.parts: dict[bytes, _Arrays] = {}
         self.shapes: dict[Any, _Arrays] = {}
         self.blobs: list[bytes] = []
-        self.extra = [self.code(table) for table in tables]
-        self.todo = iter(self.extra)
-        total = sum(map(len, tables))
+        places = []
+        total = 0
+        for table in tables:
+            places.append((table, self.code(table), total, len(self.blobs)))
+            total += len(table)
+            self.blobs += table.blobs
+            self.blobs += table.extra.value.blobs if table.extra else []
         types = _NUMBERS | {name: names.dtype for name, names in self.names.items()}
         self.columns = {name: np.empty(total, dtype) for name, dtype in types.items()}
+        batches = [places[i : i + _FILLED] for i in range(0, len(places), _FILLED)]
+        if len(batches) == 1:
+            self.fill(places)
+            return
+        # numpy copies without the interpreter's lock. What takes longest is that memory is touched for the first time.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(self.fill, batches))
 
     def code(self, table: _Table) -> _Arrays:
         """Number the table's names, in order; the columns of its leaves."""
@@ -251,8 +261,9 @@ class _Columns:
     def shape(self, table: _Table) -> _Arrays:
         """The columns that are the same in every stream of these sections; `offset` relative to the payload."""
         key = (*(rows.key for rows in table.rows), *table.sections)
-        if key not in self.shapes:
-            if len(self.shapes) == _SHAPES:
+        shape = self.shapes.get(key)
+        if shape is None:
+            if len(self.shapes) >= _SHAPES:
                 self.shapes.clear()
             pieces = [self.parts[rows.key] for rows in table.rows]
             shape = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -263,30 +274,27 @@ class _Columns:
             shape["version_id"] = np.repeat(np.array(version, np.uint32), lengths)
             shape["buffers"] = np.flatnonzero(shape["kinds"] == BYTES)
             self.shapes[key] = shape
-        return self.shapes[key]
+        return shape
 
-    def fill(self, table: _Table, at: int) -> None:
-        """Put the rows of the table `at`; those of its leaves between the described ones."""
-        described: _Arrays = {}
-        if table.rows:
-            described = dict(self.shape(table))
-            base = np.repeat(np.array(table.base, np.int64), described.pop("lengths"))
-            described["offset"] = described["offset"] + base
-            described["words"] = table.words
-            if table.blobs:
-                described["words"] = table.words.copy()
-                described["words"][described["buffers"]] += np.uint64(len(self.blobs))
-                self.blobs += table.blobs
-        extra = next(self.todo)
-        if table.extra is not None:
-            blobs = (extra["kinds"] == BYTES) * np.uint64(len(self.blobs))
-            extra["words"] = extra["words"] + blobs
-            self.blobs += table.extra.value.blobs
-        places = _places(table)
-        for name, column in self.columns.items():
-            for start, stop, leaves, first in places:
-                values = extra[name] if leaves else described[name]
-                column[at + start : at + stop] = values[first : first + stop - start]
+    def fill(self, places: Iterable[tuple[_Table, _Arrays, int, int]]) -> None:
+        """Put tables, with the columns of their leaves, where their rows and their blobs begin."""
+        for table, extra, at, blobs in places:
+            described: _Arrays = {}
+            if table.rows:
+                described = dict(self.shape(table))
+                base = np.repeat(np.array(table.base, np.int64), described.pop("lengths"))
+                described["offset"] = described["offset"] + base
+                described["words"] = table.words
+                if table.blobs:
+                    described["words"] = table.words.copy()
+                    described["words"][described["buffers"]] += np.uint64(blobs)
+            if table.extra is not None:
+                shift = (extra["kinds"] == BYTES) * np.uint64(blobs + len(table.blobs))
+                extra = extra | {"words": extra["words"] + shift}
+            for start, stop, leaves, first in _places(table):
+                for name, column in self.columns.items():
+                    values = extra[name] if leaves else described[name]
+                    column[at + start : at + stop] = values[first : first + stop - start]
 
     def frame(self, keys: dict[str, Any]) -> pd.DataFrame:
         """As `Stream.fields`; the paths of more than one stream are categories, too."""
