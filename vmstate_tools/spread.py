@@ -41,6 +41,11 @@ def spread(
     todo = deque(items[i : i + size] for i in range(0, len(items), size))
     waiting: deque[_Batch[R]] = deque()
     with _Workers(executor, work) as workers:
+        begin = [todo.popleft() for _ in range(min(len(todo), _AHEAD))]
+        # Neighbours are alike, and what a worker made for one serves for the next: two workers begin far apart.
+        half = (len(begin) + 1) // 2
+        futures = {i: workers.submit(begin[i]) for i in sorted(range(len(begin)), key=lambda i: i % half)}
+        waiting.extend(_Batch(batch, futures[i]) for i, batch in enumerate(begin))
         while todo or waiting:
             while todo and len(waiting) < _AHEAD:
                 batch = todo.popleft()
