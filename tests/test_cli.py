@@ -321,6 +321,17 @@ def test_info_of_files_alone_is_the_same_without_the_parser(tmp_path: Path) -> N
     assert b"missing" in results[0][1]
 
 
+def test_info_does_without_what_takes_long_to_import(tmp_path: Path) -> None:
+    plain = tmp_path / "q35.mig"
+    plain.write_bytes(bytes(vt.open(Q35).source.view))
+    heavy = {"click", "numpy", "re", "enum", "functools", "collections", "contextlib", "json", "typing", "pathlib"}
+    code = f"import os, sys; from vmstate_tools.start import main; sys.argv = ['vmstate', 'info', {str(plain)!r}]; "
+    code += f"os._exit = lambda code: print(*{heavy} & set(sys.modules), file=sys.stderr); main()"
+    with process("-S", "-c", code) as child:  # no site: it may import some of these
+        _, errors = child.communicate(timeout=60)
+    assert errors == b"\n"
+
+
 def test_standard_input() -> None:
     with process("-m", "vmstate_tools.cli", "info", "--json", "-", stdin=subprocess.PIPE) as child:
         out, errors = child.communicate(Path(P26).read_bytes(), timeout=60)

@@ -6,22 +6,24 @@ vmsd_desc_field_start`, `migration/savevm.c: vmstate_save`). It describes what w
 
 from __future__ import annotations
 
-import functools
 import itertools
-import json
-import operator
-import re
-import reprlib
+import marshal
 import sys
-from collections import namedtuple
 
 from vmstate_tools.errors import StreamError, printable
+from vmstate_tools.lazy import Lazy
+from vmstate_tools.valued import Valued
 from vmstate_tools.wire import MAX_VMDESC, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import json
+    import re
+    import reprlib
     from collections.abc import Iterator
     from typing import Any
+else:
+    json, re, reprlib = Lazy("json"), Lazy("re"), Lazy("reprlib")
 
 # Objects, lists and elements in a vmdesc, 100 bytes of memory each: 11,226 is the most seen, of four CPUs.
 _MAX_TOKENS = 1 << 21
@@ -41,15 +43,8 @@ _MAX_KEPT = 1 << 20
 _MAX_KEPT_ITEMS = 1 << 20
 
 
-_FieldDescription = namedtuple(
-    "_FieldDescription",
-    ("name", "type", "size", "count", "index", "struct", "version_id", "conditional"),
-    defaults=(None, None, None, None, False),
-)
-
-
-class FieldDescription(_FieldDescription):
-    """One field of a VMStateDescription: name, type, size, count, index, struct, version_id, conditional.
+class FieldDescription(Valued):
+    """One field of a VMStateDescription.
 
     `size` is in bytes and of one element. `count` is the number of elements of an array described once
     (`array_len`), None for a single element. `index` is the element's place where each has its own entry.
@@ -57,7 +52,27 @@ class FieldDescription(_FieldDescription):
     layout or -dump-vmstate.
     """
 
-    __slots__ = ()
+    __slots__ = _fields = ("name", "type", "size", "count", "index", "struct", "version_id", "conditional")
+
+    def __init__(
+        self,
+        name: str,
+        type: str,  # noqa: A002
+        size: int,
+        count: int | None = None,
+        index: int | None = None,
+        struct: Vmsd | None = None,
+        version_id: int | None = None,
+        conditional: bool = False,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.size = size
+        self.count = count
+        self.index = index
+        self.struct = struct
+        self.version_id = version_id
+        self.conditional = conditional
 
     @property
     def equal(self) -> bool:
@@ -69,17 +84,15 @@ class FieldDescription(_FieldDescription):
         return self.name if self.index is None else f"{self.name}[{self.index}]"
 
 
-_VMSD = ("name", "version_id", "fields", "subsections", "minimum_version_id", "wire_name")
-
-
-class Vmsd:
+class Vmsd(Valued):
     """A VMStateDescription: its own fields, then its subsections.
 
     `wire_name` is the name as the stream has it, `name` is safe to show. `size` are the bytes that a section of this
     description occupies, subsection headers included; `unrolled` how many fields it has at most when every struct of
-    an array counts for itself. Not to be changed; equal where all that was given is.
+    an array counts for itself.
     """
 
+    _fields = ("name", "version_id", "fields", "subsections", "minimum_version_id", "wire_name")
     __slots__ = ("fields", "minimum_version_id", "name", "size", "subsections", "unrolled", "version_id", "wire_name")
 
     def __init__(
@@ -101,28 +114,13 @@ class Vmsd:
         self.size: int = size + sum([6 + len(s.wire_name) + s.size for s in subsections])
         self.unrolled: int = sum(map(_unrolled, fields)) + sum([1 + s.unrolled for s in subsections])
 
-    @property
-    def _given(self) -> tuple[Any, ...]:
-        return tuple([getattr(self, name) for name in _VMSD])
-
-    def __eq__(self, other: object) -> bool:
-        return self._given == other._given if isinstance(other, Vmsd) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._given)
-
-    def _replace(self, **changes: Any) -> Vmsd:
-        """As of a namedtuple."""
-        return Vmsd(**dict(zip(_VMSD, self._given, strict=True)) | changes)
-
-    def __repr__(self) -> str:
-        return f"Vmsd({', '.join(map(repr, self._given))})"
-
 
 def with_parts(vmsd: Vmsd, fields: tuple[FieldDescription, ...], subsections: tuple[Vmsd, ...]) -> Vmsd:
     """A description with these fields and subsections: itself where they are the very ones that it has."""
     new, old = (fields, subsections), (vmsd.fields, vmsd.subsections)
-    same = all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in zip(new, old, strict=True))
+    same = all(
+        len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True)) for a, b in zip(new, old, strict=True)
+    )
     return vmsd if same else vmsd._replace(fields=fields, subsections=subsections)
 
 
@@ -204,9 +202,17 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
 
 def read_vmdesc(text: bytes) -> StreamDescription:
     """Read a vmdesc; the same text is read once. Raises StreamError (offset within the text) if it is not one."""
-    return _kept_vmdesc(text) if len(text) <= _MAX_KEPT else _read_vmdesc(text)
+    found = _vmdescs.get(text)
+    if found is None:
+        found = _read_vmdesc(text)
+        if len(_vmdescs) >= 256:
+            _vmdescs.clear()
+        if len(text) <= _MAX_KEPT:
+            _vmdescs[text] = found
+    return found
 
 
+_vmdescs: dict[bytes, StreamDescription] = {}
 _kept = 0
 
 
@@ -216,18 +222,38 @@ def keep(items: int) -> None:
     _kept += items
     if _kept > _MAX_KEPT_ITEMS:
         _kept = items
-        _kept_vmdesc.cache_clear()
+        _vmdescs.clear()
         _devices.clear()
 
 
-def _json() -> Any:
-    """orjson where something has imported it: it is faster, but its import takes longer than `json` for one vmdesc."""
-    return sys.modules.get("orjson", json)
+class _Default:
+    """How `json` reads."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_int, parse_float, parse_constant = int, float, float
+
+
+def _loads(text: bytes) -> Any:
+    """By orjson where something has imported it, or by the scanner of `json`: the import of either takes longer."""
+    if "orjson" in sys.modules:
+        return sys.modules["orjson"].loads(text)
+    try:
+        from _json import make_scanner
+
+        decoded = text.decode()
+        found, end = make_scanner(_Default)(decoded, 0)  # type: ignore[arg-type]
+        if end == len(decoded):
+            return found
+    except (ImportError, StopIteration, ValueError, SystemError):  # the last where its own error is not imported
+        pass
+    return json.loads(text)  # which says what is wrong
 
 
 def _text_of(entry: dict[str, Any]) -> bytes:
-    text: str | bytes = _json().dumps(entry)
-    return text.encode() if isinstance(text, str) else text
+    """The same for equal entries."""
+    text: bytes = sys.modules["orjson"].dumps(entry) if "orjson" in sys.modules else marshal.dumps(entry, 2)
+    return text
 
 
 def _read_vmdesc(text: bytes) -> StreamDescription:
@@ -235,7 +261,7 @@ def _read_vmdesc(text: bytes) -> StreamDescription:
     if tokens > _MAX_TOKENS:
         raise StreamError(f"a vmdesc of {tokens} objects and elements", expected=f"{_MAX_TOKENS} at most")
     try:
-        document = _json().loads(text)
+        document = _loads(text)
     except json.JSONDecodeError as err:
         raise StreamError(f"the vmdesc is not JSON: {err}", offset=err.pos, expected="a JSON document") from None
     except (UnicodeDecodeError, RecursionError) as err:
@@ -246,7 +272,7 @@ def _read_vmdesc(text: bytes) -> StreamDescription:
         for entry in document["devices"]:
             try:
                 own = _text_of(entry)
-            except (TypeError, RecursionError):  # orjson's at 254 levels
+            except (TypeError, ValueError, RecursionError):  # orjson's at 254 levels, marshal's at 2,000
                 raise ValueError(f"structs nested more than {_MAX_DEPTH} deep") from None
             device, more = _device(own, entry, "vmdesc")
             devices.append(device)
@@ -261,9 +287,6 @@ def _read_vmdesc(text: bytes) -> StreamDescription:
             expected="devices with name, instance_id and fields",
         ) from None
     return StreamDescription(page_size, tuple(devices), len(text))
-
-
-_kept_vmdesc = functools.lru_cache(maxsize=256)(_read_vmdesc)
 
 
 def built_in(entry: dict[str, Any]) -> Description:

@@ -11,25 +11,27 @@ never seen, a machine type of a distribution's own say nothing, and exclude noth
 
 from __future__ import annotations
 
-import functools
 import os
-import re
-from collections import namedtuple
 
 from vmstate_tools.bundled import data_file
 from vmstate_tools.errors import VmstateError, printable
+from vmstate_tools.lazy import Lazy, cached_property, kept
 from vmstate_tools.stream import open_stream
-from vmstate_tools.wire import Command
+from vmstate_tools.valued import Valued
+from vmstate_tools.wire import COMMAND_NAMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import re
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     import pandas as pd
 
     from vmstate_tools.description import Vmsd
     from vmstate_tools.stream import Section, Stream
+else:
+    re = Lazy("re")
 
 _MINORS = {1: range(6, 8), 2: range(13), 3: range(2), **{major: range(3) for major in range(4, 11)}, 11: range(2)}
 RELEASES = tuple(f"{major}.{minor}" for major, minors in _MINORS.items() for minor in minors)
@@ -83,10 +85,16 @@ def bits_of(text: str) -> int:
     return found
 
 
-class Evidence(namedtuple("Evidence", ("what", "where", "bits", "source"))):
-    """Something seen in a stream (str), and the releases (bits, int) that can have written it."""
+class Evidence(Valued):
+    """Something seen in a stream, and the releases (as bits) that can have written it."""
 
-    __slots__ = ()
+    __slots__ = _fields = ("what", "where", "bits", "source")
+
+    def __init__(self, what: str, where: str, bits: int, source: str) -> None:
+        self.what = what
+        self.where = where
+        self.bits = bits
+        self.source = source
 
 
 class Fingerprint:
@@ -107,7 +115,7 @@ class Fingerprint:
     def unique(self) -> bool:
         return len(self.releases) == 1
 
-    @functools.cached_property
+    @cached_property
     def evidence(self) -> pd.DataFrame:
         """A row per thing seen that excludes some release.
 
@@ -179,14 +187,21 @@ def fingerprint(stream: Stream | str | os.PathLike[str]) -> Fingerprint:
         *_cpu_words(stream, sections),
     )
     found = tuple(dict.fromkeys(e for e in seen if e.bits != ALL))
-    left = functools.reduce(lambda bits, e: bits & e.bits, found, ALL)
-    return Fingerprint(stream.name, names(left), found)
+    return Fingerprint(stream.name, names(_common(found)), found)
+
+
+def _common(evidence: Iterable[Evidence]) -> int:
+    """The releases that all of it leaves."""
+    bits = ALL
+    for e in evidence:
+        bits &= e.bits
+    return bits
 
 
 # -- facts ------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
+@kept(8)
 def _table(name: str) -> bytes:
     try:
         with open(data_file("fingerprint", name), "rb") as file:
@@ -214,8 +229,8 @@ def _cells_of(name: str, key: str) -> list[list[str]]:
             low = table.index(b"\n", line) + 1
         else:
             high = line
-    end = low
-    while end < len(table) and _key_at(table, end) == raw:
+    end, first = low, b'"%b",' % raw if b"," in raw else raw + b","
+    while table.startswith(first, end):
         end = table.index(b"\n", end) + 1
     return _cells(table[low:end])
 
@@ -234,15 +249,16 @@ def _cells(lines: bytes) -> list[list[str]]:
     return [line.split(",") for line in lines.decode().splitlines()]
 
 
-@functools.cache
+@kept(1)
 def _framing_facts() -> dict[str, Evidence]:
-    return {
-        row["fact"]: Evidence(row["what"], "framing", span(row["since"], row["until"]), row["source"])
-        for row in _rows("framing.csv")
-    }
+    facts = {}
+    for line in _table("framing.csv").decode().splitlines()[1:]:
+        fact, what, since, until, source = line.split(",", 4)  # only the source has commas: no need of csv
+        facts[fact] = Evidence(what, "framing", span(since, until), source.strip('"'))
+    return facts
 
 
-@functools.lru_cache(maxsize=1024)
+@kept(1024)
 def _machine_bits(machine: str) -> int:
     rows = _rows("machines.csv", machine)
     return bits_of(rows[0]["releases"]) if rows else ALL
@@ -264,11 +280,10 @@ class _Definition:
     def version(self, version_id: int) -> int:
         return self.versions.get(str(version_id), LATER) | self.versions.get("?", 0)
 
-    def field(self, name: str, type_: str) -> int:
-        """The releases that can write this field."""
+    def field(self, name: str, short: str, type_: str) -> int:
+        """The releases that can write this field; `short` is its name as it stands in the source."""
         bits = self.fields.get(name)
         if bits is None:
-            short = re.sub(r"\[\d+\]$", "", name) if name.endswith("]") else name  # QEMU numbers fields of one name
             bits = self.fields.get(short, ALL)
         known = self.types.get(name)
         if known is not None:
@@ -276,10 +291,16 @@ class _Definition:
         return bits
 
 
-_read = functools.cache(bits_of)
+def _unnumbered(name: str) -> str:
+    """QEMU numbers fields of one name."""
+    short, _, number = name[:-1].rpartition("[")
+    return short if name.endswith("]") and number.isdecimal() else name
 
 
-@functools.lru_cache(maxsize=8192)
+_read = kept(8192)(bits_of)
+
+
+@kept(8192)
 def _source_facts(vmsd: str) -> tuple[dict[str, _Definition], int]:
     """Of a VMStateDescription: symbol → what its definition says; and the releases in whose source the name occurs."""
     definitions: dict[str, _Definition] = {}
@@ -289,7 +310,9 @@ def _source_facts(vmsd: str) -> tuple[dict[str, _Definition], int]:
         if kind == "name":
             occurs = bits
             continue
-        d = definitions.setdefault(symbol, _Definition())
+        d = definitions.get(symbol)
+        if d is None:
+            d = definitions[symbol] = _Definition()
         if kind == "defined":
             d.exists = bits
         elif kind == "open":
@@ -306,7 +329,7 @@ def _source_facts(vmsd: str) -> tuple[dict[str, _Definition], int]:
     return definitions, occurs
 
 
-@functools.cache
+@kept(1)
 def _types() -> dict[str, int]:
     """Field type (a VMStateInfo's name) → the releases that have it."""
     return {row["what"]: _read(row["releases"]) for row in _rows("descriptions.csv", "") if row["kind"] == "info"}
@@ -331,8 +354,7 @@ def _framing(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     if any(s.part == "full" for s in sections[:first_ram]):
         yield facts["early section"]
     for number in {c.value.command for c in stream.commands}:
-        name = f"command {Command(number).name}" if number in set(Command) else ""
-        yield facts.get(name, facts["command"])
+        yield facts.get(f"command {COMMAND_NAMES.get(number)}", facts["command"])
     flags = stream.ram.flags
     for flag, name in ((0x100, "page compressed"), (0x200, "multifd flush")):
         if flags & flag:
@@ -344,7 +366,7 @@ def _framing(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     yield facts["vmdesc spaced" if text[:2] == b"{ " else "vmdesc compact"]
     if stream.configuration:
         yield facts["vmdesc configuration" if b'"configuration"' in text[:20] else "vmdesc no configuration"]
-    if re.search(rb'"instance_id" ?: ?-', text):
+    if any(b'"instance_id"' + colon + b"-" in text for colon in (b":", b": ", b" :", b" : ")):
         yield facts["vmdesc signed instance_id"]
 
 
@@ -360,9 +382,9 @@ def _machine(stream: Stream) -> Iterator[Evidence]:
     if machine is None:
         return
     bits = _machine_bits(machine)
-    numbered = re.search(r"-(\d+\.\d+)(?:-sxxm)?$", machine)
-    if numbered and numbered[1] in _BIT and re.match(r"pseries|pc-|virt-|s390-ccw-virtio-", machine):
-        bits &= span(numbered[1])
+    number = machine.removesuffix("-sxxm").rpartition("-")[2]
+    if number in _BIT and machine.startswith(("pseries", "pc-", "virt-", "s390-ccw-virtio-")):
+        bits &= span(number)
     yield Evidence(f"machine type {machine}", "configuration", bits, "the machine types of each release")
 
 
@@ -437,7 +459,9 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
     if not found:
         return
     definitions = tuple(found.values())
-    known = functools.reduce(lambda bits, d: bits | d.exists, definitions, 0)
+    known = 0
+    for d in definitions:
+        known |= d.exists
     unread = occurs & ~known  # the name is there, in a form that was not understood
     source = f"VMStateDescription {printable(vmsd)}"
 
@@ -455,18 +479,36 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
     narrow("version", str(version), [d.version(version) for d in definitions])
     if fields is not None:
         several = len(definitions) > 1
+        told = {name for d in definitions for name in (*d.fields, *d.types)}
         for name, type_ in sorted(fields):
-            each = [d.field(name, type_) for d in definitions]
-            if several and any(name in d.fields for d in definitions):
-                each = [b if name in d.fields else d.open for b, d in zip(each, definitions, strict=True)]
+            short = _unnumbered(name)
+            if name not in told and short not in told:
+                if known | unread != ALL:
+                    items.append(Evidence(f"vmsd {vmsd} has {name} ({type_})", where, known | unread, source))
+                continue
+            named = several and any(name in d.fields for d in definitions)
+            each = [d.open if named and name not in d.fields else d.field(name, short, type_) for d in definitions]
             narrow("has", f"{name} ({type_})", each)
         have = {name for name, _ in fields}
-        missing = {name for d in definitions for name in d.always if name not in have and f"{name}[0]" not in have}
+        missing = set()
+        for i, d in enumerate(definitions):
+            for name, bits in d.always.items():
+                if name not in have and f"{name}[0]" not in have:
+                    missing.add(name)
+                    joint[i] &= ~bits
         for name in sorted(missing):
-            narrow("lacks", name, [ALL & ~d.always.get(name, 0) for d in definitions])
-    together = functools.reduce(lambda a, b: a | b, joint, unread)
+            bits = unread
+            for d in definitions:
+                bits |= d.exists & ~d.always.get(name, 0)
+                if bits == ALL:
+                    break
+            else:
+                items.append(Evidence(f"vmsd {vmsd} lacks {name}", where, bits, source))
+    together = unread
+    for bits in joint:
+        together |= bits
     yield from items
-    if together != functools.reduce(lambda bits, e: bits & e.bits, items, ALL):
+    if together != _common(items):
         yield Evidence(f"vmsd {vmsd} as a whole", where, together, source)
 
 
@@ -504,7 +546,7 @@ def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
         yield Evidence(what, section.label, bits, "target/ppc/cpu_init.c: data/catalog")
 
 
-@functools.lru_cache(maxsize=256)
+@kept(256)
 def _word_facts(pvr: int) -> dict[tuple[bool, str, int | None], int]:
     """(a pseries machine, word, value) → the releases that send it for this PVR; value None: that may send any."""
     return {

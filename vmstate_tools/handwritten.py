@@ -8,17 +8,16 @@ record tile its payload, so `build` needs no second statement of the format.
 from __future__ import annotations
 
 import struct
-from collections import namedtuple
 
-from vmstate_tools import virtio
 from vmstate_tools.errors import StreamError
+from vmstate_tools.valued import Valued
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Leaf(namedtuple("Leaf", ("path", "type", "offset", "size", "value"))):
+class Leaf(Valued):
     """One decoded value of a hand-written section.
 
     `path` (str) names it as QEMU's code does (`chunk[0].n_valid`); `type` (str) is an integer type of the wire
@@ -26,7 +25,14 @@ class Leaf(namedtuple("Leaf", ("path", "type", "offset", "size", "value"))):
     UTF-8); `offset` is absolute in the view that was parsed, `size` in bytes; `value` an int, bytes or str.
     """
 
-    __slots__ = ()
+    __slots__ = _fields = ("path", "type", "offset", "size", "value")
+
+    def __init__(self, path: str, type: str, offset: int, size: int, value: int | bytes | str) -> None:  # noqa: A002
+        self.path = path
+        self.type = type
+        self.offset = offset
+        self.size = size
+        self.value = value
 
 
 _INTEGERS = {
@@ -427,4 +433,8 @@ def _format(idstr: str) -> Callable[[Reader], None] | None:
     # vfio and virtio sections stand behind the device's bus path: `0000:00:02.0/vfio`.
     if idstr.rpartition("/")[2] == "vfio":
         return _vfio
-    return _FORMATS.get(idstr) or virtio.format_of(idstr)
+    if "virtio" not in idstr:
+        return _FORMATS.get(idstr)
+    from vmstate_tools import virtio
+
+    return virtio.format_of(idstr)

@@ -6,14 +6,12 @@ and of the targets' `machine.c`; integers are big-endian whatever the target.
 
 from __future__ import annotations
 
-import functools
-import re
 from array import array
 
 from vmstate_tools import wire
 from vmstate_tools.description import MAX_LEAVES, keep
 from vmstate_tools.errors import StreamError, printable
-from vmstate_tools.lazy import Lazy
+from vmstate_tools.lazy import Lazy, cached_property
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,19 +106,19 @@ class Layout:
     def _column(self, number: int) -> npt.NDArray[np.int64]:
         return np.frombuffer(self.numbers, np.int64)[number::4].copy()
 
-    @functools.cached_property
+    @cached_property
     def offset(self) -> npt.NDArray[np.int64]:
         return self._column(0)
 
-    @functools.cached_property
+    @cached_property
     def width(self) -> npt.NDArray[np.int64]:
         return self._column(1)
 
-    @functools.cached_property
+    @cached_property
     def count(self) -> npt.NDArray[np.int64]:
         return self._column(2)
 
-    @functools.cached_property
+    @cached_property
     def kind(self) -> npt.NDArray[np.uint8]:
         return self._column(3).astype(np.uint8)
 
@@ -132,7 +130,7 @@ class Layout:
     def kind_of(self, leaf: int) -> int:
         return self.numbers[4 * leaf + 3]
 
-    @functools.cached_property
+    @cached_property
     def values(self) -> int:
         """How many values there are when all arrays are unfolded."""
         return sum(max(count, 1) for count in self.numbers[2::4])
@@ -142,7 +140,7 @@ class Layout:
         """Bytes of each leaf."""
         return self.width * np.maximum(self.count, 1)
 
-    @functools.cached_property
+    @cached_property
     def index(self) -> dict[str, list[int]]:
         """Path to leaf numbers: subsections may use a path of the section again."""
         found: dict[str, list[int]] = {}
@@ -153,9 +151,10 @@ class Layout:
     def find(self, path: str) -> list[tuple[int, int]]:
         """(leaf, element) of each value that `path` names; element 0 where the leaf is no array."""
         found = [(i, 0) for i in self.index.get(path, ()) if not self.numbers[4 * i + 2]]
-        if not found and (match := re.fullmatch(r"(.*)\[(\d+)\]", path)):
-            element = int(match[2])
-            found = [(i, element) for i in self.index.get(match[1], ()) if element < self.numbers[4 * i + 2]]
+        array_path, _, number = path[:-1].rpartition("[")
+        if not found and path.endswith("]") and number.isdecimal():
+            element = int(number)
+            found = [(i, element) for i in self.index.get(array_path, ()) if element < self.numbers[4 * i + 2]]
         return found
 
 

@@ -176,7 +176,7 @@ class _Walk:
             if kind == Record.COMMAND:
                 self.command()
             elif kind in wire.PART_NAMES:
-                self.section(Record(kind))
+                self.section(kind)
             else:
                 raise StreamError(f"found 0x{kind:02x}", offset=pipe.offset, expected="a section or command")
 
@@ -233,7 +233,7 @@ class _Walk:
         self.postcopy |= command == Command.POSTCOPY_ADVISE and size > 0
         self.pipe.skip(size, "a command's data")
 
-    def section(self, kind: Record) -> None:
+    def section(self, kind: int) -> None:
         pipe = self.pipe
         section_id = _be32(pipe.take(5, "a section header"), 1)[0]
         if kind in (Record.SECTION_START, Record.SECTION_FULL):
@@ -372,7 +372,7 @@ class _Walk:
             raise StreamError("no record follows this page", offset=pipe.offset, expected="a page of 1 to 64 KiB")
         return 4096 if 4096 in fitting else fitting[0]
 
-    def htab(self, kind: Record) -> None:
+    def htab(self, kind: int) -> None:
         """The hash table of a pseries guest (hw/ppc/spapr.c: `htab_load`), chunk by chunk."""
         what = "the hash table"
         word = _be32(self.pipe.take(4, what))[0]

@@ -8,15 +8,12 @@ a fixed distance in the stream and consecutive in the block, are one row of a nu
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import struct
-from array import array
 
 from vmstate_tools import wire
 from vmstate_tools.errors import StreamError, printable
-from vmstate_tools.lazy import Lazy
+from vmstate_tools.lazy import Lazy, kept
 from vmstate_tools.ramblocks import PAGE_SIZES, Block, be64, put_be64, read_block_list, short_string
 
 TYPE_CHECKING = False
@@ -107,7 +104,7 @@ def _few(runs: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int, int, in
         yield before
 
 
-@functools.lru_cache(maxsize=16)
+@kept(16)
 def _ramp(n: int) -> tuple[int, int]:
     """`n` 64-bit words as one number: each 1; and 0, 1, 2 … n - 1."""
     return int.from_bytes(put_be64(1) * n, "big"), int.from_bytes(struct.pack(f">{n}Q", *range(n)), "big")
@@ -452,7 +449,7 @@ class Ram:
         """Walk full and zero pages in any order, `most` records one by one."""
         size = {ZERO | CONTINUE: 9, PAGE | CONTINUE: 8 + self._page}
         view, mask, at = self._view, self._page - 1, self.parsed_to
-        heads = array("Q")
+        heads: list[int] = []
         add = heads.append
         try:
             for _ in range(most):
@@ -464,12 +461,12 @@ class Ram:
         if len(heads) < _MIXED:  # few: numpy may not even be imported
             self._take_few(heads)
             return
-        words = np.frombuffer(heads, np.uint64)
+        words = np.array(heads, np.uint64)
         if at > self._size:
             words = words[:-1]
         self._take(self.parsed_to, words, np.where(words & np.uint64(PAGE), 8 + self._page, 9))
 
-    def _take_few(self, heads: array[int]) -> None:
+    def _take_few(self, heads: list[int]) -> None:
         """Add consecutive full and zero pages of the current block, from here on."""
         at, limit = self.parsed_to, self._blocks[self._current].used_length
         for head in heads:
@@ -877,6 +874,8 @@ class Ram:
         `out` is a path (which must not exist unless `overwrite`) or an empty file opened for writing in
         binary.
         """
+        import contextlib
+
         from tqdm.auto import tqdm
 
         number = self._numbers_by_name[block]

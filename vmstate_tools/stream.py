@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
 
 from vmstate_tools import handwritten, wire
-from vmstate_tools.bounds import end_of_opaque, is_header
 from vmstate_tools.budget import Budget
 from vmstate_tools.description import (
     MAX_LEAVES,
@@ -22,14 +15,15 @@ from vmstate_tools.description import (
     read_vmdesc,
 )
 from vmstate_tools.errors import StreamError, printable
-from vmstate_tools.nullarrays import with_holes
+from vmstate_tools.lazy import cached_property
 from vmstate_tools.ram import Ram
 from vmstate_tools.source import MULTIFD, Source, join, open_source
 from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection
-from vmstate_tools.wire import Command, Record
+from vmstate_tools.wire import COMMAND_NAMES, Command, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, BinaryIO
 
     Where = str | os.PathLike[str] | bytes | BinaryIO
@@ -164,6 +158,20 @@ class Repeated:
 
 _Record = wire.Parsed | Section | Pages | _Gap
 
+
+class _Located:
+    """Names the file and the section in every StreamError that passes."""
+
+    def __init__(self, stream: Stream, section: Section | None) -> None:
+        self.stream, self.section = stream, section
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, StreamError):
+            self.stream._locate(error, self.section)
+
+
 # What a broken connection can lose of one record: a page of 64 KiB with a block's name, or a command.
 _LONGEST_RECORD = 8 + 256 + (64 << 10) + 64
 
@@ -202,14 +210,8 @@ class Stream:
 
     # -- the walk ---------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _located(self, section: Section | None = None) -> Iterator[None]:
-        """Name the file and the section in every StreamError that passes."""
-        try:
-            yield
-        except StreamError as err:
-            self._locate(err, section)
-            raise
+    def _located(self, section: Section | None = None) -> _Located:
+        return _Located(self, section)
 
     def _locate(self, err: StreamError, section: Section | None) -> None:
         if section is not None:
@@ -234,11 +236,11 @@ class Stream:
             raise StreamError(f"file version {header.value.version}", offset=start + 4, expected="version 3")
         return header
 
-    @functools.cached_property
+    @cached_property
     def _vmdesc_place(self) -> tuple[int, int] | None:
         return find_vmdesc(self._view[: self.source.connections[0].end] if self.source.connections else self._view)
 
-    @functools.cached_property
+    @cached_property
     def vmdesc(self) -> StreamDescription | None:
         """The stream's own description of its sections, None where it carries none."""
         if self._vmdesc_place is None:
@@ -260,7 +262,7 @@ class Stream:
                 err.offset = offset + 5 + (err.offset or 0)
                 raise
 
-    @functools.cached_property
+    @cached_property
     def _records(self) -> list[_Record]:
         """All records in file order."""
         records: list[_Record] = []
@@ -271,7 +273,7 @@ class Stream:
                 records.append(record)
         return records
 
-    @functools.cached_property
+    @cached_property
     def _read(self) -> list[_Record | Repeated]:
         """The same, as they were read; with `ram`, `configuration` and `commands` filled on the way."""
         records: list[_Record | Repeated] = []
@@ -306,7 +308,7 @@ class Stream:
 
     # -- what a stream says of itself ---------------------------------------------------------------------------
 
-    @functools.cached_property
+    @cached_property
     def configuration(self) -> dict[str, Any]:
         """The configuration section: `name`, and `page_bits`, `capabilities`, `uuid` where sent. Empty before 2.4."""
         _ = self._read
@@ -486,9 +488,7 @@ class Stream:
 
     def build(self) -> bytes:
         """The bytes of `write`."""
-        out = io.BytesIO()
-        self.write(out)
-        return out.getvalue()
+        return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """The built stream piece by piece, in file order."""
@@ -568,7 +568,7 @@ def _detail(record: wire.Parsed) -> str:
 
 
 def command_name(number: int) -> str:
-    return Command(number).name if number in set(Command) else f"command {number}"
+    return COMMAND_NAMES.get(number, f"command {number}")
 
 
 class _Walk:
@@ -591,10 +591,10 @@ class _Walk:
         self.leaves = Budget(MAX_LEAVES)  # of handwritten sections
         self.complete = False  # has there been a section that could have had one
         vmdesc = stream.vmdesc
-        self.devices = {key: deque(found) for key, found in vmdesc.by_section().items()} if vmdesc else {}
+        self.devices = {key: found[::-1] for key, found in vmdesc.by_section().items()} if vmdesc else {}
         self.borrowed = stream._borrowed.by_section() if stream._borrowed else {}
 
-    @functools.cached_property
+    @cached_property
     def least_release(self) -> str | None:
         """The first release that had this machine type, where it says."""
         name = self.configuration.get("name")
@@ -610,7 +610,7 @@ class _Walk:
         if "ram" in self.__dict__:
             self.ram.close()
 
-    @functools.cached_property
+    @cached_property
     def ram(self) -> Ram:
         bits = self.configuration.get("page_bits")
         vmdesc = self.stream.vmdesc
@@ -627,7 +627,7 @@ class _Walk:
         if not connections:
             self.read_records(self.stream.header.end)
             return
-        for connection, next_ in zip_longest(connections, connections[1:]):
+        for connection, next_ in zip(connections, [*connections[1:], None], strict=True):
             self.connect(whole[: connection.end])
             try:
                 if connection.kind == POSTCOPY:
@@ -810,6 +810,8 @@ class _Walk:
         kind = view[end]
         if kind in (Record.SECTION_START, Record.SECTION_FULL):
             cut = self.stream._partial and (len(view) < end + 6 or len(view) < end + 14 + view[end + 5])
+            from vmstate_tools.bounds import is_header
+
             return cut or is_header(view, end)
         if kind in (Record.SECTION_PART, Record.SECTION_END):
             return int.from_bytes(view[end + 1 : end + 5], "big") in self.open
@@ -818,7 +820,7 @@ class _Walk:
         return kind in (Record.COMMAND, Record.SECTION_FOOTER)
 
     def section_header(self, offset: int) -> Section:
-        part = wire.PART_NAMES[Record(self.view[offset])]
+        part = wire.PART_NAMES[self.view[offset]]
         if part in ("start", "full"):
             header = wire.parse(wire.SECTION_HEADER, self.view, offset, "a section header")
             v = header.value
@@ -843,7 +845,7 @@ class _Walk:
                 raise StreamError("the RAM in one piece", offset=section.offset, expected="its start, parts and end")
             section.how = "ram"
             return self.ram.parse(start, part=section.part)
-        own = self.devices[key].popleft() if section.part == "full" and self.devices.get(key) else None
+        own = self.devices[key].pop() if section.part == "full" and self.devices.get(key) else None
         if handwritten.known(section.idstr) and (own is None or own.opaque):
             try:
                 end, leaves = handwritten.parse(
@@ -902,6 +904,8 @@ class _Walk:
             if found is not None:
                 section.how, section.description = "built-in", built_in(found)
                 return start + section.description.vmsd.size
+        from vmstate_tools.bounds import end_of_opaque
+
         section.how = "opaque"
         end, section.bounded_by = end_of_opaque(
             self.view, start, section.section_id, footers=self.footers or not self.complete, seen=self.open
@@ -913,6 +917,8 @@ class _Walk:
         start = section.payload_offset
         if self.fits(section, start + description.vmsd.size):
             return description
+        from vmstate_tools.nullarrays import with_holes
+
         return with_holes(description, self.view, start, lambda end: self.fits(section, end), self.holes)
 
     def has_subsections(self, section: Section) -> bool:
@@ -957,15 +963,16 @@ def open_stream(
     elif isinstance(description, Stream):
         description = description.vmdesc
     parts: Sequence[Any] = where if isinstance(where, (list, tuple)) else (where,)
-    with contextlib.ExitStack() as stack:
-        sources = [
-            stack.enter_context(
+    sources: list[Source] = []
+    try:
+        for each in parts:
+            sources.append(
                 open_source(each, snapshot=snapshot, partial=partial, max_size=max_size, channel=len(parts) > 1)
             )
-            for each in parts
-        ]
         channels = [source for source in sources if source.kind == MULTIFD]
-        main = stack.enter_context(join([source for source in sources if source.kind != MULTIFD] or sources))
-        stream = Stream(main, channels=channels, description=description, partial=partial)
-        stack.pop_all()
-    return stream
+        sources.append(join([source for source in sources if source.kind != MULTIFD] or sources))
+        return Stream(sources[-1], channels=channels, description=description, partial=partial)
+    except BaseException:
+        for source in sources:
+            source.close()
+        raise

@@ -6,9 +6,6 @@ of type `virtio`. On the wire both are the same: the transport's state, the queu
 
 from __future__ import annotations
 
-import functools
-import re
-
 from vmstate_tools.errors import StreamError
 
 TYPE_CHECKING = False
@@ -28,9 +25,9 @@ def format_of(idstr: str) -> Callable[[Reader], None] | None:
     """The format of section `idstr`, if it is of a virtio device whose transport and own part are known."""
     path, _, name = idstr.rpartition("/")
     own = _DEVICES.get(name)
-    for pattern, state, align in _TRANSPORTS:
-        if own is not None and re.fullmatch(pattern, path):
-            return functools.partial(_virtio, state=state, align=align, own=own)
+    for is_path, state, align in _TRANSPORTS:
+        if own is not None and is_path(path):
+            return lambda reader: _virtio(reader, state, align, own)
     return None
 
 
@@ -251,12 +248,35 @@ _DEVICES: dict[str, Callable[[Reader, int, int], None]] = {
 }
 
 
-# Pattern of the device's path; what reads its state and tells whether each queue has a vector; has each queue an
+def _is_hex(text: str, more: str = "") -> bool:
+    return text != "" and not text.strip("0123456789abcdef" + more)
+
+
+def _is_pci(path: str) -> bool:
+    """`0000:00:01.0`, or behind the address of the host bridge: `pci@800000020000000:00.0`."""
+    bridge, _, rest = path.partition(":")
+    bus = bridge.removeprefix("pci@")
+    return _is_hex(bus) and (bus != bridge or len(bus) == 4) and _is_hex(rest, ":./")
+
+
+def _is_mmio(path: str) -> bool:
+    """`virtio-mmio@000000000a000000`"""
+    return path.startswith("virtio-mmio@") and _is_hex(path[12:])
+
+
+def _is_ccw(path: str) -> bool:
+    """`/fe.0.0001`: channel subsystem, subchannel set, device number."""
+    parts = path[1:].split(".")
+    lengths = [len(part) for part in parts]
+    return path[:1] == "/" and lengths in ([1, 1, 4], [2, 1, 4]) and parts[1] in "0123" and _is_hex(parts[0] + parts[2])
+
+
+# Is this the path of such a device; what reads its state and tells whether each queue has a vector; has each queue an
 # alignment (`has_variable_vring_alignment`).
-_TRANSPORTS: tuple[tuple[str, Callable[[Reader], bool], bool], ...] = (
-    (r"(?:pci@[0-9a-f]+|[0-9a-f]{4}):[0-9a-f:./]+", _pci, False),
-    (r"virtio-mmio@[0-9a-f]+", _mmio, True),
-    (r"/[0-9a-f]{1,2}\.[0-3]\.[0-9a-f]{4}", _ccw, False),
+_TRANSPORTS: tuple[tuple[Callable[[str], bool], Callable[[Reader], bool], bool], ...] = (
+    (_is_pci, _pci, False),
+    (_is_mmio, _mmio, True),
+    (_is_ccw, _ccw, False),
 )
 
 # Subsections of vmstate_virtio and what they hold: `field:type` or `field:bytes`.

@@ -8,7 +8,6 @@ Facts: `migration/savevm.c` (`qemu_savevm_state_header`, `save_section_header`, 
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
 
 from vmstate_tools.errors import StreamError, printable
 
@@ -21,7 +20,7 @@ VERSION = 3
 VERSION_OBSOLETE = 2
 
 
-class Record(IntEnum):
+class Record:
     """The byte that opens a record (`QEMU_VM_*`)."""
 
     EOF = 0x00
@@ -36,7 +35,7 @@ class Record(IntEnum):
     SECTION_FOOTER = 0x7E  # since 2.4, machine types newer than 2.3
 
 
-class Command(IntEnum):
+class Command:
     """`enum qemu_vm_cmd` (migration/savevm.c), since 2.5 where nothing else is said."""
 
     OPEN_RETURN_PATH = 1
@@ -50,6 +49,9 @@ class Command(IntEnum):
     POSTCOPY_RESUME = 9  # since 3.0
     RECV_BITMAP = 10  # since 3.0
     SWITCHOVER_START = 11  # since 10.0
+
+
+COMMAND_NAMES = {number: name for name, number in vars(Command).items() if name.isupper()}
 
 
 PART_NAMES = {
@@ -79,21 +81,21 @@ class Format:
     """What a record consists of. Read and written by the same words, unlike `construct` without its time to start.
 
     A field is 'B', 'H' or 'I' (a big-endian number of 1, 2 or 4 bytes), one of these and '*' (so many bytes behind
-    their number), 'I[]' (so many names, each behind a byte that is its length), an int (so many bytes) or a `Record`
-    (a byte that must be that one).
+    their number), 'I[]' (so many names, each behind a byte that is its length), an int (so many bytes) or a byte
+    (which must be that one).
     """
 
-    def __init__(self, **fields: str | int) -> None:
+    def __init__(self, **fields: str | int | bytes) -> None:
         self.fields = fields
 
     def read(self, view: memoryview, at: int, end: int) -> tuple[Values, int]:
         """The fields at `at`, and where they end. Raises EOFError past `end`, ValueError for another record."""
         values = Values()
         for name, kind in self.fields.items():
-            if isinstance(kind, Record):
-                if _number(view, at, end, "B") != kind:
+            if isinstance(kind, bytes):
+                values[name], at = _number(view, at, end, "B"), at + 1
+                if values[name] != kind[0]:
                     raise ValueError(name)
-                values[name], at = int(kind), at + 1
             elif isinstance(kind, int):
                 values[name], at = _bytes(view, at, end, kind)
             else:
@@ -113,8 +115,8 @@ class Format:
         """The record's bytes; what a field always is need not be given."""
         out = bytearray()
         for name, kind in self.fields.items():
-            if isinstance(kind, Record):
-                out.append(kind)
+            if isinstance(kind, bytes):
+                out += kind
             elif isinstance(kind, int):
                 out += values[name]
             elif kind.endswith("*"):
@@ -146,17 +148,17 @@ SECTION_HEADER = Format(type="B", section_id="I", idstr="B*", instance_id="I", v
 
 SECTION_CONTINUED = Format(type="B", section_id="I")  # of PART and END
 
-SECTION_FOOTER = Format(type=Record.SECTION_FOOTER, section_id="I")
+SECTION_FOOTER = Format(type=bytes([Record.SECTION_FOOTER]), section_id="I")
 
-COMMAND = Format(type=Record.COMMAND, command="H", data="H*")
+COMMAND = Format(type=bytes([Record.COMMAND]), command="H", data="H*")
 
-VMDESCRIPTION = Format(type=Record.VMDESCRIPTION, json="I*")
+VMDESCRIPTION = Format(type=bytes([Record.VMDESCRIPTION]), json="I*")
 
-EOF = Format(type=Record.EOF)
+EOF = Format(type=bytes([Record.EOF]))
 
-SUBSECTION_HEADER = Format(type=Record.SUBSECTION, name="B*", version_id="I")
+SUBSECTION_HEADER = Format(type=bytes([Record.SUBSECTION]), name="B*", version_id="I")
 
-CONFIGURATION = Format(type=Record.CONFIGURATION, name="I*")  # neither section id nor footer; its subsections follow
+CONFIGURATION = Format(type=bytes([Record.CONFIGURATION]), name="I*")  # no section id, no footer; subsections follow
 
 CONFIGURATION_SUBSECTIONS = {  # `vmstate_configuration`
     name: Format(**SUBSECTION_HEADER.fields, **fields)

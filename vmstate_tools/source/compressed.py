@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-import zlib
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.lazy import Lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import zlib
     from collections.abc import Iterator
     from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         @property
         def unused_data(self) -> bytes | None: ...
         def decompress(self, data: bytes, max_length: int) -> bytes: ...
+else:
+    zlib = Lazy("zlib")
 
 
 _CHUNK = 1 << 20

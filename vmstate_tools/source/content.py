@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from contextlib import closing
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.source.magic import LEAD_LIMIT, LIBVIRT_FORMAT_AT, LIBVIRT_SPARSE, glance, identify
@@ -12,7 +11,7 @@ from vmstate_tools.source.magic import LEAD_LIMIT, LIBVIRT_FORMAT_AT, LIBVIRT_SP
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import IO
+    from typing import IO, Self
 
 MEMORY_LIMIT = 64 << 20
 """Unpacked content up to this many bytes stays in memory; more goes to an unlinked temporary file."""
@@ -90,7 +89,7 @@ def collect(pieces: Iterator[tuple[int, bytes]], name: str, max_size: int | None
     """
     gate = _Gate(name, max_size)
     damage = None
-    with closing(_Sink()) as sink:
+    with _Sink() as sink:
         bar = None
         while True:
             try:
@@ -198,7 +197,10 @@ class _Sink:
         self._file.truncate(self.size)
         return Content.of_file(self._file)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
         if self._file is not None:
             self._file.close()
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import re
-
 from vmstate_tools.errors import StreamError
 
 TYPE_CHECKING = False
@@ -17,7 +14,11 @@ _CHUNK = 1 << 20
 
 def is_url(where: str) -> bool:
     """Whether `where` names a protocol (`http://…`), or a chain of them (`simplecache::s3://…`)."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)", where) is not None if ":" in where else False
+    if ":" not in where:
+        return False
+    import re
+
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)", where) is not None
 
 
 def read_url(url: str) -> Iterator[tuple[int, bytes]]:
@@ -28,6 +29,8 @@ def read_url(url: str) -> Iterator[tuple[int, bytes]]:
     StreamError : fsspec knows no such protocol, lacks its library, or the transfer broke.
     OSError : the file is not there, or may not be read.
     """
+    import errno
+
     import fsspec
 
     try:
