@@ -103,7 +103,7 @@ def _rows_of(layout: Layout, fold: int | None) -> Rows:
         counts = np.where(long, 0, counts)
     key = hashlib.blake2b(digest_size=16)
     for names in (leaves, layout.types, layout.vmsds):
-        key.update(b"\0".join(name.encode("utf-8", "surrogatepass") for name in names) + b"\0\0")
+        key.update("\0".join([*names, "", ""]).encode("utf-8", "surrogatepass"))
     for column in (layout.offset, width, counts, kind):
         key.update(column.tobytes())
     repeat = np.maximum(counts, np.where(counts == 0, 1, 0))
@@ -150,9 +150,8 @@ def _unrolled(
 
 
 def _codes(names: list[str], leaf: npt.NDArray[np.int64]) -> tuple[list[str], npt.NDArray[np.int32]]:
-    numbers: dict[str, int] = {}
-    codes = np.fromiter((numbers.setdefault(n, len(numbers)) for n in names), np.int32, len(names))
-    return list(numbers), codes[leaf]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return list(numbers), np.fromiter(map(numbers.__getitem__, names), np.int32, len(names))[leaf]
 
 
 def gather(

@@ -105,12 +105,12 @@ class _Decoder:
             payload = stream._view[start : start + rows.reach]
             if rows.reach > _TOGETHER:
                 own[:] = rows.decode(np.frombuffer(payload, np.uint8)[None])[0]
-                own[rows.buffers] = np.arange(len(blobs), len(blobs) + len(rows.buffers))
-            else:
-                own[rows.buffers] = np.arange(len(blobs), len(blobs) + len(rows.buffers))
+            elif rows.reach:
                 self.waiting.setdefault(rows.key, []).append((bytes(payload), own))
-            for offset, size in zip(rows.offset[rows.buffers].tolist(), rows.size[rows.buffers].tolist(), strict=True):
-                blobs.append(_bytes(stream._view, start + offset, size))
+            if len(which := rows.buffers):
+                own[which] = np.arange(len(blobs), len(blobs) + len(which))
+                for offset, size in zip(rows.offset[which].tolist(), rows.size[which].tolist(), strict=True):
+                    blobs.append(_bytes(stream._view, start + offset, size))
             at += len(rows)
         base = [s.payload_offset for s in described]
         return _Table(
@@ -125,8 +125,6 @@ class _Decoder:
     def finish(self) -> None:
         for key, waiting in self.waiting.items():
             rows = self.rows[key]
-            if not rows.places:
-                continue
             payloads = np.frombuffer(b"".join(payload for payload, _ in waiting), np.uint8)
             decoded = rows.decode(payloads.reshape(len(waiting), -1))
             for (_, words), numbers in zip(waiting, decoded, strict=True):
@@ -660,26 +658,28 @@ def find_streams(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
 
 def manifest_rows(files: Sequence[str]) -> pd.DataFrame:
     """The manifest rows of these files, indexed by file as given; from `manifest.csv` in a folder above."""
-    found: dict[Path, pd.DataFrame | None] = {}
+    tables: dict[Path, pd.DataFrame] = {}
+    above: dict[str, list[tuple[Path, str]]] = {}  # folder as given -> those with a manifest, the way down again
     wanted: dict[Path, dict[str, str]] = {}  # folder -> file as given -> its name there
     for file in files:
         if "://" in file or file == "-":
             continue
-        path = Path(file).absolute()
-        for folder in list(path.parents)[:4]:
-            if folder not in found:
-                table = folder / "manifest.csv"
-                found[folder] = read_manifest(table).set_index("file") if table.is_file() else None
-            manifest = found[folder]
-            name = path.relative_to(folder).as_posix()
-            if manifest is not None and name in manifest.index:
-                wanted.setdefault(folder, {})[file] = name
+        given, base = os.path.split(file)
+        if given not in above:
+            folder = Path(given).absolute()
+            above[given] = []
+            for place in (folder, *folder.parents)[:4]:
+                if place not in tables and (table := place / "manifest.csv").is_file():
+                    tables[place] = read_manifest(table).set_index("file")
+                if place in tables:
+                    above[given].append((place, (folder.relative_to(place) / "-").as_posix()[:-1]))
+        for place, down in above[given]:
+            if down + base in tables[place].index:
+                wanted.setdefault(place, {})[file] = down + base
                 break
     parts = []
-    for folder, names in wanted.items():
-        manifest = found[folder]
-        assert manifest is not None
-        parts.append(manifest.loc[list(names.values())].set_axis(list(names)))
+    for place, own in wanted.items():
+        parts.append(tables[place].loc[list(own.values())].set_axis(list(own)))
     return pd.concat(parts) if parts else pd.DataFrame()
 
 
