@@ -51,7 +51,7 @@ class _Table:
     sections: list[tuple[str, int, int]]  # idstr, instance_id, version_id of the described sections
     base: list[int]  # payload offset of each
     words: npt.NDArray[np.uint64]
-    blobs: list[bytes]
+    blobs: list[bytes | int]  # an int stands for so many zeros: a fresh guest's TCE table is 2 MiB of them
     extra: _Leaves | None  # of undescribed sections
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class _Decoder:
         parts = [rows_of(layout, fold) for layout in layouts]
         parts = [self.rows.setdefault(rows.key, rows) for rows in parts]
         words = np.zeros(sum(map(len, parts)), np.uint64)
-        blobs: list[bytes] = []
+        blobs: list[bytes | int] = []
         at = 0
         for section, rows in zip(described, parts, strict=True):
             own = words[at : at + len(rows)]
@@ -132,10 +132,10 @@ class _Decoder:
         self.waiting.clear()
 
 
-def _bytes(view: memoryview, at: int, size: int) -> bytes:
-    """These bytes; where all are zero the same object for all streams: a fresh guest's TCE table is 2 MiB of them."""
+def _bytes(view: memoryview, at: int, size: int) -> bytes | int:
+    """These bytes, as `_Table.blobs` has them."""
     if size >= 4096 and not np.frombuffer(view[at : at + size], np.uint8).max(initial=0):
-        return _zeros(size)
+        return size
     return bytes(view[at : at + size])
 
 
@@ -224,7 +224,7 @@ class _Columns:
         for table in tables:
             places.append((table, self.code(table), total, len(self.blobs)))
             total += len(table)
-            self.blobs += table.blobs
+            self.blobs += [_zeros(blob) if isinstance(blob, int) else blob for blob in table.blobs]
             self.blobs += table.extra.value.blobs if table.extra else []
         types = _NUMBERS | {name: names.dtype for name, names in self.names.items()}
         self.columns = {name: np.empty(total, dtype) for name, dtype in types.items()}
