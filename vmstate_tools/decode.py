@@ -111,7 +111,7 @@ def _rows_of(layout: Layout, fold: int | None) -> Rows:
     within = np.arange(len(leaf)) - np.repeat(np.cumsum(repeat) - repeat, repeat)
     types, vmsds = _codes(layout.types, leaf), _codes(layout.vmsds, leaf)
     offset, size, kind = layout.offset[leaf] + within * width[leaf], width[leaf], kind[leaf]
-    number = (kind != BYTES) & np.isin(size, (1, 2, 4, 8))
+    number = (kind != BYTES) & (size > 0) & (size <= 8) & (size & (size - 1) == 0)
     places = []
     for bytes_ in (1, 2, 4, 8):
         for signed in (False, True):

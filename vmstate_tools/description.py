@@ -134,16 +134,18 @@ def _unrolled(field: FieldDescription) -> int:
 class Description:
     """One device's entry: the section it describes and what that consists of.
 
-    `origin` is 'vmdesc', 'dump', 'built-in' or 'borrowed'. Compared by identity: a description is read once, and what
-    is derived from it hangs on it, in `cache`.
+    `origin` is 'vmdesc', 'dump', 'built-in' or 'borrowed'. Compared by identity. `cache` has what is derived from
+    `vmsd`; descriptions that have the same share it.
     """
 
-    def __init__(self, idstr: str, instance_id: int, vmsd: Vmsd, origin: str) -> None:
+    def __init__(
+        self, idstr: str, instance_id: int, vmsd: Vmsd, origin: str, cache: dict[str, Any] | None = None
+    ) -> None:
         self.idstr = idstr
         self.instance_id = instance_id
         self.vmsd = vmsd
         self.origin = origin
-        self.cache: dict[Any, Any] = {}  # what decode derives from it
+        self.cache = {} if cache is None else cache
 
     @property
     def old_style(self) -> bool:
@@ -223,7 +225,7 @@ def keep(items: int) -> None:
     if _kept > _MAX_KEPT_ITEMS:
         _kept = items
         _vmdescs.clear()
-        _devices.clear()
+        _trees.clear()
 
 
 class _Default:
@@ -270,11 +272,7 @@ def _read_vmdesc(text: bytes) -> StreamDescription:
         page_size = document.get("page_size")
         devices, split = [], 0
         for entry in document["devices"]:
-            try:
-                own = _text_of(entry)
-            except (TypeError, ValueError, RecursionError):  # orjson's at 254 levels, marshal's at 2,000
-                raise ValueError(f"structs nested more than {_MAX_DEPTH} deep") from None
-            device, more = _device(own, entry, "vmdesc")
+            device, more = _device(entry, "vmdesc")
             devices.append(device)
             split += more
             if split > _MAX_SPLIT:
@@ -291,41 +289,45 @@ def _read_vmdesc(text: bytes) -> StreamDescription:
 
 def built_in(entry: dict[str, Any]) -> Description:
     """What `layouts.resolve` found, as a tree: one tree for equal entries, so that it is compiled once."""
-    return _device(_text_of(entry), entry, "built-in")[0]
+    return _device(entry, "built-in")[0]
 
 
-_devices: dict[tuple[bytes, str], tuple[Description, int]] = {}  # one for all streams that have the same
+# What devices consist of, the elements of it that came in runs, and the cache: of all streams and instances alike.
+_trees: dict[bytes, tuple[Vmsd, int, dict[str, Any]]] = {}
 
 
-def _device(text: bytes, entry: dict[str, Any], origin: str) -> tuple[Description, int]:
-    """One device's entry, whose text that is, and how many elements came in runs."""
-    found = _devices.get((text, origin))
+def _device(entry: dict[str, Any], origin: str) -> tuple[Description, int]:
+    """One device's entry, and how many elements came in runs."""
+    # QEMU up to 5.2 prints instance_id signed.
+    instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
+    name = _text(entry["name"])
+    own = {"vmsd_name": name} | entry
+    del own["name"], own["instance_id"]
+    try:
+        text = _text_of(own)
+    except (TypeError, ValueError, RecursionError):  # orjson's at 254 levels, marshal's at 2,000
+        raise ValueError(f"structs nested more than {_MAX_DEPTH} deep") from None
+    found = _trees.get(text)
     if found is None:
         keep(len(text) // 8)
-        reader = _Reader(origin)
-        found = reader.device(entry), _MAX_SPLIT - reader.split
+        reader = _Reader()
+        found = reader.vmsd(own, 0), _MAX_SPLIT - reader.split, {}
         if len(text) <= _MAX_KEPT:
-            _devices[text, origin] = found
-    return found
+            _trees[text] = found
+    vmsd, split, cache = found
+    return Description(printable(name), instance_id, vmsd, origin, cache), split
 
 
 class _Reader:
     """One reading of a vmdesc. `split`: how many elements arrays that come in several runs may still have."""
 
-    def __init__(self, origin: str = "vmdesc") -> None:
-        self.origin = origin
+    def __init__(self) -> None:
         self.split = _MAX_SPLIT
 
-    def device(self, entry: dict[str, Any]) -> Description:
-        # QEMU up to 5.2 prints instance_id signed.
-        instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
-        name = _text(entry["name"])
-        return Description(printable(name), instance_id, self.vmsd(entry, 0, name), self.origin)
-
-    def vmsd(self, entry: dict[str, Any], depth: int, default_name: str = "") -> Vmsd:
+    def vmsd(self, entry: dict[str, Any], depth: int) -> Vmsd:
         if depth >= _MAX_DEPTH:
             raise ValueError(f"structs nested more than {_MAX_DEPTH} deep")
-        name = _text(entry.get("vmsd_name", default_name))
+        name = _text(entry.get("vmsd_name", ""))
         if len(name.encode()) > 255:  # a byte counts it
             raise ValueError(f"{reprlib.repr(name)} as the name of a vmsd")
         return Vmsd(

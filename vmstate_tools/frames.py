@@ -20,7 +20,7 @@ from vmstate_tools import arrays
 from vmstate_tools.arrays import ValueArray
 from vmstate_tools.decode import Rows, affordable, rows_of
 from vmstate_tools.errors import StreamError, VmstateError
-from vmstate_tools.leaves import BYTES
+from vmstate_tools.leaves import BYTES, Layout
 from vmstate_tools.spread import spread
 from vmstate_tools.stream import Repeated, Section, Stream, open_stream
 
@@ -435,12 +435,23 @@ def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
         if section.idstr != "cpu" or section.part != "full":
             continue
         row: dict[str, Any] = {"section_instance": section.instance_id, **dict.fromkeys(CPU_WORDS)}
-        if section.described and (layout := stream.layout(section)).find(CPU_WORDS["pvr"][0]):
-            for column, names in CPU_WORDS.items():
-                for leaf, element in (found for name in names for found in layout.find(name)[:1]):
-                    at = section.payload_offset + int(layout.offset[leaf] + element * layout.width[leaf])
-                    row[column] = int.from_bytes(stream._view[at : at + int(layout.width[leaf])], "big")
+        if section.described:
+            layout = stream.layout(section)
+            for column, offset, width in _cpu_places(layout):
+                at = section.payload_offset + offset
+                row[column] = int.from_bytes(stream._view[at : at + width], "big")
         yield row
+
+
+@functools.lru_cache(maxsize=64)
+def _cpu_places(layout: Layout) -> list[tuple[str, int, int]]:
+    """Which of `CPU_WORDS` there are, their offset and width in bytes; none where there is no PVR."""
+    found = [
+        (column, *layout.place(leaf, element))
+        for column, names in CPU_WORDS.items()
+        for leaf, element in [place for name in names for place in layout.find(name)[:1]]
+    ]
+    return found if found and found[0][0] == "pvr" else []
 
 
 class Collection:

@@ -13,6 +13,7 @@ from vmstate_tools.errors import StreamError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 MAGIC = b"QEVM"
@@ -87,28 +88,31 @@ class Format:
 
     def __init__(self, **fields: str | int | bytes) -> None:
         self.fields = fields
+        self._steps = [(name, *_step(kind)) for name, kind in fields.items()]
 
     def read(self, view: memoryview, at: int, end: int) -> tuple[Values, int]:
         """The fields at `at`, and where they end. Raises EOFError past `end`, ValueError for another record."""
         values = Values()
-        for name, kind in self.fields.items():
-            if isinstance(kind, bytes):
-                values[name], at = _number(view, at, end, "B"), at + 1
-                if values[name] != kind[0]:
-                    raise ValueError(name)
-            elif isinstance(kind, int):
-                values[name], at = _bytes(view, at, end, kind)
+        value: Any
+        for name, unpack, size, more in self._steps:
+            if at + size > end:
+                raise EOFError
+            if unpack is None:
+                value = bytes(view[at : at + size])
             else:
-                number, at = _number(view, at, end, kind[0]), at + _NUMBERS[kind[0]].size
-                if kind.endswith("*"):
-                    values[name], at = _bytes(view, at, end, number)
-                elif kind.endswith("[]"):
-                    values[name] = names = []
-                    for _ in range(number):
-                        each, at = _bytes(view, at + 1, end, _number(view, at, end, "B"))
-                        names.append(each)
-                else:
-                    values[name] = number
+                (value,) = unpack(view, at)
+            at += size
+            if more == "*":
+                value, at = _bytes(view, at, end, value)
+            elif more == "[]":
+                number, value = value, []
+                for _ in range(number):
+                    (length,), at = _bytes(view, at, end, 1)
+                    each, at = _bytes(view, at, end, length)
+                    value.append(each)
+            elif more and value != more[0]:
+                raise ValueError(name)
+            values[name] = value
         return values, at
 
     def build(self, values: dict[str, Any]) -> bytes:
@@ -129,11 +133,12 @@ class Format:
         return bytes(out)
 
 
-def _number(view: memoryview, at: int, end: int, kind: str) -> int:
-    number = _NUMBERS[kind]
-    if at + number.size > end:
-        raise EOFError
-    return int(number.unpack_from(view, at)[0])
+def _step(kind: str | int | bytes) -> tuple[Callable[..., tuple[int]] | None, int, str | bytes]:
+    """How to read a field: what takes its number, its size in bytes, and what follows or must be."""
+    if isinstance(kind, int):
+        return None, kind, ""
+    number = _NUMBERS["B" if isinstance(kind, bytes) else kind[0]]
+    return number.unpack_from, number.size, kind if isinstance(kind, bytes) else kind[1:]
 
 
 def _bytes(view: memoryview, at: int, end: int, size: int) -> tuple[bytes, int]:
