@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pandas as pd
 import pytest
 import zstandard
@@ -17,8 +18,10 @@ from handmade import device, field, section, stream
 from writer import Writer, be, pstring
 
 import vmstate_tools as vt
+from vmstate_tools import start
 from vmstate_tools.bundled import data_path
-from vmstate_tools.cli import main, matcher
+from vmstate_tools.cli import main
+from vmstate_tools.cli_fields import matcher
 from vmstate_tools.errors import printable
 
 STREAMS = data_path("streams")
@@ -284,8 +287,12 @@ def process(*args: str, **more) -> subprocess.Popen:
     )
 
 
-def test_a_closed_pipe_is_quiet() -> None:
-    with process("-m", "vmstate_tools.cli", "fields", P26, "--format", "csv") as child:
+@pytest.mark.parametrize("module", ["vmstate_tools.cli", "vmstate_tools.start"])
+def test_a_closed_pipe_is_quiet(module: str) -> None:
+    code = (
+        f"import sys; from {module} import main; sys.argv = ['vmstate', 'fields', {P26!r}, '--format', 'csv']; main()"
+    )
+    with process("-c", code) as child:
         assert child.stdout.readline().startswith(b"file,section")
         child.stdout.close()
         assert child.stderr.read() == b""
@@ -304,21 +311,66 @@ print({{"pandas", "matplotlib", "pyarrow", "aiohttp"}} & set(sys.modules), file=
     assert errors == b"set()\n"
 
 
-def test_info_of_files_alone_is_the_same_without_the_parser(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["info"],
+        ["fields", "--section", "cpu"],
+        ["fields", "--field", "env.*", "--format", "csv"],
+        ["fields", "--format", "json", "--section", "none"],
+    ],
+)
+def test_what_is_simple_is_the_same_without_the_parser(args: list[str], tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
     results = []
-    for args in (["info", P26, missing], ["info", "--", P26, missing]):
-        code = f"from vmstate_tools.start import main; sys.argv = ['vmstate', *{args!r}]\n"
+    for end in ([P26, missing], ["--", P26, missing]):
+        code = f"from vmstate_tools.start import main; sys.argv = ['vmstate', *{[*args, *end]!r}]\n"
         code += "try: main()\nexcept SystemExit as end: os._exit(end.code)"
         loaded = "import os, sys; report = lambda _: print(*{'click', 'numpy'} & set(sys.modules), flush=True); "
         loaded += "leave = os._exit; os._exit = lambda code: (report(code), leave(code)); "
         with process("-c", loaded + code) as child:
             out, errors = child.communicate(timeout=60)
         results.append((child.returncode, errors, out.splitlines()[:-1]))
-        assert out.splitlines()[-1] == (b"" if args[1] == P26 else b"click")
+        assert out.splitlines()[-1] == (b"" if end[0] == P26 else b"click")
     assert results[0] == results[1]
     assert results[0][0] == 2
     assert b"missing" in results[0][1]
+
+
+def test_simple_options_are_those_of_the_parser() -> None:
+    for command, options in start._SIMPLE.items():
+        known = {name: param for param in main.commands[command].params for name in param.opts}
+        for name, values in options.items():
+            assert not known[name].is_flag and not known[name].multiple
+            assert (values is None) == (not isinstance(known[name].type, click.Choice))
+            assert values is None or set(values) < set(known[name].type.choices)
+
+
+@pytest.mark.parametrize("words", [["a"], ["-", "a"], ["a", "--format", "csv"], ["--section", "*", "a", "--field", ""]])
+def test_simple(words: list[str]) -> None:
+    files, options = start._simple(words, start._SIMPLE["fields"])
+    assert files == [word for word in words if word in ("a", "-")]
+    assert len(options) == (len(words) - len(files)) // 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--help"],
+        ["a", "--format"],
+        ["a", "--format", "parquet"],
+        ["a", "--format=csv"],
+        ["a", "--section", "-x"],
+        ["--field", "x"],
+        ["a", "--field", "x", "--field", "y"],
+        ["--", "a"],
+        ["a", "-o", "b"],
+        ["a", "--json"],
+    ],
+)
+def test_not_simple(words: list[str]) -> None:
+    assert start._simple(words, start._SIMPLE["fields"]) is None
 
 
 def test_info_does_without_what_takes_long_to_import(tmp_path: Path) -> None:

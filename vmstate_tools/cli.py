@@ -18,16 +18,14 @@ import click
 import vmstate_tools
 from vmstate_tools import cli_compat, cli_qemu, cli_report
 from vmstate_tools.cli_common import example, force_option, json_option, new_file
-from vmstate_tools.cli_text import complain, print_json, print_table, say, wrapped
+from vmstate_tools.cli_files import open_file, over
+from vmstate_tools.cli_text import FOLD, complain, print_json, print_table, say, wrapped
 from vmstate_tools.errors import VmstateError
 
 if TYPE_CHECKING:
     from vmstate_tools.stream import Section, Stream
 
 T = TypeVar("T")
-
-# Arrays of more values than this are one row of a table.
-_FOLD = 64
 
 
 _EXIT = "vmstate.exit"  # where a command leaves the exit code for when it is done
@@ -78,33 +76,10 @@ def _opening(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _open(file: str, opening: dict[str, Any]) -> Stream:
-    """Open a stream and say what stopped its reading."""
-    from vmstate_tools.stream import open_stream
-
-    stream = open_stream(file, **opening)
-    if stream.error:
-        complain(f"warning: {stream.error}")
-    return stream
-
-
 def _over(files: Sequence[str], opening: dict[str, Any], work: Callable[[Stream], T]) -> list[T]:
-    """`work` done on every stream; those that cannot be read are told on stderr and make the exit code 2."""
-    results = []
-    progress: Iterable[str] = files
-    if len(files) >= 20:
-        from tqdm.auto import tqdm
-
-        progress = tqdm(files, unit="stream", disable=None)
-    for file in progress:
-        try:
-            with _open(file, opening) as stream:
-                results.append(work(stream))
-        except BrokenPipeError:
-            raise
-        except (VmstateError, OSError) as err:
-            complain(err)
-            _exit_later(2)
+    """`cli_files.over`, the exit code for later."""
+    results, code = over(files, opening, work)
+    _exit_later(code)
     return results
 
 
@@ -126,24 +101,17 @@ def info(files: tuple[str, ...], as_json: bool, ram: bool, opening: dict[str, An
 
     With --json and one FILE one object, with several a list of them.
     """
-    from vmstate_tools.cli_info import print_info, summarize
+    from vmstate_tools.cli_info import show, summarize
 
-    if as_json:
-        found = _over(files, opening, summarize)
-        if found or len(files) > 1:
-            print_json(found[0] if len(files) == 1 else found)
+    if not as_json:
+        _exit_later(show(files, opening, ram=ram))
         return
-    _over(files, opening, lambda stream: print_info(summarize(stream), ram))
+    found = _over(files, opening, summarize)
+    if found or len(files) > 1:
+        print_json(found[0] if len(files) == 1 else found)
 
 
 # -- fields ---------------------------------------------------------------------------------------------------------
-
-
-def matcher(pattern: str) -> Callable[[str], bool]:
-    """A glob of `*` and `?`; brackets stand for themselves, as array elements are written with them."""
-    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
-    compiled = re.compile("".join(parts), re.DOTALL)
-    return lambda text: compiled.fullmatch(text) is not None
 
 
 @main.command(
@@ -163,7 +131,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     "--fold",
     metavar="N",
     type=click.IntRange(0),
-    help=f"Arrays of more than N values in one row of bytes; 0: never. Tables: {_FOLD}, otherwise 0.",
+    help=f"Arrays of more than N values in one row of bytes; 0: never. Tables: {FOLD}, otherwise 0.",
 )
 @force_option
 @_opening
@@ -182,61 +150,20 @@ def fields(
     Values are numbers; bytes are hex digits. In tables numbers above 255 are hex and long bytes are cut. In parquet
     a value is a struct; pandas reads it after `import vmstate_tools.arrays`. Exit code 1: no field matched.
     """
-    from vmstate_tools.cli_fields import COLUMNS, blocks, chosen, csv_lines, json_objects, print_fields
+    from vmstate_tools.cli_fields import matcher, show, wanted
 
     if form == "parquet" and out is None:
         raise click.UsageError("parquet goes to a file: name it with -o OUT")
     if form == "table" and out is not None:
         raise click.UsageError("-o takes --format json, csv or parquet")
     target = new_file(out, force)
-    fold = fold if fold is not None else _FOLD if form == "table" else 0
-    of_path = matcher(field) if field is not None else None
-
-    def wanted(stream: Stream) -> list[Section]:
-        match = matcher(section) if section is not None else lambda _: True
-        return [s for s in stream._distinct if s.how != "ram" and (match(s.idstr) or match(s.label))]
-
-    if form == "parquet":
-        assert target is not None
-        _parquet(_over(files, opening, lambda stream: _frame(stream, wanted(stream), of_path, fold or None)), target)
+    if form != "parquet":
+        code = show(files, opening, form=form, section=section, field=field, fold=fold, target=target)
+        _exit_later(code)
         return
-
-    texts: list[str] = []
-
-    def work(stream: Stream) -> bool:
-        found = chosen(blocks(stream, wanted(stream), fold or None), of_path)
-        if form == "table":
-            return print_fields(stream, found)
-        text = [*(csv_lines if form == "csv" else json_objects)(stream, found)]
-        texts.extend(text)
-        return bool(text)
-
-    done = _over(files, opening, work)
-    if done and not any(done):
-        _nothing_matches()
-    if form == "table" or not done:
-        return
-    with target.open("w", encoding="utf-8", newline="") if target else _Stdout() as to:
-        if form == "csv":
-            to.write(",".join(COLUMNS) + "\n")
-            to.writelines(texts)
-        else:
-            to.write("[" + ",\n".join(texts) + "]\n")
-
-
-def _nothing_matches() -> None:
-    complain("no field matches")
-    _exit_later(1)
-
-
-class _Stdout:
-    """sys.stdout where a file that is closed afterwards could stand."""
-
-    def __enter__(self) -> Any:
-        return sys.stdout
-
-    def __exit__(self, *exc: object) -> None:
-        sys.stdout.flush()
+    assert target is not None
+    match = matcher(field) if field is not None else None
+    _parquet(_over(files, opening, lambda stream: _frame(stream, wanted(stream, section), match, fold or None)), target)
 
 
 def _frame(stream: Stream, sections: list[Section], match: Callable[[str], bool] | None, fold: int | None) -> Any:
@@ -255,7 +182,8 @@ def _parquet(frames: list[Any], target: Path) -> None:
     import pandas as pd
 
     if frames and not any(len(frame) for frame in frames):
-        _nothing_matches()
+        complain("no field matches")
+        _exit_later(1)
     if frames:
         pd.concat(frames, ignore_index=True).astype({"file": "category"}).to_parquet(target)
 
@@ -572,7 +500,7 @@ def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> N
 
         frame = diff_dumps(a, b)
     else:
-        with _open(a, opening) as one, _open(b, opening) as two:
+        with open_file(a, opening) as one, open_file(b, opening) as two:
             frame = compare(one, two, ram=ram)
     rows = [
         {
@@ -641,7 +569,7 @@ def ram(file: str, block: str | None, out: str, force: bool, opening: dict[str, 
 
     In a directory the file is called as the block, with _ for all but letters, digits, - and dots inside.
     """
-    with _open(file, opening) as stream:
+    with open_file(file, opening) as stream:
         names = [b.name for b in stream.ram.block_list]
         if block is None and len(names) == 1:
             block = names[0]

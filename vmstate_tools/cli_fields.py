@@ -2,40 +2,111 @@
 
 from __future__ import annotations
 
-import json
 import struct
+import sys
+from bisect import bisect_left
 
-from vmstate_tools.cli_text import print_table, say
+from vmstate_tools.cli_files import over
+from vmstate_tools.cli_text import FOLD, complain, print_columns, say
 from vmstate_tools.leaves import BOOL, BYTES, MAX_ROWS, SIGNED, format_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any, NamedTuple
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
 
     from vmstate_tools.leaves import Layout
     from vmstate_tools.stream import Section, Stream
-
-    class Block(NamedTuple):
-        section: Section
-        vmsd: str
-        type: str
-        paths: Sequence[str]
-        offset: int
-        size: int
-        values: Sequence[int | bool | bytes]
 
 
 COLUMNS = ("file", "section", "instance_id", "version_id", "vmsd", "path", "type", "offset", "size", "value")
 """As `Stream.fields` has them, and the file."""
 
 
-def blocks(stream: Stream, sections: Iterable[Section], fold: int | None) -> Iterator[Block]:
-    """The fields of these sections in file order; neighbours of one type and size together: the elements of an array.
+def show(
+    files: Sequence[str],
+    opening: Mapping[str, Any],
+    *,
+    form: str = "table",
+    section: str | None = None,
+    field: str | None = None,
+    fold: int | None = None,
+    target: Path | None = None,
+) -> int:
+    """`vmstate fields` in any format but parquet: to `target`, or to standard output. The exit code."""
+    fold = fold if fold is not None else FOLD if form == "table" else 0
+    texts: list[str] = []
 
-    A block is (section, vmsd, type, paths, offset, size, values): `offset` of the first in the file and `size` of each
-    in bytes; `values` int, bool or bytes. `fold` as for `Stream.fields`. Raises StreamError.
+    def work(stream: Stream) -> bool:
+        found = chosen(blocks(stream, wanted(stream, section), fold or None), field)
+        if form == "table":
+            return print_fields(stream, found)
+        text = [*(csv_lines if form == "csv" else json_objects)(stream, found)]
+        texts.extend(text)
+        return bool(text)
+
+    done, code = over(files, opening, work)
+    if done and not any(done):
+        complain("no field matches")
+        code = max(code, 1)
+    if form == "table" or not done:
+        return code
+    to = target.open("w", encoding="utf-8", newline="") if target else sys.stdout
+    try:
+        if form == "csv":
+            to.write(",".join(COLUMNS) + "\n")
+            to.writelines(texts)
+        else:
+            to.write("[" + ",\n".join(texts) + "]\n")
+        to.flush()
+    finally:
+        if target:
+            to.close()
+    return code
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """A glob of `*` and `?`; brackets stand for themselves, as array elements are written with them."""
+    import re
+
+    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
+    compiled = re.compile("".join(parts), re.DOTALL)
+    return lambda text: compiled.fullmatch(text) is not None
+
+
+def wanted(stream: Stream, section: str | None) -> list[Section]:
+    """The sections with fields, or those whose idstr or label is as `section`, which may hold * and ?."""
+    match = matcher(section) if section is not None else lambda _: True
+    return [s for s in stream._distinct if s.how != "ram" and (match(s.idstr) or match(s.label))]
+
+
+class Block:
+    """Fields of one section that follow each other, as columns of one length.
+
+    `offsets` in the file and `sizes` in bytes; `values` int, bool or bytes. Where all are the elements of one array,
+    of one type and size, `array` is its path; else ''.
     """
+
+    def __init__(
+        self,
+        section: Section,
+        vmsds: Sequence[str],
+        types: Sequence[str],
+        paths: Iterable[str],
+        offsets: Sequence[int],
+        sizes: Sequence[int],
+        values: Sequence[int | bool | bytes],
+        array: str = "",
+    ) -> None:
+        self.section = section
+        self.vmsds, self.types, self.paths = vmsds, types, paths
+        self.offsets, self.sizes, self.values = offsets, sizes, values
+        self.array = array
+
+
+def blocks(stream: Stream, sections: Iterable[Section], fold: int | None) -> Iterator[Block]:
+    """The fields of these sections in file order. `fold` as for `Stream.fields`. Raises StreamError."""
     sections = list(sections)
     layouts = {id(s): stream.layout(s) for s in sections if s.described}
     if sum(layout.values for layout in layouts.values()) > MAX_ROWS:
@@ -45,76 +116,124 @@ def blocks(stream: Stream, sections: Iterable[Section], fold: int | None) -> Ite
     for section in sections:
         if section.described:
             yield from _described(stream._view, section, layouts[id(section)], fold)
-            continue
-        for leaf in section.leaves:
-            value = leaf.value.encode() if isinstance(leaf.value, str) else leaf.value
-            yield section, "", leaf.type, (leaf.path,), leaf.offset, leaf.size, (value,)  # type: ignore[misc]
-        if not section.leaves and section.payload_size:
+        elif section.leaves:
+            found = section.leaves
+            values = [leaf.value.encode() if isinstance(leaf.value, str) else leaf.value for leaf in found]
+            types, paths = [leaf.type for leaf in found], [leaf.path for leaf in found]
+            offsets, sizes = [leaf.offset for leaf in found], [leaf.size for leaf in found]
+            yield Block(section, [""] * len(found), types, paths, offsets, sizes, values)
+        elif section.payload_size:
             start, size = section.payload_offset, section.payload_size
-            yield section, "", "opaque", ("data",), start, size, (bytes(stream._view[start : start + size]),)  # type: ignore[misc]
+            data = bytes(stream._view[start : start + size])
+            yield Block(section, [""], ["opaque"], ["data"], [start], [size], [data])
 
 
-def _described(view: memoryview, section: Section, layout: Layout, fold: int | None) -> Iterator[Any]:
-    start, numbers = section.payload_offset, layout.numbers
-    for i, (path, type_, vmsd) in enumerate(zip(layout.paths, layout.types, layout.vmsds, strict=True)):
-        offset, width, count, kind = numbers[4 * i : 4 * i + 4]
-        offset += start
+def _described(view: memoryview, section: Section, layout: Layout, fold: int | None) -> Iterator[Block]:
+    offsets, widths, counts, kinds = (list(layout.numbers[i::4]) for i in range(4))
+    paths = list(layout.paths)
+    for i, count in enumerate(counts):
         if fold and count > fold:
-            path, width, count, kind = f"{path}[0:{count}]", width * count, 0, BYTES
-        n = count or 1
-        values: Sequence[int | bool | bytes]
-        if kind == BYTES:
-            values = [bytes(view[at : at + width]) for at in range(offset, offset + n * width, width)]
-        else:
-            values = struct.unpack_from(f">{n}{_CODES[width, kind == SIGNED]}", view, offset)
-            if kind == BOOL:
-                values = [bool(v) if v < 2 else v for v in values]
-        yield section, vmsd, type_, [f"{path}[{k}]" for k in range(n)] if count else (path,), offset, width, values
+            paths[i], widths[i], counts[i], kinds[i] = f"{paths[i]}[0:{count}]", widths[i] * count, 0, BYTES
+    arrays = [i for i, count in enumerate(counts) if count]
+    # All values at once: fields and the headers of subsections follow each other without a gap.
+    codes = [_CODES[kind, width] for kind, width in zip(kinds, widths, strict=True)]
+    for i in arrays:
+        codes[i] = codes[i] * counts[i] if kinds[i] == BYTES else f"{counts[i]}{codes[i]}"
+    for at, header in layout.subsections:
+        if (i := bisect_left(offsets, at)) < len(codes):
+            codes[i] = f"{len(header)}x{codes[i]}"
+    start = section.payload_offset
+    values = struct.Struct(">" + "".join(codes)).unpack_from(view, start)
+    offsets = [start + offset for offset in offsets]
+    at = first = 0
+    for i in (*arrays, len(codes)):
+        if first < i:
+            one = slice(first, i)
+            some: Sequence[Any] = values[at : at + i - first]
+            if BOOL in kinds[one]:
+                some = [bool(v) if kind == BOOL and v < 2 else v for v, kind in zip(some, kinds[one], strict=True)]
+            yield Block(section, layout.vmsds[one], layout.types[one], paths[one], offsets[one], widths[one], some)
+            at += i - first
+        if i < len(codes):
+            n, path, places = counts[i], paths[i], range(offsets[i], offsets[i] + counts[i] * widths[i], widths[i])
+            some = values[at : at + n]
+            if kinds[i] == BOOL:
+                some = [bool(v) if v < 2 else v for v in some]
+            names = (f"{path}[{k}]" for k in range(n))
+            yield Block(
+                section, [layout.vmsds[i]] * n, [layout.types[i]] * n, names, places, [widths[i]] * n, some, path
+            )
+            at += n
+        first = i + 1
 
 
-_CODES = {
-    (1 << i, signed): code.lower() if signed else code for i, code in enumerate("BHIQ") for signed in (False, True)
-}
+class _Codes(dict[tuple[int, int], str]):
+    """(kind, width) of a value → its code for `struct`."""
+
+    def __missing__(self, key: tuple[int, int]) -> str:
+        kind, width = key
+        code = f"{width}s" if kind == BYTES else "BHIQ"[width.bit_length() - 1]
+        self[key] = code = code.lower() if kind == SIGNED else code
+        return code
 
 
-def chosen(found: Iterable[Block], match: Callable[[str], bool] | None) -> Iterator[Block]:
-    """Only the fields whose path matches, each by itself."""
-    for block in found:
-        if match is None:
-            yield block
-            continue
-        section, vmsd, type_, paths, offset, size, values = block
-        for k, (path, value) in enumerate(zip(paths, values, strict=True)):
-            if match(path):
-                yield section, vmsd, type_, (path,), offset + k * size, size, (value,)  # type: ignore[misc]
+_CODES = _Codes()
+
+
+def chosen(found: Iterable[Block], field: str | None) -> Iterable[Block]:
+    """Only the fields whose path is as `field`, which may hold * and ?."""
+    if field is None:
+        return found
+    match = matcher(field)
+    return (block for each in found if (block := _some(each, match)).values)
+
+
+def _some(block: Block, match: Callable[[str], bool]) -> Block:
+    paths = list(block.paths)
+    which = [i for i, path in enumerate(paths) if match(path)]
+    columns: tuple[Any, ...] = (block.vmsds, block.types, paths, block.offsets, block.sizes, block.values)
+    vmsds, types, paths, offsets, sizes, values = ([column[i] for i in which] for column in columns)
+    return Block(block.section, vmsds, types, paths, offsets, sizes, values)
+
+
+_SMALL = [str(number) for number in range(256)]
 
 
 def print_fields(stream: Stream, found: Iterable[Block]) -> bool:
     """A table; False, and nothing printed, where there are no fields."""
-    rows = [
-        (section.label, path, type_, f"{offset + k * size}", f"{size}", format_value(value))
-        for section, _, type_, paths, offset, size, values in found
-        for k, (path, value) in enumerate(zip(paths, values, strict=True))
-    ]
-    if rows:
+    columns: list[list[str]] = [[] for _ in range(6)]
+    for block in found:
+        parts = (
+            [block.section.label] * len(block.values),
+            block.paths,
+            block.types,
+            map(str, block.offsets),
+            map(str, block.sizes),
+            [_SMALL[v] if type(v) is int and 0 <= v < 256 else format_value(v) for v in block.values],
+        )
+        for column, part in zip(columns, parts, strict=True):
+            column.extend(part)
+    if columns[0]:
         say(stream.name)
-        print_table(["section", "path", "type", ">offset", ">size", "value"], rows)
+        print_columns(["section", "path", "type", ">offset", ">size", "value"], columns)
         say()
-    return bool(rows)
+    return bool(columns[0])
 
 
 def csv_lines(stream: Stream, found: Iterable[Block]) -> Iterator[str]:
     """Lines of CSV, some at a time."""
     file = _csv(stream.name)
-    for section, vmsd, type_, paths, offset, size, values in found:
-        head = f"{file},{_csv(section.idstr)},{section.instance_id},{section.version_id},{_csv(vmsd)},"
-        tail = f",{_csv(type_)},"
-        names = paths if _csv(paths[0]) == paths[0] else map(_csv, paths)
-        texts: Sequence[object] = values
-        if isinstance(values[0], bytes):
-            texts = [v.hex() for v in values if isinstance(v, bytes)]
-        at = range(offset, offset + len(values) * size, size)
-        yield "".join([f"{head}{n}{tail}{o},{size},{v}\n" for n, o, v in zip(names, at, texts, strict=True)])
+    for block in found:
+        section = block.section
+        head = f"{file},{_csv(section.idstr)},{section.instance_id},{section.version_id},"
+        values = [v.hex() if isinstance(v, bytes) else v for v in block.values]
+        if block.array:
+            vmsd, path, type_ = _csv(block.vmsds[0]), _element(_csv(block.array + "[]")), _csv(block.types[0])
+            yield from _filled(f"{head}{vmsd},{path},{type_},\0,{block.sizes[0]},\0\n", block, values)
+            continue
+        vmsds, types, paths = map(_csv_all, (block.vmsds, block.types, list(block.paths)))
+        rows = zip(vmsds, paths, types, block.offsets, block.sizes, values, strict=True)
+        yield "".join([f"{head}{vmsd},{path},{type_},{at},{size},{v}\n" for vmsd, path, type_, at, size, v in rows])
 
 
 def _csv(text: str) -> str:
@@ -123,18 +242,51 @@ def _csv(text: str) -> str:
     return text
 
 
+def _csv_all(texts: Sequence[str]) -> Sequence[str]:
+    together = "".join(texts)
+    return texts if _csv(together) is together else [_csv(text) for text in texts]
+
+
+def _element(path: str) -> str:
+    """A quoted path that ends with `[]` as `_filled` takes it."""
+    return "[\0]".join(path.rsplit("[]", 1))
+
+
+# Lines formatted in one go.
+_STEP = 4096
+
+
+def _filled(line: str, block: Block, values: Sequence[object], between: str = "") -> Iterator[str]:
+    """A line for each element of an array, `\0` in it its number, offset and value: half the time of f-strings."""
+    form = line.replace("%", "%%").replace("\0", "%s") + between
+    columns: list[object] = [None] * (3 * len(values))
+    columns[0::3], columns[1::3], columns[2::3] = range(len(values)), block.offsets, values
+    for i in range(0, len(columns), 3 * _STEP):
+        some = tuple(columns[i : i + 3 * _STEP])
+        yield (form * (len(some) // 3) % some).removesuffix(between)
+
+
 def json_objects(stream: Stream, found: Iterable[Block]) -> Iterator[str]:
     """JSON objects, some at a time, separated by commas."""
-    file = json.dumps(stream.name)
-    for section, vmsd, type_, paths, offset, size, values in found:
-        head = f'{{"file": {file}, "section": {json.dumps(section.idstr)}, "instance_id": {section.instance_id}, '
-        head += f'"version_id": {section.version_id}, "vmsd": {json.dumps(vmsd)}, "path": '
-        middle = f', "type": {json.dumps(type_)}, "offset": '
-        at = range(offset, offset + len(values) * size, size)
+    from json.encoder import encode_basestring_ascii as quoted
+
+    file = quoted(stream.name)
+    for block in found:
+        section = block.section
+        head = f'{{"file": {file}, "section": {quoted(section.idstr)}, "instance_id": {section.instance_id}, '
+        head += f'"version_id": {section.version_id}, "vmsd": '
+        values = [_json(v) for v in block.values]
+        if block.array:
+            vmsd, path, type_ = quoted(block.vmsds[0]), _element(quoted(block.array + "[]")), quoted(block.types[0])
+            line = f'{head}{vmsd}, "path": {path}, "type": {type_}, "offset": \0, "size": {block.sizes[0]}, '
+            yield from _filled(line + '"value": \0}', block, values, ",\n")
+            continue
+        vmsds, paths, types = (map(quoted, column) for column in (block.vmsds, block.paths, block.types))
+        rows = zip(vmsds, paths, types, block.offsets, block.sizes, values, strict=True)
         yield ",\n".join(
             [
-                f'{head}{json.dumps(n)}{middle}{o}, "size": {size}, "value": {_json(v)}}}'
-                for n, o, v in zip(paths, at, values, strict=True)
+                f'{head}{vmsd}, "path": {path}, "type": {type_}, "offset": {at}, "size": {size}, "value": {v}}}'
+                for vmsd, path, type_, at, size, v in rows
             ]
         )
 

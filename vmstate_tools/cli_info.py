@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from vmstate_tools.cli_text import complain, print_table, say, wrapped
+from vmstate_tools.cli_files import over
+from vmstate_tools.cli_text import print_table, say, wrapped
 from vmstate_tools.fingerprints import fingerprint
 from vmstate_tools.summary import by_section
 from vmstate_tools.summary import summarize as summarized
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from vmstate_tools.stream import Stream
@@ -24,22 +25,9 @@ _PAGES = {
 }
 
 
-def plain(files: Sequence[str]) -> int:
-    """`vmstate info FILE...` without options; the exit code."""
-    from vmstate_tools.errors import VmstateError
-    from vmstate_tools.stream import open_stream
-
-    code = 0
-    for file in files:
-        try:
-            with open_stream(file) as stream:
-                print_info(summarize(stream), False)
-        except BrokenPipeError:
-            raise
-        except (VmstateError, OSError) as err:
-            complain(err)
-            code = 2
-    return code
+def show(files: Sequence[str], opening: Mapping[str, Any], *, ram: bool = False) -> int:
+    """`vmstate info` as text; the exit code."""
+    return over(files, opening, lambda stream: print_info(summarize(stream), ram))[1]
 
 
 def summarize(stream: Stream) -> dict[str, Any]:

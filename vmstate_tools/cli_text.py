@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# Arrays of more values than this are one row of a table.
+FOLD = 64
+
+
 def say(*lines: str) -> None:
     for line in lines or ("",):
         sys.stdout.write(printable(line) + "\n")
@@ -69,9 +73,12 @@ def wrapped(text: str, indent: int = 2) -> list[str]:
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table that fits the terminal: columns called `>…` are numbers; these and `=…` stay whole, others are cut."""
-    head = [name.lstrip(">=") for name in names]
-    cells = [_Column(name, column) for name, column in zip(head, zip(*rows, strict=True), strict=False)]
-    cells = cells or [_Column(name, ()) for name in head]
+    print_columns(names, list(zip(*rows, strict=True)) or [()] * len(names))
+
+
+def print_columns(names: Sequence[str], columns_: Sequence[Sequence[str]]) -> None:
+    """The same, column by column."""
+    cells = [_Column(name.lstrip(">="), column) for name, column in zip(names, columns_, strict=True)]
     widths = [column.width for column in cells]
     excess = sum(widths) + 2 * (len(names) - 1) - columns()
     while excess > 0:  # from the widest that may be cut, until it is as wide as the next
@@ -85,10 +92,8 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             cut = min(step, max(excess, 0))
             widths[i] -= cut
             excess -= cut
-    lines = [
-        "  ".join(line).rstrip()
-        for line in zip(*(c.fitted(w, n[0] == ">") for c, w, n in zip(cells, widths, names, strict=True)), strict=True)
-    ]
+    fitted = [c.fitted(w, n[0] == ">") for c, w, n in zip(cells, widths, names, strict=True)]
+    lines = [*map(str.rstrip, map("  ".join, zip(*fitted, strict=True)))]
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         lines[0] = f"\033[1m{lines[0]}\033[0m"
     sys.stdout.write("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Where the command `vmstate` begins: `vmstate info FILE...` goes without the parser of all the others."""
+"""Where the command `vmstate` begins: `info` and `fields` with nothing but simple options go without a parser."""
 
 from __future__ import annotations
 
@@ -6,19 +6,37 @@ import gc
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Of these commands the options that are `--name VALUE`, and the values they may have; None: any.
+_SIMPLE: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "info": {},
+    "fields": {"--section": None, "--field": None, "--format": ("table", "json", "csv")},
+}
+# What a stream is opened with where nothing is said.
+_OPENING = {"description": None, "partial": False, "snapshot": None}
+
 
 def main() -> None:
     command, *words = sys.argv[1:] or [""]
-    # With 20 files there is a bar.
-    if command != "info" or not 0 < len(words) < 20 or any(word.startswith("-") and word != "-" for word in words):
+    simple = _simple(words, _SIMPLE[command]) if command in _SIMPLE else None
+    if simple is None:
         from vmstate_tools.cli import main as every
 
         return every()
     gc.set_threshold(100_000)  # a tenth of the time, for next to nothing to collect
-    from vmstate_tools.cli_info import plain
-
+    files, options = simple
     try:
-        code = plain(words)
+        if command == "info":
+            from vmstate_tools import cli_info
+
+            code = cli_info.show(files, _OPENING)
+        else:
+            from vmstate_tools import cli_fields
+
+            code = cli_fields.show(files, _OPENING, **options)
         sys.stdout.flush()
     except BrokenPipeError:  # as click ends then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -28,3 +46,20 @@ def main() -> None:
         code = 1
     sys.stderr.flush()
     os._exit(code)  # nothing is left to do that the system does not do faster
+
+
+def _simple(words: list[str], known: dict[str, tuple[str, ...] | None]) -> tuple[list[str], dict[str, Any]] | None:
+    """The files and the options; None where there is more than these to understand."""
+    files: list[str] = []
+    options: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        if word == "-" or not word.startswith("-"):
+            files.append(word)
+            continue
+        value = next(rest, "-")
+        if word not in known or word in options or value.startswith("-") or value not in (known[word] or (value,)):
+            return None
+        options[word] = value
+    names = {"--format": "form"}
+    return (files, {names.get(word, word[2:]): value for word, value in options.items()}) if files else None
