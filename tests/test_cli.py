@@ -21,7 +21,7 @@ import vmstate_tools as vt
 from vmstate_tools import start
 from vmstate_tools.bundled import data_path
 from vmstate_tools.cli import main
-from vmstate_tools.cli_fields import matcher
+from vmstate_tools.cli_fields import Block, _filled, matcher
 from vmstate_tools.errors import printable
 
 STREAMS = data_path("streams")
@@ -275,6 +275,16 @@ def test_partial(tmp_path: Path) -> None:
     found = json.loads(result.stdout)
     assert found["error"] and result.stderr == f"vmstate: warning: {found['error']}\n"
     assert found["sections"][0]["idstr"] == "ram"
+
+
+@pytest.mark.parametrize("values", [[0] * 9000, [1, 0] * 4500, ["ab"] * 4096 + ["cd"], [7] * 4097 + [1 << 63]])
+@pytest.mark.parametrize(("first", "step"), [(0, 1), (93, 8), (99_999_990, 3), (5, 4), (12345, 1 << 20)])
+def test_lines_of_an_array(values: list[object], first: int, step: int) -> None:
+    offsets = range(first, first + step * len(values), step)
+    block = Block(None, [], [], [], offsets, [step] * len(values), values, "a")
+    line = "100% ü [\0] at \0 is \0"
+    expected = [f"100% ü [{i}] at {at} is {v}" for i, (at, v) in enumerate(zip(offsets, values, strict=True))]
+    assert ";".join(_filled(line, block, values, ";")).split(";") == expected
 
 
 # -- as a process

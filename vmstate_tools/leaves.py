@@ -255,16 +255,16 @@ class _Compiler:
         types, vmsds, subsections = self.types[first:], self.vmsds[first:], self.subsections[first_sub:]
         tails = [p[len(path) + 3 :] for p in self.paths[first:]]  # behind `[0]`
         numbers = self.numbers[4 * first :]
-        offsets = numbers[0::4]
-        for i in range(1, elements):
-            self.visit(visited, text + visited * (len(str(i)) - 1))
-            head, by = f"{path}[{i}]", i * size
-            self.paths += [head + tail for tail in tails]
-            self.types += types
-            self.vmsds += vmsds
-            numbers[0::4] = array("q", [offset + by for offset in offsets])
-            self.numbers += numbers
-            self.subsections += [(at + by, header) for at, header in subsections]
+        offsets, more = numbers[0::4], range(1, elements)
+        self.visit(visited * len(more), text * len(more))
+        self.visit(0, visited * sum([len(str(i)) - 1 for i in more]))
+        self.paths += [head + tail for head in [f"{path}[{i}]" for i in more] for tail in tails]
+        self.types += types * len(more)
+        self.vmsds += vmsds * len(more)
+        numbers *= len(more)
+        numbers[0::4] = array("q", [offset + i * size for i in more for offset in offsets])
+        self.numbers += numbers
+        self.subsections += [(at + i * size, header) for i in more for at, header in subsections]
 
     def leaf(self, path: str, type_: str, vmsd: Vmsd, offset: int, width: int, count: int, kind: int) -> None:
         self.paths.append(path)
