@@ -51,12 +51,17 @@ class _Table:
     rows: list[Rows]
     sections: list[tuple[str, int, int]]  # idstr, instance_id, version_id of the described sections
     base: list[int]  # payload offset of each
-    words: npt.NDArray[np.uint64]
+    numbers: list[bytes]  # of each the payload as far as there are numbers; where that is long, the decoded words
     blobs: list[bytes | int]  # an int stands for so many zeros: a fresh guest's TCE table is 2 MiB of them
     extra: _Leaves | None  # of undescribed sections
 
+    @functools.cached_property
+    def described(self) -> int:
+        """How many rows described sections have."""
+        return sum(map(len, self.rows))
+
     def __len__(self) -> int:
-        return len(self.words) + (len(self.extra) if self.extra else 0)
+        return self.described + (len(self.extra) if self.extra else 0)
 
 
 @dataclass
@@ -82,55 +87,55 @@ class _Leaves:
 _TOGETHER = 1 << 16
 
 
-class _Decoder:
-    """Decodes the sections of several streams, those of one layout together."""
+def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Table:
+    """The fields of these sections; their numbers are decoded with those of other streams, by `_words`."""
+    described = [s for s in sections if s.described]
+    layouts = [stream.layout(s) for s in described]
+    fold = affordable(layouts, fold)
+    parts = [rows_of(layout, fold) for layout in layouts]
+    numbers: list[bytes] = []
+    blobs: list[bytes | int] = []
+    for section, rows in zip(described, parts, strict=True):
+        start = section.payload_offset
+        payload = stream._view[start : start + rows.reach]
+        if rows.reach > _TOGETHER:
+            numbers.append(rows.decode(np.frombuffer(payload, np.uint8)[None]).tobytes())
+        else:
+            numbers.append(bytes(payload))
+        if len(which := rows.buffers):
+            for offset, size in zip(rows.offset[which].tolist(), rows.size[which].tolist(), strict=True):
+                blobs.append(_bytes(stream._view, start + offset, size))
+    base = [s.payload_offset for s in described]
+    return _Table(
+        parts,
+        [(s.idstr, s.instance_id, s.version_id) for s in described],
+        base,
+        numbers,
+        blobs,
+        _undescribed(stream, [s for s in sections if not s.described], base, [len(rows) for rows in parts]),
+    )
 
-    def __init__(self, fold: int | None) -> None:
-        self.fold = fold
-        self.waiting: dict[bytes, list[tuple[bytes, npt.NDArray[np.uint64]]]] = {}  # payload, where its words go
-        self.rows: dict[bytes, Rows] = {}
 
-    def table(self, stream: Stream, sections: Sequence[Section]) -> _Table:
-        """The fields of these sections; the numbers come with `finish`."""
-        described = [s for s in sections if s.described]
-        layouts = [stream.layout(s) for s in described]
-        fold = affordable(layouts, self.fold)
-        parts = [rows_of(layout, fold) for layout in layouts]
-        parts = [self.rows.setdefault(rows.key, rows) for rows in parts]
-        words = np.zeros(sum(map(len, parts)), np.uint64)
-        blobs: list[bytes | int] = []
+def _words(tables: Sequence[_Table]) -> list[npt.NDArray[np.uint64]]:
+    """The numbers of the described rows of each, as `Rows.decode`: of one layout all together."""
+    words = [np.empty(table.described, np.uint64) for table in tables]
+    alike: dict[bytes, tuple[Rows, list[bytes], list[npt.NDArray[np.uint64]]]] = {}
+    for table, own in zip(tables, words, strict=True):
         at = 0
-        for section, rows in zip(described, parts, strict=True):
-            own = words[at : at + len(rows)]
-            start = section.payload_offset
-            payload = stream._view[start : start + rows.reach]
-            if rows.reach > _TOGETHER:
-                own[:] = rows.decode(np.frombuffer(payload, np.uint8)[None])[0]
-            elif rows.reach:
-                self.waiting.setdefault(rows.key, []).append((bytes(payload), own))
-            if len(which := rows.buffers):
-                own[which] = np.arange(len(blobs), len(blobs) + len(which))
-                for offset, size in zip(rows.offset[which].tolist(), rows.size[which].tolist(), strict=True):
-                    blobs.append(_bytes(stream._view, start + offset, size))
+        for rows, payload in zip(table.rows, table.numbers, strict=True):
+            place = own[at : at + len(rows)]
             at += len(rows)
-        base = [s.payload_offset for s in described]
-        return _Table(
-            parts,
-            [(s.idstr, s.instance_id, s.version_id) for s in described],
-            base,
-            words,
-            blobs,
-            _undescribed(stream, [s for s in sections if not s.described], base, [len(rows) for rows in parts]),
-        )
-
-    def finish(self) -> None:
-        for key, waiting in self.waiting.items():
-            rows = self.rows[key]
-            payloads = np.frombuffer(b"".join(payload for payload, _ in waiting), np.uint8)
-            decoded = rows.decode(payloads.reshape(len(waiting), -1))
-            for (_, words), numbers in zip(waiting, decoded, strict=True):
-                words += numbers  # where there is no number, there is 0
-        self.waiting.clear()
+            if rows.reach > _TOGETHER:
+                place[:] = np.frombuffer(payload, np.uint64)
+            else:
+                _, payloads, places = alike.setdefault(rows.key, (rows, [], []))
+                payloads.append(payload)
+                places.append(place)
+    for rows, payloads, places in alike.values():
+        data = np.frombuffer(b"".join(payloads), np.uint8)
+        for place, numbers in zip(places, rows.decode(data.reshape(len(places), rows.reach)), strict=True):
+            place[:] = numbers
+    return words
 
 
 def _bytes(view: memoryview, at: int, size: int) -> bytes | int:
@@ -180,10 +185,7 @@ def _leaves(stream: Stream, section: Section) -> Iterator[tuple[str, int, int, s
 
 def fields_of(stream: Stream, sections: Sequence[Section], fold: int | None) -> pd.DataFrame:
     """The fields of these sections of one stream: see `Stream.fields`."""
-    decoder = _Decoder(fold)
-    table = decoder.table(stream, sections)
-    decoder.finish()
-    return _fields_frame([table])
+    return _fields_frame([_table(stream, sections, fold)])
 
 
 def _fields_frame(tables: Sequence[_Table], keys: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -275,18 +277,16 @@ class _Columns:
             self.shapes[key] = shape
         return shape
 
-    def fill(self, places: Iterable[tuple[_Table, _Arrays, int, int]]) -> None:
+    def fill(self, places: Sequence[tuple[_Table, _Arrays, int, int]]) -> None:
         """Put tables, with the columns of their leaves, where their rows and their blobs begin."""
-        for table, extra, at, blobs in places:
+        for (table, extra, at, blobs), words in zip(places, _words([table for table, *_ in places]), strict=True):
             described: _Arrays = {}
             if table.rows:
                 described = dict(self.shape(table))
                 base = np.repeat(np.array(table.base, np.int64), described.pop("lengths"))
                 described["offset"] = described["offset"] + base
-                described["words"] = table.words
-                if table.blobs:
-                    described["words"] = table.words.copy()
-                    described["words"][described["buffers"]] += np.uint64(blobs)
+                words[described["buffers"]] = np.arange(blobs, blobs + len(table.blobs), dtype=np.uint64)
+                described["words"] = words
             if table.extra is not None:
                 shift = (extra["kinds"] == BYTES) * np.uint64(blobs + len(table.blobs))
                 extra = extra | {"words": extra["words"] + shift}
@@ -321,7 +321,7 @@ def _places(table: _Table) -> list[tuple[int, int, bool, int]]:
     places = []
     done = leaves = 0
     counts = Counter(table.extra.before.tolist()) if table.extra else {}
-    for before, count in [*counts.items(), (len(table.words), 0)]:
+    for before, count in [*counts.items(), (table.described, 0)]:
         places.append((done + leaves, before + leaves, False, done))
         places.append((before + leaves, before + leaves + count, True, leaves))
         done, leaves = before, leaves + count
@@ -409,7 +409,7 @@ def _section_rows(stream: Stream) -> Iterator[tuple[Any, ...]]:
             )
 
 
-def _extract(path: str, decoder: _Decoder | None) -> _Extract:
+def _extract(path: str, fold: int | None, fields: bool) -> _Extract:
     """Everything the frames need from one stream; a bad one gives its error."""
     result = _Extract(path)
     try:
@@ -425,19 +425,24 @@ def _extract(path: str, decoder: _Decoder | None) -> _Extract:
                 "vmdesc_size": stream.vmdesc.size if stream.vmdesc else 0,
             }
             result.cpus = list(cpu_rows(stream))
-            if decoder is not None:
-                result.table = decoder.table(stream, [s for s in stream._distinct if s.how != "ram"])
+            if fields:
+                result.table = _table(stream, [s for s in stream._distinct if s.how != "ram"], fold)
     except (StreamError, OSError) as err:
         result.error = err if isinstance(err, StreamError) else StreamError(str(err), file=path)
     return result
 
 
 def _extract_batch(paths: Sequence[str], fold: int | None, fields: bool) -> list[_Extract]:
-    decoder = _Decoder(fold) if fields else None
-    extracts = [_extract(path, decoder) for path in paths]
-    if decoder is not None:
-        decoder.finish()
+    extracts = [_extract(path, fold, fields) for path in paths]
+    _share_rows(extracts, {})
     return extracts
+
+
+def _share_rows(extracts: Iterable[_Extract], known: dict[bytes, Rows]) -> None:
+    """Where rows are equal let them be the same object, of `known` or put there."""
+    for extract in extracts:
+        if extract.table is not None:
+            extract.table.rows = [known.setdefault(rows.key, rows) for rows in extract.table.rows]
 
 
 def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
@@ -644,16 +649,15 @@ def load(
     else:
         results = spread(executor, work, files, _BATCH, lambda file, error: [_Extract(file, error=error)])
     extracts: list[_Extract] = []
-    shared: dict[bytes, Rows] = {}
+    known: dict[bytes, Rows] = {}
     hidden = len(files) < 20 if progress is None else not progress
     with tqdm(total=len(files), unit="stream", disable=hidden, desc="loading") as bar:
         for batch in results:
             for extract in batch:
                 if extract.error is not None and errors == "raise":
                     raise extract.error
-                if extract.table is not None:  # each worker sent its own
-                    extract.table.rows = [shared.setdefault(rows.key, rows) for rows in extract.table.rows]
-                extracts.append(extract)
+            _share_rows(batch, known)  # each worker sent its own
+            extracts += batch
             bar.update(len(batch))
     return Collection(extracts, manifest_rows(files))
 
