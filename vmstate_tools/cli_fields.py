@@ -132,7 +132,7 @@ def blocks(stream: Stream, sections: Iterable[Section], fold: int | None) -> Ite
 
 def _described(view: memoryview, section: Section, layout: Layout, fold: int | None) -> Iterator[Block]:
     offsets, widths, counts, kinds = (list(layout.numbers[i::4]) for i in range(4))
-    paths = list(layout.paths)
+    paths, types, vmsds = list(layout.paths), layout.types, layout.vmsds
     for i, count in enumerate(counts):
         if fold and count > fold:
             paths[i], widths[i], counts[i], kinds[i] = f"{paths[i]}[0:{count}]", widths[i] * count, 0, BYTES
@@ -149,24 +149,24 @@ def _described(view: memoryview, section: Section, layout: Layout, fold: int | N
     offsets = [start + offset for offset in offsets]
     at = first = 0
     for i in (*arrays, len(codes)):
-        if first < i:
-            one = slice(first, i)
-            some: Sequence[Any] = values[at : at + i - first]
-            if BOOL in kinds[one]:
-                some = [bool(v) if kind == BOOL and v < 2 else v for v, kind in zip(some, kinds[one], strict=True)]
-            yield Block(section, layout.vmsds[one], layout.types[one], paths[one], offsets[one], widths[one], some)
-            at += i - first
+        if first < i:  # fields between two arrays
+            n, some = i - first, slice(first, i)
+            found = _bools(values[at : at + n], kinds[some])
+            yield Block(section, vmsds[some], types[some], paths[some], offsets[some], widths[some], found)
+            at += n
         if i < len(codes):
-            n, path, places = counts[i], paths[i], range(offsets[i], offsets[i] + counts[i] * widths[i], widths[i])
-            some = values[at : at + n]
-            if kinds[i] == BOOL:
-                some = [bool(v) if v < 2 else v for v in some]
-            names = (f"{path}[{k}]" for k in range(n))
-            yield Block(
-                section, [layout.vmsds[i]] * n, [layout.types[i]] * n, names, places, [widths[i]] * n, some, path
-            )
+            n, path, size = counts[i], paths[i], widths[i]
+            names, places = (f"{path}[{k}]" for k in range(n)), range(offsets[i], offsets[i] + n * size, size)
+            found = _bools(values[at : at + n], [kinds[i]] * n)
+            yield Block(section, [vmsds[i]] * n, [types[i]] * n, names, places, [size] * n, found, path)
             at += n
         first = i + 1
+
+
+def _bools(values: Sequence[Any], kinds: Sequence[int]) -> Sequence[Any]:
+    if BOOL not in kinds:
+        return values
+    return [bool(v) if kind == BOOL and v < 2 else v for v, kind in zip(values, kinds, strict=True)]
 
 
 class _Codes(dict[tuple[int, int], str]):

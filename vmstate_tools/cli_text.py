@@ -111,12 +111,13 @@ class _Column:
         self.width = max(map(len if self.narrow else _width, self.cells))
 
     def fitted(self, width: int, right: bool) -> list[str]:
-        if self.width > width:
-            cells = [_cut(cell, width) if len(cell) > width or not self.narrow else cell for cell in self.cells]
-        else:
-            cells = self.cells
+        cells = self.cells
         if self.narrow:
-            return [cell.rjust(width) for cell in cells] if right else [cell.ljust(width) for cell in cells]
+            if self.width > width:
+                cells = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell in cells]
+            return [*map(str.rjust if right else str.ljust, cells, [width] * len(cells))]
+        if self.width > width:
+            cells = [_cut(cell, width) for cell in cells]
         spaces = [" " * (width - _width(cell)) for cell in cells]
         return [space + cell if right else cell + space for cell, space in zip(cells, spaces, strict=True)]
 
