@@ -308,6 +308,14 @@ def test_a_closed_pipe_is_quiet(module: str) -> None:
         assert child.stderr.read() == b""
 
 
+@pytest.mark.parametrize("args", [["info"], ["fields"], ["fields", "--format", "csv"]])
+def test_a_full_disk_is_told(args: list[str]) -> None:
+    code = f"import sys; from vmstate_tools.start import main; sys.argv = {['vmstate', *args, P26]!r}; main()"
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (2, b"vmstate: No space left on device\n")
+
+
 @pytest.mark.parametrize("args", [["--help"], ["info", P26], ["info", "--json", P26]])
 def test_starts_without_what_it_does_not_need(args: list[str]) -> None:
     code = f"""

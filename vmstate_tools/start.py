@@ -38,9 +38,14 @@ def main() -> None:
 
             code = cli_fields.show(files, _OPENING, **options)
         sys.stdout.flush()
-    except BrokenPipeError:  # as click ends then
+    except OSError as err:  # of standard output: what is left of it goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = 1  # as click ends then
+        if not isinstance(err, BrokenPipeError):
+            from vmstate_tools.cli_text import complain
+
+            complain(err)
+            code = 2
     except KeyboardInterrupt:
         sys.stderr.write("Aborted!\n")
         code = 1
