@@ -308,6 +308,14 @@ def test_a_closed_pipe_is_quiet(module: str) -> None:
         assert child.stderr.read() == b""
 
 
+def test_an_interrupt_is_one_word() -> None:
+    code = "import sys; from vmstate_tools import cli_info, start; sys.argv = ['vmstate', 'info', 'a']; "
+    code += "cli_info.show = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt); start.main()"
+    with process("-c", code) as child:
+        assert child.communicate(timeout=60) == (b"", b"\nAborted!\n")
+    assert child.returncode == 1
+
+
 @pytest.mark.parametrize("args", [["info"], ["fields"], ["fields", "--format", "csv"]])
 def test_a_full_disk_is_told(args: list[str]) -> None:
     code = f"import sys; from vmstate_tools.start import main; sys.argv = {['vmstate', *args, P26]!r}; main()"

@@ -47,7 +47,7 @@ def main() -> None:
             complain(err)
             code = 2
     except KeyboardInterrupt:
-        sys.stderr.write("Aborted!\n")
+        sys.stderr.write("\nAborted!\n")
         code = 1
     sys.stderr.flush()
     os._exit(code)  # nothing is left to do that the system does not do faster
