@@ -194,6 +194,9 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
                 return at, end - at
     # Something follows it (padding, another stream), or it is not there.
     low = max(0, end - (64 << 20))
+    whole: Any = view.obj
+    if len(whole) == end and whole.find(b'"devices"', low) < 0:  # three times as fast as the pattern
+        return None
     last = None
     for match in re.finditer(rb"\x06(?s:(....))\{ ?\"(?:page_size|configuration)\"", view[low:]):
         size = int.from_bytes(match[1], "big")
@@ -207,9 +210,8 @@ def read_vmdesc(text: bytes) -> StreamDescription:
     found = _vmdescs.get(text)
     if found is None:
         found = _read_vmdesc(text)
-        if len(_vmdescs) >= 256:
-            _vmdescs.clear()
         if len(text) <= _MAX_KEPT:
+            keep(1 + len(text) // 300)
             _vmdescs[text] = found
     return found
 

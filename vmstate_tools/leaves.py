@@ -133,7 +133,8 @@ class Layout:
     @cached_property
     def values(self) -> int:
         """How many values there are when all arrays are unfolded."""
-        return sum(max(count, 1) for count in self.numbers[2::4])
+        counts = self.numbers[2::4]
+        return sum(counts) + counts.count(0)
 
     @property
     def length(self) -> npt.NDArray[np.int64]:

@@ -113,7 +113,7 @@ def _ramp(n: int) -> tuple[int, int]:
 _WINDOW = 1 << 13
 
 
-@kept(64)
+@kept(256)
 def _zero_pages(page: int, window: int) -> bytes:
     """The records of `_WINDOW` zero pages of one block, from the page `window * _WINDOW` on: most of a fresh guest."""
     ones, steps = _ramp(_WINDOW)
