@@ -190,6 +190,25 @@ def test_last_write_wins_over_sections(tmp_path: Path) -> None:
     assert table.loc["vga.vram", ["zero", "normal", "xbzrle", "compressed"]].tolist() == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize("odd", [1, 2, 63, 64, 8191, 8192, 8193, 16384, 19999])
+@pytest.mark.parametrize("what", ["filled", "full", "left out"])
+def test_many_zero_pages_and_one_that_is_not(what: str, odd: int) -> None:
+    w = Writer(1024)
+    w.blocks((RAM, 20_000 * 1024))
+    for i in range(20_000):
+        if i != odd:
+            w.zero(RAM, i * 1024)
+        elif what == "filled":
+            w.zero(RAM, i * 1024, 7)
+        elif what == "full":
+            w.page(RAM, i * 1024, pages_of(odd, size=1024))
+    w.eos()
+    ram = w.parse(page_size=1024)
+    ram_streams.assert_accounted(ram, bytes(w.out), 0, len(w.out))
+    assert ram.pages[["zero", "normal"]].to_numpy().tolist() == [[20_000 - (what != "filled"), int(what == "full")]]
+    assert ram.read(RAM.decode(), 0, 20_000 * 1024) == w.memory[RAM]
+
+
 @pytest.mark.parametrize("page_size", [1024, 4096, 8192, 65536])
 def test_page_size_is_found(page_size: int) -> None:
     w = Writer(page_size)

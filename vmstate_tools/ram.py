@@ -105,9 +105,10 @@ def _few(runs: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int, int, in
 
 
 @kept(16)
-def _ramp(n: int) -> tuple[int, int]:
-    """`n` 64-bit words as one number: each 1; and 0, 1, 2 … n - 1."""
-    return int.from_bytes(put_be64(1) * n, "big"), int.from_bytes(struct.pack(f">{n}Q", *range(n)), "big")
+def _ramp(n: int, form: str) -> tuple[int, int]:
+    """`n` words of this form as one number: each 1; and 0, 1, 2 … n - 1."""
+    one = struct.pack(f">{form}", 1)
+    return int.from_bytes(one * n, "big"), int.from_bytes(struct.pack(f">{form * n}", *range(n)), "big")
 
 
 _WINDOW = 1 << 13
@@ -116,12 +117,8 @@ _WINDOW = 1 << 13
 @kept(256)
 def _zero_pages(page: int, window: int) -> bytes:
     """The records of `_WINDOW` zero pages of one block, from the page `window * _WINDOW` on: most of a fresh guest."""
-    ones, steps = _ramp(_WINDOW)
-    heads = ((window * _WINDOW * page | ZERO | CONTINUE) * ones + page * steps).to_bytes(8 * _WINDOW, "big")
-    out = bytearray(9 * _WINDOW)
-    for i in range(8):
-        out[i::9] = heads[i::8]
-    return bytes(out)
+    ones, steps = _ramp(_WINDOW, "Qx")
+    return ((window * _WINDOW * page | ZERO | CONTINUE) * ones + page * steps).to_bytes(9 * _WINDOW, "big")
 
 
 class Ram:
@@ -401,7 +398,7 @@ class Ram:
         raw = bytearray(8 * n)
         for i in range(8):
             raw[i::8] = records[i::stride]
-        ones, steps = _ramp(n)
+        ones, steps = _ramp(n, "Q")
         differ = int.from_bytes(raw, "big") ^ (head * ones + self._page * steps)
         n -= -(-differ.bit_length() // 64)
         if n:
