@@ -390,11 +390,11 @@ class Ram:
         """
         records: memoryview | bytes = self._view[start : start + (n - 1) * stride + 9]
         if head & ZERO:
-            records = bytes(records)  # faster, and not much to copy
-            same = self._zeros(records, head)
+            same = self._zeros(self._view[start : start + n * stride], head)
             if same:
                 self._take_run(start, head, same)
                 return same
+            records = bytes(records)  # faster, and not much to copy
         raw = bytearray(8 * n)
         for i in range(8):
             raw[i::8] = records[i::stride]
@@ -407,7 +407,7 @@ class Ram:
                 self._filled = bytes(records[8 : n * stride : stride]).count(0) != n
         return n
 
-    def _zeros(self, records: bytes, head: int) -> int:
+    def _zeros(self, records: memoryview, head: int) -> int:
         """How many of these records are what QEMU sends of consecutive zero pages from this head on."""
         page = head // self._page
         known, at = _zero_pages(self._page, page // _WINDOW), page % _WINDOW * 9
