@@ -40,6 +40,7 @@ def once(folder: Path, count: int, workers: int) -> dict[str, float]:
     rows, cpus = len(collection.fields), len(collection.cpu)
     end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    worker_peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     with ProcessPoolExecutor(workers) as pool:
         unpacked = sum(pool.map(unpack, paths, chunksize=32))
     unpack_s = time.perf_counter() - end
@@ -56,7 +57,7 @@ def once(folder: Path, count: int, workers: int) -> dict[str, float]:
         "against_unpacking": (end - start) / unpack_s,
         "peak_mib": peak / 1024,
         "peak_kib_per_stream": peak / count,
-        "worker_peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "worker_peak_mib": worker_peak / 1024,
     }
 
 
