@@ -190,9 +190,9 @@ def fields_of(stream: Stream, sections: Sequence[Section], fold: int | None) -> 
     return _fields_frame([_table(stream, sections, fold)])
 
 
-def _fields_frame(tables: Sequence[_Table], keys: dict[str, Any] | None = None) -> pd.DataFrame:
-    """One frame of all fields behind the columns `keys`, each stream's in file order."""
-    return _Columns(tables).frame(keys or {})
+def _fields_frame(tables: Sequence[_Table], keys: dict[str, pd.Categorical] | None = None) -> pd.DataFrame:
+    """One frame of all fields, each stream's in file order; in front the columns `keys`, given by stream."""
+    return _Columns(tables, keys or {}).frame()
 
 
 _NAMES = ("section", "vmsd", "path", "type")
@@ -218,7 +218,8 @@ _FILLED = 64
 class _Columns:
     """The columns of a frame of fields, each made once, in its size and type, and then filled; names are codes."""
 
-    def __init__(self, tables: Sequence[_Table]) -> None:
+    def __init__(self, tables: Sequence[_Table], keys: dict[str, pd.Categorical]) -> None:
+        self.keys = keys
         self.paths = _paths(tables[0]) if len(tables) == 1 else None  # of more than one they are categories
         self.names = {name: _Names() for name in _NAMES if name != "path" or self.paths is None}
         self.parts: dict[bytes, _Arrays] = {}
@@ -226,15 +227,17 @@ class _Columns:
         self.blobs: list[bytes] = []
         places = []
         total = 0
-        for table in tables:
-            places.append((table, self.code(table), total, len(self.blobs)))
+        for number, table in enumerate(tables):
+            places.append((number, table, self.code(table), total, len(self.blobs)))
             total += len(table)
             self.blobs += [_zeros(blob) if isinstance(blob, int) else blob for blob in table.blobs]
             self.blobs += table.extra.value.blobs if table.extra else []
         types = _NUMBERS | {name: names.dtype for name, names in self.names.items()}
         self.columns = {name: _column(total, dtype) for name, dtype in types.items()}
+        self.key_codes = {name: key.codes for name, key in keys.items()}
+        self.key_columns = {name: _column(total, codes.dtype) for name, codes in self.key_codes.items()}
         batches = [places[i : i + _FILLED] for i in range(0, len(places), _FILLED)]
-        if len(batches) == 1:
+        if len(batches) <= 1:
             self.fill(places)
             return
         # numpy copies without the interpreter's lock. What takes longest is that memory is touched for the first time.
@@ -279,9 +282,12 @@ class _Columns:
             self.shapes[key] = shape
         return shape
 
-    def fill(self, places: Sequence[tuple[_Table, _Arrays, int, int]]) -> None:
-        """Put tables, with the columns of their leaves, where their rows and their blobs begin."""
-        for (table, extra, at, blobs), words in zip(places, _words([table for table, *_ in places]), strict=True):
+    def fill(self, places: Sequence[tuple[int, _Table, _Arrays, int, int]]) -> None:
+        """Put streams' tables, with the columns of their leaves, where their rows and their blobs begin."""
+        decoded = _words([table for _, table, *_ in places])
+        for (number, table, extra, at, blobs), words in zip(places, decoded, strict=True):
+            for name, codes in self.key_codes.items():
+                self.key_columns[name][at : at + len(table)] = codes[number]
             described: _Arrays = {}
             if table.rows:
                 described = dict(self.shape(table))
@@ -297,7 +303,7 @@ class _Columns:
                     values = extra[name] if leaves else described[name]
                     column[at + start : at + stop] = values[first : first + stop - start]
 
-    def frame(self, keys: dict[str, Any]) -> pd.DataFrame:
+    def frame(self) -> pd.DataFrame:
         """As `Stream.fields`; the paths of more than one stream are categories, too."""
         names: dict[str, Any] = {name: own.categorical(self.columns[name]) for name, own in self.names.items()}
         if self.paths is not None:
@@ -305,6 +311,10 @@ class _Columns:
         values = ValueArray(self.columns["words"], self.columns["kinds"], self.blobs)
         order = ("section", "instance_id", "version_id", "vmsd", "path", "type", "offset", "size")
         columns = {n: names[n] if n in names else self.columns[n] for n in order}
+        keys = {
+            name: pd.Categorical.from_codes(self.key_columns[name], dtype=key.dtype, validate=False)
+            for name, key in self.keys.items()
+        }
         return pd.DataFrame(keys | columns | {"value": values}, copy=False)
 
 
@@ -553,16 +563,10 @@ class Collection:
         integers = dict.fromkeys(("page_size", "stream_size", "sections", "opaque", "vmdesc_size"), "Int64")
         return _leading(frame.astype({"machine": "str", "container": "category", **integers}), _KEYS)
 
-    def _keys(self, counts: Sequence[int]) -> dict[str, Any]:
-        """file and the manifest's main columns as categories, each stream's repeated `counts` times."""
-        streams = self.streams
-        columns = {}
-        for name in _KEYS:
-            if name in streams:
-                values = pd.Categorical(streams[name])
-                codes = np.repeat(values.codes, counts)
-                columns[name] = pd.Categorical.from_codes(codes, dtype=values.dtype, validate=False)
-        return columns
+    @property
+    def _keys(self) -> dict[str, pd.Categorical]:
+        """file and the manifest's main columns as categories, by stream."""
+        return {name: pd.Categorical(self.streams[name]) for name in _KEYS if name in self.streams}
 
     @functools.cached_property
     def sections(self) -> pd.DataFrame:
@@ -585,7 +589,8 @@ class Collection:
         frame = frame.loc[np.repeat(np.arange(len(frame)), count)].reset_index(drop=True)
         within = np.arange(len(frame)) - np.repeat(np.cumsum(count) - count, count)
         frame["offset"] += within * frame["size"]
-        keys = pd.DataFrame(self._keys([e.stream["sections"] for e in self._good]))
+        stream = np.repeat(np.arange(len(self._good)), [e.stream["sections"] for e in self._good])
+        keys = pd.DataFrame({name: key.take(stream) for name, key in self._keys.items()})
         return pd.concat([keys, frame], axis=1)
 
     @functools.cached_property
@@ -593,7 +598,7 @@ class Collection:
         tables = [e.table for e in self._good if e.table is not None]
         if not self.has_fields:
             raise VmstateError("these streams were loaded with fields=False")
-        return _fields_frame(tables, self._keys([len(table) for table in tables]))
+        return _fields_frame(tables, self._keys)
 
     @functools.cached_property
     def cpu(self) -> pd.DataFrame:
