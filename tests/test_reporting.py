@@ -30,7 +30,7 @@ mpl.use("Agg")
 # What docs/examples/streams.* are made from; run from the checkout, as the paths in them say.
 EXAMPLE = [f"data/streams/qemu-{release}/pseries-2.6" for release in ("2.6.0", "2.7.0", "2.8.0")]
 FOLDERS = [data_path("streams", f"qemu-{release}") for release in ("2.6.0", "2.7.0", "2.8.0")]
-EVIL = "dev</td><script>alert(1)</script>\x1b[31m{{ 7 * 7 }}"
+EVIL = "dev</td><script>alert(1)</script>\x1b[31m{{ 7777 * 7777 }}"
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_hostile_text(tmp_path: Path) -> None:
     for page in pages:
         assert "script" not in tags(page)
     for page in [*pages[:4], vt.report(tmp_path, title=EVIL)]:
-        assert "\x1b" not in page and "49" not in page.replace("149", "")
+        assert "\x1b" not in page and "60481729" not in page
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
