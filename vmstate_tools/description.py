@@ -115,6 +115,14 @@ class Vmsd(Valued):
         self.unrolled: int = sum(map(_unrolled, fields)) + sum([1 + s.unrolled for s in subsections])
 
 
+def element_of(path: str) -> tuple[str, str] | None:
+    """`gpr[3]` → `gpr` and `3`, text; None where the path is not that of an element."""
+    if not path.endswith("]"):
+        return None
+    array, bracket, number = path[:-1].rpartition("[")
+    return (array, number) if bracket and number.isdecimal() else None
+
+
 def with_parts(vmsd: Vmsd, fields: tuple[FieldDescription, ...], subsections: tuple[Vmsd, ...]) -> Vmsd:
     """A description with these fields and subsections: itself where they are the very ones that it has."""
     new, old = (fields, subsections), (vmsd.fields, vmsd.subsections)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 from vmstate_tools.bundled import data_file
+from vmstate_tools.description import element_of
 from vmstate_tools.errors import VmstateError, printable
 from vmstate_tools.lazy import Lazy, cached_property, kept
 from vmstate_tools.stream import open_stream
@@ -291,12 +292,6 @@ class _Definition:
         return bits
 
 
-def _unnumbered(name: str) -> str:
-    """QEMU numbers fields of one name."""
-    short, _, number = name[:-1].rpartition("[")
-    return short if name.endswith("]") and number.isdecimal() else name
-
-
 _read = kept(8192)(bits_of)
 
 
@@ -481,7 +476,7 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
         several = len(definitions) > 1
         told = {name for d in definitions for name in (*d.fields, *d.types)}
         for name, type_ in sorted(fields):
-            short = _unnumbered(name)
+            short = (element_of(name) or (name,))[0]  # QEMU numbers fields of one name
             if name not in told and short not in told:
                 if known | unread != ALL:
                     items.append(Evidence(f"vmsd {vmsd} has {name} ({type_})", where, known | unread, source))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 
 from vmstate_tools import wire
-from vmstate_tools.description import MAX_LEAVES, keep
+from vmstate_tools.description import MAX_LEAVES, element_of, keep
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.lazy import Lazy, cached_property
 
@@ -152,9 +152,8 @@ class Layout:
     def find(self, path: str) -> list[tuple[int, int]]:
         """(leaf, element) of each value that `path` names; element 0 where the leaf is no array."""
         found = [(i, 0) for i in self.index.get(path, ()) if not self.numbers[4 * i + 2]]
-        array_path, _, number = path[:-1].rpartition("[")
-        if not found and path.endswith("]") and number.isdecimal():
-            element = int(number)
+        if not found and (parts := element_of(path)):
+            array_path, element = parts[0], int(parts[1])
             found = [(i, element) for i in self.index.get(array_path, ()) if element < self.numbers[4 * i + 2]]
         return found
 

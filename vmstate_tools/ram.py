@@ -388,13 +388,13 @@ class Ram:
         All together, as one number in which each header is 64 bits: much the same speed as by numpy, which takes
         longer to import than a small stream takes to read.
         """
-        records: memoryview | bytes = self._view[start : start + (n - 1) * stride + 9]
+        records = self._view[start : start + (n - 1) * stride + 9]
         if head & ZERO:
-            same = self._zeros(self._view[start : start + n * stride], head)
+            same = self._zeros(records, head)
             if same:
                 self._take_run(start, head, same)
                 return same
-            records = bytes(records)  # faster, and not much to copy
+            records = memoryview(bytes(records))  # faster, and not much to copy
         raw = bytearray(8 * n)
         for i in range(8):
             raw[i::8] = records[i::stride]

@@ -15,8 +15,6 @@ _SIMPLE: dict[str, dict[str, tuple[str, ...] | None]] = {
     "info": {},
     "fields": {"--section": None, "--field": None, "--format": ("table", "json", "csv")},
 }
-# What a stream is opened with where nothing is said.
-_OPENING = {"description": None, "partial": False, "snapshot": None}
 
 
 def main() -> None:
@@ -32,11 +30,11 @@ def main() -> None:
         if command == "info":
             from vmstate_tools import cli_info
 
-            code = cli_info.show(files, _OPENING)
+            code = cli_info.show(files, {})
         else:
             from vmstate_tools import cli_fields
 
-            code = cli_fields.show(files, _OPENING, **options)
+            code = cli_fields.show(files, {}, **options)
         sys.stdout.flush()
     except OSError as err:  # of standard output: what is left of it goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

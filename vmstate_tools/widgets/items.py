@@ -235,10 +235,8 @@ class Differences:
         """The numbers of the elements that differ, by section and array."""
         found: dict[tuple[str, str], list[int]] = {}
         for label, path in self._paths:
-            if path.endswith("]"):
-                array, _, number = path[:-1].rpartition("[")
-                if number.isdigit():
-                    found.setdefault((label, array), []).append(int(number))
+            if parts := element_of(path):
+                found.setdefault((label, parts[0]), []).append(int(parts[1]))
         return found
 
 

@@ -60,13 +60,13 @@ def _named(stream: Stream, section: Section, query: str) -> Iterator[Hit]:
         return
     layout = stream.layout(section)
     base, offsets, counts = section.payload_offset, layout.offset, layout.count
-    element = re.fullmatch(r"(.*)\[(\d+)\]", query)
+    array, number = element_of(query) or ("", "")
     for i, path in enumerate(layout.paths):
         if name.fullmatch(path) or (counts[i] and name.fullmatch(f"{path}[0]")):
             yield Hit(section, layout.vmsds[i], path, base + int(offsets[i]))
-        elif element and int(element[2]) < counts[i] and path.lower().endswith(element[1].lower()):
-            at = base + int(offsets[i]) + int(element[2]) * int(layout.width[i])
-            yield Hit(section, layout.vmsds[i], f"{path}[{int(element[2])}]", at)
+        elif number and int(number) < counts[i] and path.lower().endswith(array.lower()):
+            at = base + int(offsets[i]) + int(number) * int(layout.width[i])
+            yield Hit(section, layout.vmsds[i], f"{path}[{int(number)}]", at)
 
 
 def _valued(stream: Stream, section: Section, number: int) -> Iterator[Hit]:
