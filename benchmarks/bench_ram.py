@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmstate_tools.ram import Ram
+from vmstate_tools.stream.ram import Ram
 
 if TYPE_CHECKING:
     from collections.abc import Callable

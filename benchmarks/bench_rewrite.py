@@ -22,7 +22,7 @@ import zstandard
 
 import vmstate_tools as vt
 
-REWRITE = [sys.executable, "-m", "vmstate_tools.cli", "rewrite", "-", "--set", "cpu/env.gpr[3]=0x1234"]
+REWRITE = [sys.executable, "-m", "vmstate_tools.cli.main", "rewrite", "-", "--set", "cpu/env.gpr[3]=0x1234"]
 
 
 def stream(folder: Path, mib: int, mixed: bool) -> Path:

@@ -9,8 +9,10 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import vmstate_tools as vt
-from vmstate_tools import breaks, catalog, charts
-from vmstate_tools.bundled import data_path
+from vmstate_tools.analysis import cpu_history as breaks
+from vmstate_tools.data import data_path
+from vmstate_tools.facts import catalog
+from vmstate_tools.show import charts
 
 OUT = Path(__file__).resolve().parent / "images"
 STREAMS = data_path("streams")

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmstate_tools.bundled import data_path
+from vmstate_tools.data import data_path
 
 SHARED = Path(os.environ.get("VMSTATE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 ROOT = SHARED / "captures" if (SHARED / "captures" / "manifest.csv").is_file() else data_path("streams")

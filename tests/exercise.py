@@ -7,7 +7,7 @@ from typing import Any
 
 import vmstate_tools as vt
 from vmstate_tools.errors import StreamError
-from vmstate_tools.stream import Stream
+from vmstate_tools.stream.stream import Stream
 
 
 def exercise(data: bytes | list[bytes], *, partial: bool = False) -> list[StreamError]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zstandard
 
-from vmstate_tools.ram import Ram
+from vmstate_tools.stream.ram import Ram
 
 DATA = Path(__file__).parent / "data" / "ram"
 """Streams of a running guest, and what QEMU said of its memory."""

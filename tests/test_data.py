@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import zstandard
 
-from vmstate_tools.bundled import data_path
+from vmstate_tools.data import data_path
 
 STREAMS = data_path("streams")
 MANIFEST = pd.read_csv(STREAMS / "manifest.csv", dtype=str, keep_default_na=False)

@@ -2,60 +2,86 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
+from typing import TYPE_CHECKING, Any
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same for the interpreter, held by a test
+    from vmstate_tools.analysis.differences import diff as diff
+    from vmstate_tools.analysis.fingerprint import fingerprint as fingerprint
+    from vmstate_tools.compat.destination import Destination as Destination
+    from vmstate_tools.compat.lint import lint_file as lint  # noqa: F401
+    from vmstate_tools.compat.load import check as check
+    from vmstate_tools.compat.matrix import matrix as matrix
+    from vmstate_tools.compat.policy import Policy as Policy
+    from vmstate_tools.compat.verdict import Verdict as Verdict
+    from vmstate_tools.emulator.capture import attach as attach
+    from vmstate_tools.emulator.capture import capture as capture
+    from vmstate_tools.emulator.tryload import confirm as confirm
+    from vmstate_tools.emulator.tryload import try_load as try_load
+    from vmstate_tools.errors import QemuError as QemuError
+    from vmstate_tools.errors import StreamError as StreamError
+    from vmstate_tools.errors import VmstateError as VmstateError
+    from vmstate_tools.facts import catalog as catalog
+    from vmstate_tools.facts import flags as flags
+    from vmstate_tools.frames.collection import Collection as Collection
+    from vmstate_tools.frames.collection import load as load
+    from vmstate_tools.rewriting.file import rewrite as rewrite
+    from vmstate_tools.show.reports import report as report
+    from vmstate_tools.show.widgets.explore import explore as explore
+    from vmstate_tools.show.widgets.policylab import policy_lab as policy_lab
+    from vmstate_tools.stream.stream import Section as Section
+    from vmstate_tools.stream.stream import Stream as Stream
+    from vmstate_tools.stream.stream import open_stream as open  # noqa: A004, F401
+    from vmstate_tools.vmstate.dump import diff_dumps as diff_dumps
+    from vmstate_tools.vmstate.dump import read_dump as read_dump
 
 __version__ = "0.1.0"
 
-# Public name -> (module, name there). Loaded when first used, so that a command line starts quickly.
+# Public name → where it is defined. Imported when first used: pandas alone takes half a second, and a command that
+# answers a question about one stream needs none of it.
 _PUBLIC = {
-    "open": ("stream", "open_stream"),
-    "Stream": ("stream", "Stream"),
-    "Section": ("stream", "Section"),
-    "load": ("frames", "load"),
-    "Collection": ("frames", "Collection"),
-    "diff": ("differences", "diff"),
-    "explore": ("widgets.explore", "explore"),
-    "report": ("reporting", "report"),
-    "capture": ("qemu.capture", "capture"),
-    "attach": ("qemu.capture", "attach"),
-    "try_load": ("qemu.tryload", "try_load"),
-    "confirm": ("qemu.tryload", "confirm"),
-    "rewrite": ("rewriting", "rewrite"),
-    "StreamError": ("errors", "StreamError"),
-    "VmstateError": ("errors", "VmstateError"),
-    "QemuError": ("errors", "QemuError"),
-    "Destination": ("compat", "Destination"),
-    "Policy": ("compat", "Policy"),
-    "Verdict": ("compat", "Verdict"),
-    "catalog": ("catalog", None),
-    "check": ("compat", "check"),
-    "diff_dumps": ("dump", "diff_dumps"),
-    "lint": ("linting", "lint_file"),
-    "matrix": ("compat", "matrix"),
-    "policy_lab": ("widgets.policylab", "policy_lab"),
-    "read_dump": ("dump", "read_dump"),
-    "flags": ("flags", None),
-    "fingerprint": ("fingerprints", "fingerprint"),
+    "Collection": "frames.collection:Collection",
+    "Destination": "compat.destination:Destination",
+    "Policy": "compat.policy:Policy",
+    "QemuError": "errors:QemuError",
+    "Section": "stream.stream:Section",
+    "Stream": "stream.stream:Stream",
+    "StreamError": "errors:StreamError",
+    "Verdict": "compat.verdict:Verdict",
+    "VmstateError": "errors:VmstateError",
+    "attach": "emulator.capture:attach",
+    "capture": "emulator.capture:capture",
+    "catalog": "facts.catalog",
+    "check": "compat.load:check",
+    "confirm": "emulator.tryload:confirm",
+    "diff": "analysis.differences:diff",
+    "diff_dumps": "vmstate.dump:diff_dumps",
+    "explore": "show.widgets.explore:explore",
+    "fingerprint": "analysis.fingerprint:fingerprint",
+    "flags": "facts.flags",
+    "lint": "compat.lint:lint_file",
+    "load": "frames.collection:load",
+    "matrix": "compat.matrix:matrix",
+    "open": "stream.stream:open_stream",
+    "policy_lab": "show.widgets.policylab:policy_lab",
+    "read_dump": "vmstate.dump:read_dump",
+    "report": "show.reports:report",
+    "rewrite": "rewriting.file:rewrite",
+    "try_load": "emulator.tryload:try_load",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _PUBLIC[name]
-    __import__(f"{__name__}.{module}")
-    found = sys.modules[f"{__name__}.{module}"]
-    if attribute is not None:
-        found = getattr(found, attribute)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # hidden from type checkers, for which any name would otherwise exist
 
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, attribute = _PUBLIC[name].partition(":")
+        found = importlib.import_module(f"{__name__}.{module}")
+        value = globals()[name] = getattr(found, attribute) if attribute else found
+        return value
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_PUBLIC})

@@ -1,6 +1,6 @@
 # Solutions of 03-insns-flags-history: run beside the notebooks, `python solutions/03-insns-flags-history.py`.
 
-from vmstate_tools import breaks
+from vmstate_tools.analysis import cpu_history as breaks
 from vmstate_tools.course import check
 
 # 03-power9. Its row, without the releases that had no POWER9: where the number is not the one before.

@@ -1,7 +1,7 @@
 # Solutions of 04-where-it-broke: run beside the notebooks, `python solutions/04-where-it-broke.py`.
 
 import vmstate_tools as vt
-from vmstate_tools import outcomes
+from vmstate_tools.analysis import outcomes
 from vmstate_tools.course import check
 
 real = outcomes.real()

@@ -1,7 +1,7 @@
 # Solutions of 05-policy-lab: run beside the notebooks, `python solutions/05-policy-lab.py`.
 
 import vmstate_tools as vt
-from vmstate_tools import proposals
+from vmstate_tools.analysis import policies_compared as proposals
 from vmstate_tools.course import check
 
 # 05-subset. Forward as good as ignore, and nothing let through or broken.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-from vmstate_tools import catalog, flags
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.facts import catalog, flags
 
 
 class Blame(NamedTuple):

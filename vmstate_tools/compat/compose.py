@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from vmstate_tools import catalog
 from vmstate_tools.compat import facts, index, library
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.description import FieldDescription, Vmsd, with_parts
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.facts import catalog
+from vmstate_tools.vmstate.description import FieldDescription, Vmsd, with_parts
 
 Release = tuple[int, int, int]
 

@@ -11,19 +11,20 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from vmstate_tools import catalog, handwritten
 from vmstate_tools.compat import compose, facts, index, library, plan, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.plan import Plan
 from vmstate_tools.compat.policy import Policy
 from vmstate_tools.compat.program import NUMBERS, Compiler, compared
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.decode import gather
-from vmstate_tools.description import Description, FieldDescription, Vmsd
-from vmstate_tools.dump import Dump, read_dump
 from vmstate_tools.errors import CatalogError
-from vmstate_tools.leaves import BYTES, layout_of
-from vmstate_tools.stream import Section, Stream, open_stream
+from vmstate_tools.facts import catalog
+from vmstate_tools.format.sections import handwritten
+from vmstate_tools.stream.stream import Section, Stream, open_stream
+from vmstate_tools.vmstate.decode import gather
+from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd
+from vmstate_tools.vmstate.dump import Dump, read_dump
+from vmstate_tools.vmstate.layout import BYTES, layout_of
 
 
 @dataclass(eq=False)

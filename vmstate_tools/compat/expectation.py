@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmstate_tools.compat import facts
-from vmstate_tools.description import Vmsd
+from vmstate_tools.vmstate.description import Vmsd
 
 
 @dataclass(eq=False, slots=True)

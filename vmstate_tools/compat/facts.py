@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vmstate_tools.bundled import data_path
+from vmstate_tools.data import data_path
 
 
 @functools.lru_cache(maxsize=4096)

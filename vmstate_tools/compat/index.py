@@ -21,13 +21,13 @@ import orjson
 import zstandard
 from tqdm.auto import tqdm
 
-from vmstate_tools.bundled import data_path
 from vmstate_tools.compat import facts, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.program import NUMBERS
-from vmstate_tools.description import FieldDescription, Vmsd, built_in
+from vmstate_tools.data import data_path
 from vmstate_tools.errors import StreamError
-from vmstate_tools.stream import open_stream
+from vmstate_tools.stream.stream import open_stream
+from vmstate_tools.vmstate.description import FieldDescription, Vmsd, built_in
 
 _COLUMNS = ("release", "arch", "machine", "cpu", "config")
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vmstate_tools import layouts
 from vmstate_tools.compat import facts
-from vmstate_tools.description import Description, FieldDescription, Vmsd, built_in
-from vmstate_tools.stream import Section, Stream
+from vmstate_tools.stream.stream import Section, Stream
+from vmstate_tools.vmstate import builtin as layouts
+from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd, built_in
 
 Release = tuple[int, int, int]
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from vmstate_tools import wire
 from vmstate_tools.compat import compose, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.program import LostError, Reader
 from vmstate_tools.compat.verdict import Obstacle, Verdict
-from vmstate_tools.description import FieldDescription
-from vmstate_tools.stream import Section, Stream, open_stream
+from vmstate_tools.format import framing as wire
+from vmstate_tools.stream.stream import Section, Stream, open_stream
+from vmstate_tools.vmstate.description import FieldDescription
 
 if TYPE_CHECKING:
     from vmstate_tools.compat.destination import Destination

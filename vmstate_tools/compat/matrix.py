@@ -15,8 +15,8 @@ from vmstate_tools.compat.load import check
 from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.verdict import Verdict
 from vmstate_tools.errors import StreamError
-from vmstate_tools.spread import spread
-from vmstate_tools.stream import Stream, open_stream
+from vmstate_tools.frames.executors import spread
+from vmstate_tools.stream.stream import Stream, open_stream
 
 if TYPE_CHECKING:
     import pandas as pd

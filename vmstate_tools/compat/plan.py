@@ -15,7 +15,7 @@ from typing import Any
 from vmstate_tools.compat.library import Condition
 from vmstate_tools.compat.program import NUMBERS, Compiler, Program
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.description import FieldDescription, Vmsd, with_parts
+from vmstate_tools.vmstate.description import FieldDescription, Vmsd, with_parts
 
 # Wire types that have their own length.
 VARIABLE = frozenset({"virtio", "qtailq", "qlist", "gtree", "tmp", "vstruct"})

@@ -16,10 +16,10 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmstate_tools import catalog, flags
 from vmstate_tools.compat import facts
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.description import FieldDescription
+from vmstate_tools.facts import catalog, flags
+from vmstate_tools.vmstate.description import FieldDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.description import FieldDescription, Vmsd
-from vmstate_tools.wire import Record
+from vmstate_tools.format.framing import Record
+from vmstate_tools.vmstate.description import FieldDescription, Vmsd
 
 # Integer wire types: (bytes, signed).
 NUMBERS = {

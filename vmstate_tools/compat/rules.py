@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmstate_tools import wire
 from vmstate_tools.compat import facts
 from vmstate_tools.compat.blame import blame
 from vmstate_tools.compat.verdict import Obstacle
-from vmstate_tools.description import FieldDescription
+from vmstate_tools.format import framing as wire
+from vmstate_tools.vmstate.description import FieldDescription
 
 if TYPE_CHECKING:
     from vmstate_tools.compat.destination import Destination
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmstate_tools.compat.load import Load
     from vmstate_tools.compat.policy import Context
     from vmstate_tools.compat.program import Reader
-    from vmstate_tools.stream import Section, Stream
+    from vmstate_tools.stream.stream import Section, Stream
 
 SPR_PVR = 287  # target/ppc/cpu.h
 

@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools.bundled import data_path
 from vmstate_tools.course import question, same
+from vmstate_tools.data import data_path
 
 
 @cache

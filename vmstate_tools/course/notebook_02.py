@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools.bundled import data_path
 from vmstate_tools.course import question, same
+from vmstate_tools.data import data_path
 
 
 def _sent(release: str, machine: str) -> dict[str, int]:

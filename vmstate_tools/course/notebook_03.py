@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from vmstate_tools import catalog, flags
 from vmstate_tools.course import question, same
+from vmstate_tools.facts import catalog, flags
 
 
 def _words(cpu: str) -> dict[str, catalog.Words]:

@@ -6,9 +6,9 @@ import csv
 from collections import Counter
 from typing import Any
 
-from vmstate_tools import catalog
-from vmstate_tools.bundled import data_path
 from vmstate_tools.course import question, same
+from vmstate_tools.data import data_path
+from vmstate_tools.facts import catalog
 
 
 def _loads() -> list[dict[str, str]]:

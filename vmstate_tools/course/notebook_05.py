@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmstate_tools import catalog, flags
 from vmstate_tools.course import question, same
+from vmstate_tools.facts import catalog, flags
 
 
 @question("05-subset")

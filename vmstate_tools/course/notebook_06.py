@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools.bundled import data_path
 from vmstate_tools.course import question, same
+from vmstate_tools.data import data_path
 
 
 @question("06-bytes")

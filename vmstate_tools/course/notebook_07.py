@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools.bundled import data_path
 from vmstate_tools.course import question, same
 from vmstate_tools.course.toy import Description, Field, load, stream
+from vmstate_tools.data import data_path
 
 FULL, WHITE = 0xFFFF, 0xFFFFFF
 
@@ -102,7 +102,7 @@ def _broken(lamp3: Callable[[str, int, int], Description]) -> Iterator[str]:
             with vt.open(stream(made, machine)) as s:
                 sent = {(row.vmsd, row.path): row.value for row in s.fields("lamp").itertuples()}
             if sayable and not plain and sent.get(("lamp/brightness", "brightness")) != brightness // 257:
-                yield f"{guest}: release 2 reads {sent.get(('lamp/brightness', 'brightness'))} as its brightness."
+                yield f"{guest}: release 2 reads {sent.get(('lamp/brightness', 'brightness'))!r} as its brightness."
             if not sayable and not {brightness, colour} - {FULL, WHITE} <= set(sent.values()):
                 yield f"{guest} loses something on its way from release 3 to 3: {sent} is sent."
         for release, brightness in ((1, 255), (2, 255), (2, 80)):

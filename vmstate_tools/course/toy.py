@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools import wire
 from vmstate_tools.compat.program import NUMBERS
-from vmstate_tools.dump import Dump, read_dump
+from vmstate_tools.format import framing as wire
+from vmstate_tools.vmstate.dump import Dump, read_dump
 
 
 @dataclass(frozen=True)

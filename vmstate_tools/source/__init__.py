@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from typing import TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection, in_order, pieces
@@ -12,7 +13,6 @@ from vmstate_tools.source.content import Content, collect
 from vmstate_tools.source.magic import MULTIFD, identify
 from vmstate_tools.source.url import is_url, read_file, read_url
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
+import zlib
+from typing import TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.lazy import Lazy
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import zlib
     from collections.abc import Iterator
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
         @property
         def unused_data(self) -> bytes | None: ...
         def decompress(self, data: bytes, max_length: int) -> bytes: ...
-else:
-    zlib = Lazy("zlib")
 
 
 _CHUNK = 1 << 20

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 from vmstate_tools.errors import StreamError
-from vmstate_tools.lazy import Lazy
 from vmstate_tools.source import connections
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-else:
-    re = Lazy("re")
 
 LEAD_LIMIT = 16 << 20
 """How many bytes may precede the stream. `migrate file:PATH,offset=N` leaves the first N untouched."""

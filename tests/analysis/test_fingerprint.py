@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+import vmstate_tools as vt
+from vmstate_tools.analysis import fingerprint as fingerprints
+from vmstate_tools.analysis.fingerprint import ALL, RELEASES, bits_of, names, runs, span
+from vmstate_tools.data import data_path
+from vmstate_tools.errors import VmstateError
+
+
+def short(release: str) -> str:
+    return ".".join(release.split(".")[:2])
+
+
+def captures(shared, every: int = 1):
+    with (shared / "captures" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[::every]
+    return [(shared / "captures" / row["file"], short(row["release"])) for row in rows]
+
+
+def candidates(path) -> list[str]:
+    with vt.open(path) as stream:
+        return vt.fingerprint(stream).releases
+
+
+def test_sets_of_releases():
+    assert names(span("2.6", "2.8")) == ["2.6", "2.7", "2.8"]
+    assert names(span("2.9", "2.8")) == []
+    assert runs(span("2.6", "2.8") | span("3.0", "3.0") | span("11.0")) == "2.6-2.8 3.0 11.0-"
+    assert runs(span("11.1")) == "11.1-"
+    assert runs(0) == ""
+    assert span() == ALL
+    for text in ("1.6-", "1.6-1.7 2.12", "11.1-", ""):
+        assert runs(bits_of(text)) == text
+    with pytest.raises(VmstateError, match=r"1\.5"):
+        bits_of("1.5-2.0")
+
+
+@pytest.mark.parametrize("name", ["framing.csv", "machines.csv", "descriptions.csv", "words.csv"])
+def test_facts_are_in_order(name):
+    rows = fingerprints._rows(name)
+    assert rows
+    assert all(None not in row.values() for row in rows)
+    for row in rows:
+        if "releases" in row:
+            assert runs(bits_of(row["releases"])) == row["releases"]
+        else:
+            assert span(row["since"], row["until"]) not in (0, ALL)
+
+
+@pytest.mark.parametrize("name", ["machines.csv", "descriptions.csv", "words.csv"])
+def test_rows_of_a_key_are_found_without_reading_all(name):
+    with data_path("fingerprint", name).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    column = next(iter(rows[0]))
+    by_key = {}
+    for row in rows:
+        by_key.setdefault(row[column], []).append(row)
+    assert len(by_key) > 100
+    assert all(fingerprints._rows(name, key) == found for key, found in by_key.items())
+    assert not any(fingerprints._rows(name, key) for key in ("\0", "no such", "~~~"))
+
+
+def test_true_release_is_among_the_candidates(shared):
+    """Every 11th of all captures; the whole set takes a minute."""
+    wrong = [(str(path), found) for path, release in captures(shared, 11) if release not in (found := candidates(path))]
+    assert wrong == []
+
+
+def test_snapshots_of_releases_that_no_other_capture_has(shared):
+    seen = {}
+    for meta in sorted((shared / "captures" / "savevm").glob("*.json")):
+        release = short(json.loads(meta.read_text())["version"])
+        found = candidates(meta.with_name(meta.name.removesuffix(".json") + ".zst"))
+        assert release in found
+        seen[release] = found
+    assert {"2.11", "4.1"} <= seen.keys()
+
+
+def test_channels(shared):
+    paths = sorted((shared / "captures" / "channels").glob("*/*/*/ch0.bin.zst"))
+    assert paths
+    for path in paths:
+        assert path.parts[-4].removeprefix("qemu-") in candidates(path)
+
+
+def test_the_break_of_2016_names_its_writer(shared):
+    """2.7 alone calls a field `dma_liobn[0]`: 2.6 has no such element, 2.8 has the whole array."""
+    path = shared / "captures" / "qemu-2.7.0" / "pseries-2.6" / "POWER8e.mig.zst"
+    with vt.open(path) as stream:
+        found = vt.fingerprint(stream)
+    assert found.releases == ["2.7"]
+    assert found.unique
+    assert "dma_liobn[0]" in found.explain()
+    row = found.evidence.set_index("what").loc["machine type pseries-2.6"]
+    assert (row["since"], row["until"], row["releases"]) == ("2.6", "9.1", "2.6-9.1")
+
+
+def test_unknown_devices_and_machines_say_nothing(shared):
+    path = shared / "captures" / "qemu-2.7.0" / "pseries-2.6" / "POWER8e.mig.zst"
+    with vt.open(path) as stream:
+        data = bytes(stream._view)
+    own = data.replace(b"pseries-2.6", b"acme-vm-001", 1)
+    with vt.open(own) as stream:
+        found = vt.fingerprint(stream)
+    assert stream.name
+    assert "2.7" in found.releases
+    assert not found.evidence["what"].str.startswith("machine type").any()
+
+
+def test_contradicting_evidence_leaves_no_release(shared):
+    """A stream of 2.7 that claims a machine type of 7.2."""
+    path = shared / "captures" / "qemu-2.7.0" / "pseries-2.6" / "POWER8e.mig.zst"
+    with vt.open(path) as stream:
+        data = bytes(stream._view)
+    with vt.open(data.replace(b"pseries-2.6", b"pseries-7.2", 1)) as stream:
+        found = vt.fingerprint(stream)
+    assert found.releases == []
+    assert "no QEMU release" in found.explain()
+
+
+def test_flags_of_the_cpu_tell_where_nothing_is_described(shared):
+    """POWER7 gained an instruction flag in 2.7 (commit 4e0806110c); pseries-2.1 streams have no vmdesc."""
+    path = shared / "captures" / "qemu-2.6.0" / "pseries-2.1" / "POWER7.mig.zst"
+    with vt.open(path) as stream:
+        assert stream.vmdesc is None
+        found = vt.fingerprint(stream)
+    assert "2.6" in found.releases
+    assert "2.7" not in found.releases
+    assert any(e.what.startswith("insns_flags ") for e in found.found)
+
+
+def test_facts_agree_with_the_commits_behind_them():
+    """Releases in which a commit that is known by its hash took effect."""
+
+    def definitions(vmsd):
+        return fingerprints._source_facts(vmsd)[0]
+
+    iommu = definitions("spapr_iommu")["vmstate_spapr_tce_table"]
+    assert runs(iommu.fields["mig_table"]) == "2.7-"
+    slb = definitions("cpu/slb")["ppc:vmstate_slb"]
+    assert runs(slb.versions["1"]) == "1.6-9.1"  # c1a13064e3 made it 2
+    assert runs(definitions("globalstate")["vmstate_globalstate"].fields["vm_was_suspended"]) == "9.0-"  # d3c86c99f3
+    assert runs(fingerprints._machine_bits("pseries-2.6")) == "2.6-9.1"  # 445d3facff removed it
+
+
+def test_deciding_evidence_decides(shared):
+    for path, _ in captures(shared, 97):
+        with vt.open(path) as stream:
+            found = vt.fingerprint(stream)
+        left = ALL
+        for evidence in found.deciding:
+            left &= evidence.bits
+        assert names(left) == found.releases
+
+
+def test_all_releases_are_listed_once():
+    assert len(set(RELEASES)) == len(RELEASES) == 40

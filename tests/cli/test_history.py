@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vmstate_tools.cli.main import main
+from vmstate_tools.data import data_path
+
+STREAMS = data_path("streams")
+P27 = str(STREAMS / "qemu-2.7.0/pseries-2.6/POWER8_v2.0.mig.zst")
+P26 = str(STREAMS / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")
+Q35 = str(STREAMS / "qemu-7.2/q35/qemu64+virtio.mig.zst")
+KEYS = ["family", "release", "insns_flags", "insns_flags2", "msr_mask", "added", "removed", "commits"]
+
+
+def run(*args: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(args), env={"COLUMNS": "100"})
+    assert result.exit_code == code, (result.output, result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+def history(*args: str) -> list[dict]:
+    return json.loads(run("history", "--json", *args).stdout)
+
+
+def test_class_values() -> None:
+    rows = history("--cpu", "POWER8", "--from", "2.6", "--until", "2.8")
+    assert [list(row) for row in rows] == [KEYS] * 3
+    assert [row["release"] for row in rows] == ["2.6.0", "2.7.0", "2.8.0"]
+    old, new, newest = rows
+    # As QEMU 2.6's streams carry them; 2.7's flags are those the commits below added.
+    assert (old["insns_flags"], old["insns_flags2"]) == (0x8000600FE1FF3A61, 0x3FFF6)
+    assert new["added"] == ["MSR_SHV", "PPC_64H", "PPC_CILDST", "PPC2_PM_ISA206"]
+    assert {c["commit"][:10] for c in new["commits"]} == {"4e0806110c", "932ccbdd48", "b781537560", "7778a575c7"}
+    assert all(set(c) == {"commit", "date", "subject"} for c in new["commits"])
+    assert (newest["added"], newest["removed"], newest["commits"]) == ([], [], [])
+
+
+def test_values_of_streams() -> None:
+    rows = {r["release"]: r for r in history("--cpu", "POWER7_v2.3", "--accel", "tcg", "--machine", "pseries-2.6")}
+    assert next(iter(rows)) == "2.6.0" and "9.1.0" in rows and "9.2.0" not in rows
+    assert rows["2.8.0"]["insns_flags"] == 0x8000600FE1FF3A61  # what the stream of 2.10 carries
+    assert rows["2.8.0"]["removed"] == ["PPC_64H", "PPC_CILDST", "PPC2_PM_ISA206"]
+    assert [c["commit"][:10] for c in rows["2.8.0"]["commits"]] == ["16a2497bd4"]
+    assert [c["commit"][:10] for c in rows["7.1.0"]["commits"]] == ["03abfd90cf"]
+
+
+def test_a_word_that_is_not_sent_is_null() -> None:
+    rows = {r["release"]: r for r in history("--cpu", "970fx_v3.1", "--machine", "mac99", "--from", "2.7")}
+    assert rows["2.7.0"]["insns_flags"] is not None
+    assert rows["2.8.0"]["insns_flags"] is None
+    assert {"146c11f16f"} <= {c["commit"][:10] for c in rows["2.8.0"]["commits"]}
+    text = run("history", "--cpu", "970fx_v3.1", "--machine", "mac99", "--from", "2.8", "--until", "2.8").stdout
+    assert text.splitlines()[2].split() == ["2.8.0", "2016-12-20", "-", "-", "-"]
+
+
+def test_tcg_drops_what_it_lacks() -> None:
+    own = history("--cpu", "POWER7", "--from", "2.0", "--until", "2.0")[0]
+    tcg = history("--cpu", "POWER7", "--from", "2.0", "--until", "2.0", "--accel", "tcg")[0]
+    assert own["insns_flags2"] & ~tcg["insns_flags2"] == 4  # PPC2_DFP, which TCG learned with 2.1
+
+
+def test_without_cpu_every_family_once_per_release() -> None:
+    rows = history("--from", "2.6", "--until", "2.7")
+    names = [(row["family"], row["release"]) for row in rows]
+    assert len(set(names)) == len(names) > 90
+    assert {row["family"] for row in rows if row["added"]} == {"POWER7", "POWER8", "e500mc", "e5500"}
+
+
+def test_table() -> None:
+    lines = run("history", "--cpu", "POWER8", "--from", "2.6", "--until", "2.7").stdout.splitlines()
+    assert lines[0] == "POWER8"
+    assert lines[2].split() == ["2.6.0", "2016-05-11", "0x800000010280ff37", "0x8000600fe1ff3a61", "0x3fff6"]
+    assert "    + MSR_SHV, PPC_64H, PPC_CILDST, PPC2_PM_ISA206" in lines
+    assert "    7778a575c7 2016-06-23 ppc: Add P7/P8 Power Management instructions" in lines
+
+
+def test_bad_input() -> None:
+    assert "nope" in run("history", "--cpu", "nope", code=2).stderr
+    assert "does not name a release" in run("history", "--from", "new", code=2).stderr
+    assert "no release matches" in run("history", "--cpu", "POWER9", "--until", "1.0", code=1).stderr
+    run("history", "--accel", "xen", code=2)
+
+
+def test_cpu_against_an_older_release() -> None:
+    (row,) = json.loads(run("cpu", "--json", "--against", "2.6", P27).stdout)
+    assert row["against"] == {
+        "release": "2.6.0",
+        "accel": "tcg",
+        "new": ["PPC_64H", "PPC_CILDST", "PPC2_PM_ISA206"],
+        "gone": [],
+        "unknown": ["PPC_CILDST", "PPC2_PM_ISA206"],
+    }
+    text = run("cpu", "--against", "2.6", P27).stdout
+    assert "  new:  PPC_64H, PPC_CILDST (unknown there), PPC2_PM_ISA206 (unknown there)" in text.splitlines()
+
+
+def test_cpu_against_a_newer_and_its_own_release() -> None:
+    (row,) = json.loads(run("cpu", "--json", "--against", "2.7.0", P26).stdout)
+    assert (row["against"]["new"], row["against"]["gone"]) == ([], ["PPC_64H", "PPC_CILDST", "PPC2_PM_ISA206"])
+    (row,) = json.loads(run("cpu", "--json", "--against", "2.6.2", P26).stdout)
+    assert (row["against"]["new"], row["against"]["gone"]) == ([], [])
+
+
+def test_cpu_against_a_release_without_the_model() -> None:
+    result = run("cpu", "--against", "1.6", P26, code=2)
+    assert "POWER8_v2.0" in result.stderr
+    assert "insns_flags" in result.stdout
+    run("cpu", "--against", "soon", P26, code=2)
+    (row,) = json.loads(run("cpu", "--json", "--against", "2.6", Q35).stdout)
+    assert (row["insns_flags"], row["against"]) == (None, None)
+
+
+def test_what_a_flag_is() -> None:
+    lines = run("flag", "PPC_CILDST").stdout.splitlines()
+    assert "caching-inhibited" in lines[0] and lines[0].split()[0] == "PPC_CILDST"
+    assert lines[-1].strip() == "insns_flags, bit 14, since 2.7.0, until today"
+    (row,) = json.loads(run("flag", "--json", "PPC_CILDST").stdout)
+    assert (row["value"], row["facility"]) == (1 << 14, "Power ISA 2.05 caching-inhibited access")
+    assert "nope" in run("flag", "nope", code=2).stderr
+    (cpu,) = json.loads(run("cpu", "--explain", "--json", P27).stdout)
+    assert [flag["name"] for flag in cpu["explained"]] == cpu["flags"]
+    assert all(flag["meaning"] for flag in cpu["explained"])
+    assert "  PPC_CILDST " in run("cpu", "--explain", P27).stdout
+
+
+def git(folder: Path, *args: str) -> None:
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=folder, check=True)
+
+
+def test_catalog_build_says_what_it_was_given(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("catalog", "build", "--qemu-git", str(tmp_path / "none"), "-o", str(out), code=2)
+    result = run("catalog", "build", "--qemu-git", str(tmp_path), "-o", str(out), code=2)
+    assert str(tmp_path) in result.stderr
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "empty")
+    result = run("catalog", "build", "--qemu-git", str(tmp_path), "-o", str(out), code=2)
+    assert "no release" in result.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", [["history"], ["catalog"], ["catalog", "build"], ["cpu"], ["flag"]])
+def test_help_shows_examples(command: list[str]) -> None:
+    text = run(*command, "--help").stdout
+    assert "Examples:\n    vmstate " + command[0] in text

@@ -1,0 +1,1 @@
+"""What streams, releases and proposals say when they are compared."""

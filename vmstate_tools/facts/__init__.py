@@ -1,0 +1,1 @@
+"""What releases of QEMU say, as tables read from `data/`."""

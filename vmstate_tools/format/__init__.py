@@ -1,0 +1,1 @@
+"""The wire format: what stands in a migration stream, record by record."""

@@ -1,0 +1,1 @@
+"""Sections that QEMU writes by hand, without a VMState description."""

@@ -1,0 +1,219 @@
+"""How `data/catalog` is made: QEMU git checkouts and released source trees, read release by release.
+
+C is parsed, not searched; what is not understood is an error that names revision, file and line. Nothing but
+facts leaves: names, values, hashes, dates and the subjects of commits.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from vmstate_tools.errors import CatalogError
+from vmstate_tools.qemu_source import changes, machines, ppc, vmsd
+from vmstate_tools.qemu_source.git import Commit, Repo
+from vmstate_tools.qemu_source.tree import SourceTree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+FIRST = (0, 10)
+#: `hw/ppc` was laid out as today from this release on; streams carry the words from the next.
+FIRST_MACHINES = (1, 5)
+
+
+@dataclass
+class Release:
+    name: str
+    repo: Repo
+    revision: str
+    commit: Commit
+    kind: str
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        return version_key(self.name)
+
+
+def version_key(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split("."))
+
+
+def releases(repos: Sequence[Repo]) -> list[Release]:
+    """Every release found, oldest first, and the newest development state (x.y.50) that is newer than any release
+    with a history.
+
+    A tag of an earlier repository wins over later ones; the commit that set VERSION serves where no tag does. The
+    kind is "release" for x.y.0, or for the first of a series where x.y.0 is not at hand.
+    """
+    found: dict[str, tuple[Repo, str]] = {}
+    for repo in repos:
+        for name, revision in {**repo.version_commits, **repo.tags}.items():
+            if name not in found or (repo is found[name][0]):
+                found[name] = (repo, revision)
+    names = sorted((name for name in found if version_key(name) >= FIRST), key=version_key)
+    first = {version_key(name)[:2]: name for name in reversed(names)}
+    kept = [
+        Release(name, repo, revision, repo.commit(revision), "release" if name in first.values() else "stable")
+        for name in names
+        for repo, revision in (found[name],)
+    ]
+    heads = []
+    for repo in repos:
+        for line in repo.main_lines:
+            version = (repo.read(line, "VERSION") or "").strip()
+            if re.fullmatch(r"\d+\.\d+\.50", version):
+                heads.append(Release(version, repo, line, repo.commit(line), "development"))
+    newest = max(heads, key=lambda h: h.key, default=None)
+    if newest is not None and all(newest.key > r.key for r in kept if r.commit.hash):
+        kept.append(newest)
+    return sorted(kept, key=lambda r: r.key)
+
+
+def build(qemu_git: Sequence[Path], out: Path, qemu_source: Sequence[Path] = ()) -> None:
+    """Write `releases`, `flags`, `families`, `models`, `aliases`, `adjustments`, `masks`, `fields`, `gates`,
+    `machines` and `changes` (.csv) to `out`.
+
+    Parameters
+    ----------
+    qemu_git : clones of QEMU, with or without tags; a release is taken from the first that has it.
+    out : folder, made where missing. Files kept by hand there (`meanings.csv`, `README.md`) stay.
+    qemu_source : source trees of releases that no clone has, unpacked or tarballs. What changed in them has no commit.
+
+    Raises
+    ------
+    CatalogError : not a clone, not a source tree, nothing found, or source that is not understood.
+    """
+    with ExitStack() as stack:
+        repos: list[Repo] = [stack.enter_context(Repo(path)) for path in qemu_git]
+        repos += [stack.enter_context(SourceTree(path)) for path in qemu_source]
+        found = releases(repos)
+        if not found:
+            raise CatalogError("no release of QEMU found in the given repositories")
+        tables = _tables(found)
+        tables["changes"] = changes.rows(found)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, rows in tables.items():
+            _write(out / f"{name}.csv", rows)
+
+
+def _facts(release: Release) -> dict[str, dict[tuple[Any, ...], Any]]:
+    """Table → what one release says, row → the columns that are not its key."""
+    tree = ppc.Tree(release.repo, release.revision)
+    facts = ppc.read(tree)
+    fields, masks = vmsd.read(tree)
+    cpus, cpus32 = (
+        machines.default_cpus(ppc.Tree(release.repo, release.revision, config)) if release.key >= FIRST_MACHINES else {}
+        for config in (ppc.PPC64, ppc.PPC32)
+    )
+    return {
+        "flags": {(word, name, value): () for (word, name), value in facts.flags.items()},
+        "families": {(name,): words for name, words in facts.families.items()},
+        "models": {(name, *model): () for name, model in facts.models.items()},
+        "aliases": dict.fromkeys(facts.aliases.items(), ()),
+        "adjustments": dict.fromkeys(facts.adjustments, ()),
+        "masks": dict.fromkeys(masks, ()),
+        "fields": {(number, *row): () for number, row in enumerate(fields)},
+        "gates": dict.fromkeys(machines.gates(tree), ()),
+        "machines": {(name, cpu, cpus32.get(name, "")): () for name, cpu in cpus.items()},
+    }
+
+
+def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
+    with ProcessPoolExecutor() as pool:
+        # Neighbours share files: each process gets a run of them.
+        read = pool.map(_facts, found, chunksize=max(1, len(found) // 16))
+        facts = tqdm(read, desc="releases", unit="release", total=len(found))
+        per_release = dict(zip((release.name for release in found), facts, strict=True))
+    same: dict[str, list[str]] = {"families": [], "fields": []}
+    for table, names in same.items():
+        for index, release in enumerate(found):
+            before = found[index - 1] if index else None
+            unchanged = (
+                before is not None
+                and release.kind == "stable"
+                and before.key[:2] == release.key[:2]
+                and per_release[before.name][table] == per_release[release.name][table]
+            )
+            names.append(names[-1] if unchanged else release.name)
+    tables: dict[str, list[dict[str, Any]]] = {
+        "releases": [
+            {
+                "release": r.name,
+                "date": r.commit.date,
+                "commit": r.commit.hash,
+                "kind": r.kind,
+                "families_as": same["families"][i],
+                "fields_as": same["fields"][i],
+            }
+            for i, r in enumerate(found)
+        ]
+    }
+    order = [r.name for r in found]
+    columns = {
+        "flags": ("word", "name", "value"),
+        "models": ("model", "family", "pvr", "svr"),
+        "aliases": ("alias", "model"),
+        "adjustments": ("role", "word", "op", "value"),
+        "masks": ("word", "op", "value", "gate"),
+        "gates": ("member", "property", "default", "machine", "value"),
+        "machines": ("machine", "cpu", "cpu_ppc"),
+    }
+    for table, names_ in columns.items():
+        tables[table] = intervals({n: per_release[n][table] for n in order}, names_)
+    tables["families"] = [
+        {"release": name, "family": family, **words._asdict()}
+        for name in dict.fromkeys(same["families"])
+        for (family,), words in sorted(per_release[name]["families"].items())
+    ]
+    tables["fields"] = [
+        {"release": name, **dict(zip(("order", *vmsd.Field._fields), row, strict=True))}
+        for name in dict.fromkeys(same["fields"])
+        for row in per_release[name]["fields"]
+    ]
+    return tables
+
+
+def intervals(per_release: dict[str, Iterable[Any]], columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows with `since` and `until`: first and last release, in the given order, without a break between."""
+    names = list(per_release)
+    rows: list[tuple[Any, int, int]] = []
+    open_: dict[Any, int] = {}
+    for at, name in enumerate(names):
+        here = set(per_release[name])
+        for item in [i for i in open_ if i not in here]:
+            rows.append((item, open_.pop(item), at - 1))
+        for item in here:
+            open_.setdefault(item, at)
+    rows += [(item, start, len(names) - 1) for item, start in open_.items()]
+    last = len(names) - 1
+    rows.sort(key=lambda row: (row[0][0], row[1], row[0]))
+    return [
+        {
+            **dict(zip(columns, item, strict=True)),
+            "since": names[start],
+            "until": "" if end == last else names[end],
+        }
+        for item, start, end in rows
+    ]
+
+
+_HEX = {"value", "pvr", "svr", "msr_mask", "insns_flags", "insns_flags2"}
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    def shown(key: str, value: Any) -> Any:
+        return f"{value:#x}" if key in _HEX and isinstance(value, int) else value
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if rows:
+            writer.writerow(rows[0])
+            writer.writerows([shown(k, v) for k, v in row.items()] for row in rows)

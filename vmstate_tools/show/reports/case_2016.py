@@ -1,0 +1,134 @@
+"""The facts of a known case: September 2016, pseries guests between 2.6 and 2.7."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vmstate_tools.analysis import cpu_history as breaks
+from vmstate_tools.facts import catalog
+from vmstate_tools.facts import flags
+from vmstate_tools.analysis import policies_compared as proposals
+from vmstate_tools.data import data_path
+from vmstate_tools.compat.policy import POLICIES
+from vmstate_tools.analysis.outcomes import recorded
+from vmstate_tools.show.reports.options import first_line
+
+MACHINE = "pseries-2.6"
+OLD, NEW, FIXED = "2.6.0", "2.7.0", proposals.FIXED
+ACCELERATORS = ("tcg", "kvm")
+
+# Where a fix in FIXED can do something: into it and out of it. Between OLD and NEW it cannot.
+ROUTES = ((OLD, FIXED), (NEW, FIXED), (FIXED, OLD), (FIXED, NEW))
+
+
+@dataclass
+class Thread:
+    """The facts. `cpus`: a model of each family of servers that both releases have, the one listed last.
+
+    steps: `breaks.steps` from OLD to NEW by accelerator; words: family -> release -> word -> value (TCG); real: loads
+    between OLD and NEW, a row per direction and CPU (source, destination, cpu, loads, refused, stopped_at); earlier:
+    steps before NEW that a check breaks (TCG); effects: `breaks.effects` of the steps; options: `proposals.pairs` of
+    every policy and accelerator, over OLD, NEW and a FIXED that follows the policy; shipped: real loads of streams of
+    releases that compare into releases that ignore, by message (message, "" where it loaded; in_cpu; loads); unused:
+    real loads of what a NEW with the words unused wrote (cpu, dst_version, loads, fail_field).
+    """
+
+    cpus: dict[str, str]
+    steps: dict[str, pd.DataFrame]
+    words: dict[str, dict[str, dict[str, int]]]
+    real: pd.DataFrame
+    earlier: pd.DataFrame
+    effects: pd.DataFrame
+    options: pd.DataFrame
+    shipped: pd.DataFrame
+    unused: pd.DataFrame
+
+    @property
+    def broken(self) -> list[str]:
+        """Families that the step breaks, of those that a pseries machine takes."""
+        return list(dict.fromkeys(f for steps in self.steps.values() for f in steps["family"] if f in self.cpus))
+
+    @property
+    def commits(self) -> list[str]:
+        """Hashes of the commits behind it, oldest first."""
+        found = [c for steps in self.steps.values() for row in steps["commits"] for c in row]
+        return list(dict.fromkeys(c["commit"] for c in sorted(found, key=lambda c: c["date"])))
+
+    @property
+    def says(self) -> dict[str, str]:
+        """Each option in a sentence."""
+        return {name: first_line(make()) for name, make in POLICIES.items()}
+
+
+def thread() -> Thread:
+    """The case from `data/catalog` and `data/outcomes`."""
+    servers = [family for family in breaks.servers(OLD) if family in breaks.servers(NEW)]
+    cpus = {family: [m.name for m in catalog.models(OLD) if m.family == family][-1] for family in servers}
+    steps = {}
+    for accel in ACCELERATORS:
+        found = breaks.steps(accel, "pseries", since=OLD, until=NEW)
+        steps[accel] = found[found["family"].isin(servers)].reset_index(drop=True)
+    earlier = breaks.steps("tcg", "pseries", until=OLD)
+    return Thread(
+        cpus=cpus,
+        steps=steps,
+        words={
+            f: {r: catalog.words(f, r, "tcg", "pseries")._asdict() for r in (OLD, NEW)} for f in steps["tcg"]["family"]
+        },
+        real=_real(),
+        earlier=earlier[earlier["family"].isin(servers)].reset_index(drop=True),
+        effects=breaks.effects(steps["tcg"]),
+        options=pd.concat(
+            [
+                proposals.pairs(MACHINE, list(cpus.values()), policy, accel, releases=[OLD, NEW, FIXED])
+                for policy in POLICIES
+                for accel in ACCELERATORS
+            ],
+            ignore_index=True,
+        ),
+        shipped=_shipped(),
+        unused=pd.read_csv(data_path("outcomes", "unused", "back.csv")),
+    )
+
+
+def _loads() -> pd.DataFrame:
+    """Real loads of ppc64 pseries streams into the same CPU model, nothing else changed at the destination."""
+    rows = recorded()
+    same = rows["cpu_src"].str.lower() == rows["cpu_dst"].str.lower()
+    return rows[same & rows["machine"].str.startswith("pseries") & rows["dst_extra"].eq("")]
+
+
+def _real() -> pd.DataFrame:
+    rows = _loads()
+    rows = rows[rows["src_version"].isin([OLD, NEW]) & rows["dst_version"].isin([OLD, NEW])]
+    rows = rows[rows["src_version"] != rows["dst_version"]]
+    rows = rows.assign(stopped_at=rows["fail_field"].str.partition("=")[0])
+    out: list[dict[str, Any]] = []
+    for (source, destination, cpu), group in rows.groupby(["src_version", "dst_version", "cpu_src"], sort=True):
+        fields = sorted(set(group.loc[~group["loads"], "stopped_at"]) - {""})
+        loads = int(group["loads"].sum())
+        out.append(
+            {
+                "source": source,
+                "destination": destination,
+                "cpu": cpu,
+                "loads": loads,
+                "refused": len(group) - loads,
+                "stopped_at": ", ".join(fields),
+            }
+        )
+    return pd.DataFrame(out)
+
+
+def _shipped() -> pd.DataFrame:
+    """What became of the streams of releases that compare the words, in releases that read and ignore them."""
+    rows = _loads()
+    key = flags.release_key
+    rows = rows[[key(s) <= key(NEW) < key(d) for s, d in zip(rows["src_version"], rows["dst_version"], strict=True)]]
+    cause = rows["stderr"].str.split(" | ", regex=False).str[0].str.removeprefix("qemu-system-ppc64: ")
+    in_cpu = rows["stderr"].str.contains("device 'cpu'", regex=False)
+    rows = rows.assign(message=cause.where(~rows["loads"], ""), in_cpu=in_cpu & ~rows["loads"])
+    return rows.groupby(["message", "in_cpu"]).size().rename("loads").reset_index()

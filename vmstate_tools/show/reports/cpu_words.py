@@ -1,0 +1,92 @@
+"""The CPU's sanity-check words that a set of streams carries, release by release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from vmstate_tools.facts import flags
+from vmstate_tools.frames.collection import CPU_WORDS
+
+WORDS = [name for name in CPU_WORDS if name != "pvr"]
+UNKNOWN = "not said"
+
+
+@dataclass
+class WordStep:
+    """The CPU words that streams of one release carry. `added` and `removed`: flags against the step before."""
+
+    release: str
+    words: dict[str, int | None]
+    streams: int
+    added: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)  # words that are no flags and changed
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.added or self.removed or self.other)
+
+
+@dataclass
+class WordHistory:
+    """One CPU model on one machine type, release by release."""
+
+    model: str
+    machine: str
+    steps: list[WordStep]
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} on {self.machine}"
+
+    @property
+    def changed(self) -> bool:
+        return any(step.changed for step in self.steps)
+
+    @property
+    def varying(self) -> list[str]:
+        """The words that are not the same in all steps."""
+        return [word for word in WORDS if len({step.words[word] for step in self.steps}) > 1]
+
+    @property
+    def constant(self) -> dict[str, int | None]:
+        return {word: self.steps[0].words[word] for word in WORDS if word not in self.varying}
+
+
+def order(release: str) -> tuple[int, ...]:
+    return flags.release_key(release) if release != UNKNOWN else ()
+
+
+def named(frame: pd.DataFrame, column: str, missing: str = UNKNOWN) -> pd.Series:
+    """A text column, `missing` where it is absent or empty."""
+    if column not in frame:
+        return pd.Series(missing, index=frame.index, dtype="str")
+    text = frame[column].astype("str")
+    return text.mask(text.isna() | text.isin(["", "nan", "None"]), missing)
+
+
+def histories(cpu: pd.DataFrame) -> Iterable[WordHistory]:
+    known = cpu[cpu["insns_flags"].notna()]
+    keys = [named(known, "model").str.lower().rename("model"), named(known, "machine").rename("machine")]
+    for (model, machine), group in known.groupby(keys, sort=True):
+        steps: list[WordStep] = []
+        releases = named(group, "release")
+        for release in sorted(releases.unique(), key=order):
+            for words, same in group[releases == release].groupby(WORDS, sort=False, dropna=False):
+                values = dict(zip(WORDS, (None if pd.isna(v) else int(v) for v in words), strict=True))
+                step = WordStep(release, values, int(same["file"].nunique()))
+                if steps:
+                    _compare(steps[-1], step)
+                steps.append(step)
+        yield WordHistory(str(model), str(machine), steps)
+
+
+def _compare(before: WordStep, now: WordStep) -> None:
+    for difference in flags.diff(before.words, now.words).values():
+        now.added += difference.added
+        now.removed += difference.removed
+    if before.words["nb_bats"] != now.words["nb_bats"]:
+        now.other.append("nb_bats")

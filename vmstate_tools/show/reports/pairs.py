@@ -1,0 +1,168 @@
+"""Who of those that wrote a set of streams would take whose, and what stops the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from vmstate_tools.compat import Destination, Verdict, check
+from vmstate_tools.compat.policy import POLICIES
+from vmstate_tools.compat.rules import SANITY
+from vmstate_tools.compat.verdict import Obstacle
+from vmstate_tools.facts.flags import release_key
+from vmstate_tools.frames.collection import Collection
+from vmstate_tools.analysis.outcomes import recorded
+from vmstate_tools.show.reports.cpu_words import named
+from vmstate_tools.stream.stream import open_stream
+
+# Streams that agree in these have the same configuration: the writer of one is a destination for the others.
+_SAME = ("arch", "machine", "cpu", "config")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A stream, and a release that it is to be loaded into. `cpu` is in lower case.
+
+    `real`: did such a QEMU take this very stream, where `data/outcomes` tells.
+    """
+
+    file: str
+    source: str
+    destination: str
+    machine: str
+    cpu: str
+    config: str
+    verdict: Verdict
+    reference: str | None = None  # the stream that shows what the destination expects; None: the catalog does
+    real: bool | None = None
+    under: Mapping[str, Verdict] = field(default_factory=dict)  # by policy, where a word is the first obstacle
+
+    @property
+    def group(self) -> str:
+        return f"{self.cpu or 'default CPU'} on {self.machine}" + (f" ({self.config})" if self.config else "")
+
+
+@dataclass
+class Case:
+    """The pairs that one obstacle stops with the same values on both sides."""
+
+    obstacle: Obstacle
+    pairs: list[Pair] = field(default_factory=list)
+
+
+@dataclass
+class Cause:
+    """One field, section or rule that stops loads; `letter` stands for it in the tables."""
+
+    letter: str
+    what: str
+    cases: list[Case]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [pair for case in self.cases for pair in case.pairs]
+
+
+def pairs(collection: Collection, to: Sequence[str] = (), progress: bool | None = None) -> list[Pair]:
+    """Every stream against the releases that wrote the others of its configuration, and against those of `to`.
+
+    Only streams whose release is known, by the manifest, are paired with others; a release is not paired with itself.
+    Where several streams of one release have the same configuration the first speaks for it. Raises StreamError.
+    """
+    streams = collection.streams
+    names = {name: named(streams, name, "") for name in ("file", "release", *_SAME)}
+    table = pd.DataFrame(names).assign(cpu=lambda frame: frame["cpu"].str.lower())
+    jobs = [group.drop_duplicates("release") for _, group in table.groupby(list(_SAME), sort=True)]
+    found = []
+    for group in tqdm(jobs, desc="pairs of releases", unit="group", leave=False, disable=progress is False):
+        if to or (len(group) > 1 and group["release"].ne("").any()):
+            found += list(_of_group(group, to))
+    return found
+
+
+def _of_group(group: pd.DataFrame, to: Sequence[str]) -> Iterator[Pair]:
+    rows: list[Any] = sorted(group.itertuples(index=False), key=lambda row: release_key(row.release or "0"))
+    with contextlib.ExitStack() as stack:
+        streams = {row.file: stack.enter_context(open_stream(row.file)) for row in rows}
+        known: dict[str, tuple[Destination, str | None]] = {}
+        for release in to:
+            known[release] = Destination(release, rows[0].machine or None, rows[0].cpu or None), None
+        for row in rows if any(row.release for row in rows) else ():
+            if row.release:
+                told = Destination.from_stream(streams[row.file], row.release, row.machine or None, row.cpu or None)
+                known[row.release] = told, row.file
+        for row in rows:
+            for release in sorted(known, key=release_key):
+                destination, reference = known[release]
+                if release == row.release:
+                    continue
+                real = _outcomes().get((row.file.rpartition("streams/")[2], release, row.cpu))
+                verdict = check(streams[row.file], destination)
+                stuck = verdict.first is not None and about_words(verdict.first)
+                under = {name: check(streams[row.file], destination, name) for name in POLICIES if stuck}
+                who = row.machine, row.cpu, row.config
+                yield Pair(row.file, row.release, release, *who, verdict, reference, real, under)
+
+
+def about_words(obstacle: Obstacle) -> bool:
+    """Is it the value of one of the CPU's sanity-check words that stands in the way, not that it is there or not?"""
+    return obstacle.section == "cpu" and obstacle.field in SANITY and obstacle.stage in ("F", "H")
+
+
+@functools.cache
+def _outcomes() -> dict[tuple[str, str, str], bool]:
+    """(file of the bundled streams, release, CPU) -> did such a QEMU take it."""
+    rows = recorded()
+    rows = rows[rows["dst_extra"].eq("") | rows["config"].str.endswith("htmoff")]
+    keys = zip(rows["stream"], rows["dst_version"], rows["cpu_dst"].str.lower(), strict=True)
+    return dict(zip(keys, rows["loads"], strict=True))
+
+
+def causes(found: Sequence[Pair]) -> list[Cause]:
+    """What stops the refused pairs, each pair under its first obstacle; what stops most comes first."""
+    kinds: dict[str, dict[tuple[Any, ...], Case]] = {}
+    for pair in found:
+        first = pair.verdict.first
+        if first is not None:
+            key = (first.message, repr(first.stream_value), repr(first.destination_value))
+            cases = kinds.setdefault(what(first), {})
+            cases.setdefault(key, Case(first)).pairs.append(pair)
+    order = sorted(kinds.items(), key=lambda item: (-sum(len(c.pairs) for c in item[1].values()), item[0]))
+    return [Cause(_letter(i), name, list(cases.values())) for i, (name, cases) in enumerate(order)]
+
+
+def what(obstacle: Obstacle) -> str:
+    """The cause in a few words: what is looked at, and what is wrong with it."""
+    if obstacle.section is None:
+        return obstacle.kind if obstacle.field is None else f"{obstacle.field}: {obstacle.kind}"
+    place = obstacle.section if obstacle.field in (None, obstacle.section) else f"{obstacle.section} {obstacle.field}"
+    return f"{place}: {obstacle.kind}"
+
+
+def _letter(number: int) -> str:
+    """A to Z, then AA, AB …"""
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
+
+
+def grids(found: Sequence[Pair], named: Sequence[Cause]) -> dict[str, pd.DataFrame]:
+    """For each group a frame of texts: a row per release that wrote, a column per release that would read.
+
+    '.' loads, the letter of a cause, '' where there is no such pair.
+    """
+    letters = {id(pair): cause.letter for cause in named for pair in cause.pairs}
+    tables: dict[str, pd.DataFrame] = {}
+    for group in dict.fromkeys(pair.group for pair in found):
+        mine = [pair for pair in found if pair.group == group]
+        rows = dict.fromkeys(pair.source or "not said" for pair in mine)
+        columns = sorted({pair.destination for pair in mine}, key=release_key)
+        table = pd.DataFrame("", index=list(rows), columns=columns)
+        for pair in mine:
+            table.loc[pair.source or "not said", pair.destination] = letters.get(id(pair), ".")
+        tables[group] = table
+    return tables

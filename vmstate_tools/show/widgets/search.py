@@ -1,0 +1,111 @@
+"""Fields of a stream by name or by value."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmstate_tools.stream.stream import Section, Stream
+from vmstate_tools.vmstate.decode import batches, gather
+from vmstate_tools.vmstate.description import element_of
+from vmstate_tools.vmstate.layout import BYTES, SIGNED, Layout
+
+_NUMBER = re.compile(r"[+-]?(?:\d+|0[xX][\da-fA-F]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One field, array or section that was found. `offset` in bytes of the file; `path` is '' for a section."""
+
+    section: Section
+    vmsd: str
+    path: str
+    offset: int
+
+
+def search(stream: Stream, query: str) -> Iterator[Hit]:
+    """What `query` finds, in stream order.
+
+    A number (decimal, or hex with 0x) finds fields of that value; text in quotes the buffers that hold it; all else
+    is a part of a field's or section's name, or with `*` and `?` the whole of a name, or of its end behind a dot.
+    RAM is not searched. Raises StreamError where a section cannot be decoded.
+    """
+    query = query.strip()
+    find: Callable[[Stream, Section], Iterator[Hit]]
+    if not query:
+        return
+    if _NUMBER.fullmatch(query):
+        find = functools.partial(_valued, number=int(query, 0 if "x" in query.lower() else 10))
+    elif len(query) > 2 and query[0] == query[-1] and query[0] in "\"'":
+        find = functools.partial(_holding, text=query[1:-1].encode())
+    else:
+        find = functools.partial(_named, query=query)
+    for section in stream.sections:
+        yield from find(stream, section)
+
+
+def _named(stream: Stream, section: Section, query: str) -> Iterator[Hit]:
+    wild = "".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in query)
+    whole = any(c in query for c in "*?")
+    name = re.compile(rf"(?:.*[./])?{wild}" if whole else rf".*{wild}.*", re.IGNORECASE | re.DOTALL)
+    if section.part in ("full", "start") and name.fullmatch(section.label if "/" in query else section.idstr):
+        yield Hit(section, "", "", section.offset)
+    for leaf in section.leaves:
+        if name.fullmatch(leaf.path):
+            yield Hit(section, "", leaf.path, leaf.offset)
+    if not section.described:
+        return
+    layout = stream.layout(section)
+    base, offsets, counts = section.payload_offset, layout.offset, layout.count
+    array, number = element_of(query) or ("", "")
+    for i, path in enumerate(layout.paths):
+        if name.fullmatch(path) or (counts[i] and name.fullmatch(f"{path}[0]")):
+            yield Hit(section, layout.vmsds[i], path, base + int(offsets[i]))
+        elif number and int(number) < counts[i] and path.lower().endswith(array.lower()):
+            at = base + int(offsets[i]) + int(number) * int(layout.width[i])
+            yield Hit(section, layout.vmsds[i], f"{path}[{int(number)}]", at)
+
+
+def _valued(stream: Stream, section: Section, number: int) -> Iterator[Hit]:
+    for leaf in section.leaves:
+        if isinstance(leaf.value, int) and leaf.value == number:
+            yield Hit(section, "", leaf.path, leaf.offset)
+    if not section.described or not -(1 << 63) <= number < 1 << 64:
+        return
+    layout = stream.layout(section)
+    data = np.frombuffer(stream.source.view, np.uint8)
+    base = section.payload_offset
+    for offset, width, kind in batches(layout):
+        same = gather(data, base + offset, width, kind) == np.uint64(number & 0xFFFF_FFFF_FFFF_FFFF)
+        if not 0 <= number < 1 << 63:  # the same bits are another number with a sign
+            same &= (kind == SIGNED) if number < 0 else (kind != SIGNED)
+        for at in offset[same].tolist():
+            yield _hit(section, layout, at)
+
+
+def _holding(stream: Stream, section: Section, text: bytes) -> Iterator[Hit]:
+    for leaf in section.leaves:
+        value = leaf.value.encode() if isinstance(leaf.value, str) else leaf.value
+        if isinstance(value, bytes) and text in value:
+            yield Hit(section, "", leaf.path, leaf.offset)
+    if not section.described:
+        return
+    layout = stream.layout(section)
+    base, view = section.payload_offset, stream.source.view
+    for i in np.flatnonzero((layout.kind == BYTES) | (layout.width == 1)).tolist():  # text in an array of uint8, too
+        at, length = base + int(layout.offset[i]), int(layout.length[i])
+        if length >= len(text) and text in bytes(view[at : at + length]):
+            yield Hit(section, layout.vmsds[i], layout.paths[i], at)
+
+
+def _hit(section: Section, layout: Layout, offset: int) -> Hit:
+    """The field or element that stands at `offset` of the payload."""
+    i = int(np.searchsorted(layout.offset, offset, "right")) - 1
+    path = layout.paths[i]
+    if layout.count[i]:
+        path += f"[{(offset - int(layout.offset[i])) // int(layout.width[i])}]"
+    return Hit(section, layout.vmsds[i], path, section.payload_offset + offset)

@@ -1,0 +1,86 @@
+"""What a page without a kernel shows in a widget's place: plain HTML, nothing that moves, nothing that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vmstate_tools.errors import StreamError
+from vmstate_tools.frames.dtypes import format_value
+from vmstate_tools.show.widgets.rows import Differences
+from vmstate_tools.show.widgets.tree import Node, roots
+from vmstate_tools.stream.html import table, text
+from vmstate_tools.stream.stream import Stream
+
+_SECTIONS = 60  # sections told
+_FIELDS = 12  # fields told of each
+_ROW = 16
+
+
+def stream_still(stream: Stream, chosen: Node | None = None) -> str:
+    """The sections of a stream, each with its first fields; and what is chosen, with its bytes."""
+    nodes = roots(stream)
+    parts = [f"<p><b>{text(stream.name)}</b>, {len(stream.source.view):,} bytes</p>"]
+    for node in nodes[:_SECTIONS]:
+        about = f"{text(node.label)} <small>{text(node.note)}, {node.size:,} bytes at {node.offset:,}</small>"
+        if node.section is None:
+            parts.append(f"<div>{about}</div>")
+        else:
+            parts.append(f"<details><summary>{about}</summary>{_fields(node)}</details>")
+    if len(nodes) > _SECTIONS:
+        parts.append(f"<p>… and {len(nodes) - _SECTIONS:,} more</p>")
+    if chosen is not None:
+        parts.append(_bytes(chosen))
+    return "".join(parts)
+
+
+def differences_still(streams: Sequence[Stream], differences: Differences) -> str:
+    """Two streams' differences, the first forty of them."""
+    names = " and ".join(f"<b>{text(stream.name)}</b>" for stream in streams)
+    frame = differences.frame
+    rows = (
+        (section, path or vmsd, kind, format_value(a), format_value(b), marks)
+        for section, path, vmsd, kind, a, b, marks in zip(
+            *(frame[name] for name in ("section", "path", "vmsd", "kind", "a", "b", "flags")), strict=True
+        )
+    )
+    columns = ["section", "path", "kind", "a", "b", "flags"]
+    return f"<p>{names}: {len(frame):,} differences</p>{table(columns, rows)}"
+
+
+def _fields(section: Node) -> str:
+    rows: list[tuple[str, str, str, str]] = []
+    try:
+        for node in _leaves(section):
+            if len(rows) == _FIELDS:
+                rows.append(("…", "", "", ""))
+                break
+            rows.append((node.path or node.label, node.type, f"{node.offset:,}", node.shown()))
+    except StreamError as error:
+        return f"<p>{text(error)}</p>"
+    return table(["field", "type", ">offset", "value"], rows)
+
+
+def _leaves(node: Node) -> Iterator[Node]:
+    """Fields and arrays in stream order; what frames them is left out."""
+    for child in node.children():
+        if child.kind in ("field", "array") or (child.kind == "record" and child.note and not child.inner):
+            yield child
+        else:
+            yield from _leaves(child)
+
+
+def _bytes(node: Node) -> str:
+    """The rows of bytes around a thing, its own in bold."""
+    view = node.stream.source.view
+    lines = []
+    first = max(0, (node.offset - _ROW) // _ROW * _ROW)
+    for start in range(first, min(first + 8 * _ROW, len(view)), _ROW):
+        row = bytes(view[start : start + _ROW])
+        cells = [
+            f"<b><mark>{byte:02x}</mark></b>" if node.offset <= start + i < node.offset + node.size else f"{byte:02x}"
+            for i, byte in enumerate(row)
+        ]
+        shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{start:08x}  {' '.join(cells)}{'   ' * (_ROW - len(row))}  {text(shown)}")
+    title = f"{text(node.path or node.label)} <small>{text(node.type)}, {node.size:,} bytes at {node.offset:,}</small>"
+    return f"<p><b>{title}</b> {text(node.shown())}</p><pre>{chr(10).join(lines)}</pre>"

@@ -1,0 +1,302 @@
+"""A stream as a tree, made as far as it is opened: records, sections, subsections, fields, elements of arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from vmstate_tools.frames.dtypes import ValueArray, format_value
+from vmstate_tools.stream.stream import _WHAT, Pages, Section, Stream, _detail, _Gap
+from vmstate_tools.vmstate.decode import gather
+from vmstate_tools.vmstate.description import FieldDescription, Vmsd
+from vmstate_tools.vmstate.layout import BYTES, Layout
+
+_TEXT = 64  # bytes of a buffer that are looked at to show it
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Node:
+    """One thing that stands in a stream. `offset` and `size` in bytes of the file.
+
+    `kind`: 'section', 'subsection', 'struct', 'array', 'field' or 'record' (whatever frames them; RAM).
+    `path` and `vmsd` are a field's as in `Stream.fields()`. `how`: the kind of its value (of `decode`) if it has one.
+    """
+
+    stream: Stream
+    label: str
+    kind: str
+    offset: int
+    size: int
+    path: str = ""
+    type: str = ""
+    vmsd: str = ""
+    section: Section | None = None
+    note: str = ""
+    how: int | None = None
+    value: Any = None
+    inner: Callable[[], Sequence[Node]] | None = None
+    shape: Vmsd | None = None  # of a subsection or struct
+    pieces: list[Section] = dataclasses.field(default_factory=list)  # the records of a section that was sent in several
+
+    def children(self) -> Sequence[Node]:
+        """What it consists of, in stream order. Raises StreamError where the bytes are not what was described."""
+        return self.inner() if self.inner else ()
+
+    def holds(self, offset: int) -> bool:
+        if self.pieces:
+            return any(p.offset <= offset < p.offset + p.size for p in self.pieces)
+        return self.offset <= offset < self.offset + self.size
+
+    def read(self) -> Any:
+        """The value of a field: int, bool, text, or the first bytes of a buffer. None for all else."""
+        if self.how is None:
+            return self.value
+        view = self.stream.source.view
+        if self.how == BYTES:
+            return bytes(view[self.offset : self.offset + min(self.size, _TEXT)])
+        at, width, kind = np.array([self.offset]), np.array([self.size]), np.array([self.how], np.uint8)
+        return ValueArray(gather(np.frombuffer(view, np.uint8), at, width, kind), kind)[0]
+
+    def shown(self) -> str:
+        """Its value in short, or what there is to say in its place."""
+        value = self.read()
+        if value is None:
+            return self.note
+        if not isinstance(value, bytes):
+            return format_value(value)
+        text, _, rest = value.partition(b"\0")
+        if len(text) >= 3 and text.isascii() and text.decode().isprintable() and not any(rest):
+            return f'"{text.decode()}"{" …" if len(text) == _TEXT else ""}'
+        if not any(value) and len(value) == self.size:
+            return f"{self.size:,} bytes, all 0"
+        return f"{value[:8].hex(' ')}{' …' if self.size > 8 else ''}"
+
+
+class Elements(Sequence[Node]):
+    """Equal-sized children at equal distances, made when asked for."""
+
+    def __init__(self, count: int, offset: int, width: int, make: Callable[[int, int], Node]) -> None:
+        self._count, self._offset, self._width, self._make = count, offset, width, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, i: int) -> Node: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Node]: ...
+    def __getitem__(self, i: int | slice) -> Node | Sequence[Node]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(self._count))]
+        if not 0 <= i < self._count:
+            raise IndexError(i)
+        return self._make(i, self._offset + i * self._width)
+
+    def place(self, offset: int) -> int:
+        """The number of the element that holds the byte at `offset`."""
+        return (offset - self._offset) // self._width
+
+
+def place(nodes: Sequence[Node], offset: int) -> int | None:
+    """Which of the nodes holds the byte at `offset`."""
+    if isinstance(nodes, Elements):
+        i = nodes.place(offset)
+        return i if 0 <= i < len(nodes) else None
+    return next((i for i, node in enumerate(nodes) if node.holds(offset)), None)
+
+
+def roots(stream: Stream) -> list[Node]:
+    """All records of a stream in file order, the parts of a section (START, PARTs, END) in the place of its first."""
+    found: dict[Any, Node] = {}
+    for number, record in enumerate(stream._records):
+        if isinstance(record, Section):
+            key = record.section_id if record.part != "full" else (number,)
+            if key in found:
+                node = found[key]
+                node.pieces.append(record)
+                node.size += record.size
+            else:
+                found[key] = _section(stream, record)
+        elif isinstance(record, Pages):
+            node = Node(stream, "pages", "record", record.offset, record.size)
+            node.inner = lambda r=record: _ram(stream, None, r.offset, r.offset + r.size)
+            found[number,] = node
+        elif isinstance(record, _Gap):
+            found[number,] = Node(stream, record.what, "record", record.offset, record.size, type="opaque")
+        else:
+            detail = _detail(record)
+            found[number,] = Node(
+                stream,
+                _WHAT[id(record.format)],
+                "record",
+                record.offset,
+                record.size,
+                note=detail,
+                value=detail or None,
+            )
+    return list(found.values())
+
+
+def _section(stream: Stream, section: Section) -> Node:
+    node = Node(stream, section.label, "section", section.offset, section.size, section=section)
+    node.note = f"version {section.version_id}"
+    if section.part == "full":
+        node.inner = lambda: _inside(stream, section)
+    else:
+        node.pieces.append(section)
+        node.inner = lambda: [
+            Node(
+                stream,
+                part.part if part.part != "part" else f"part {i}",
+                "record",
+                part.offset,
+                part.size,
+                section=part,
+                note=f"{part.size:,} bytes",
+                inner=lambda part=part: _inside(stream, part),  # type: ignore[misc]
+            )
+            for i, part in enumerate(node.pieces)
+        ]
+    return node
+
+
+def _inside(stream: Stream, section: Section) -> list[Node]:
+    """One section record: header, payload, footer."""
+    header = Node(stream, "header", "record", section.offset, section.header.size, section=section)
+    header.note = f"section_id {section.section_id}"
+    nodes = [header]
+    start, end = section.payload_offset, section.payload_end
+    if section.how == "ram":
+        nodes += _ram(stream, section, start, end)
+    elif section.leaves:
+        for leaf in section.leaves:
+            value = leaf.value if not isinstance(leaf.value, bytes) else None
+            how = BYTES if value is None else None
+            node = Node(
+                stream,
+                leaf.path,
+                "field",
+                leaf.offset,
+                leaf.size,
+                leaf.path,
+                leaf.type,
+                "",
+                section,
+                how=how,
+                value=value,
+            )
+            nodes.append(node)
+    elif section.described:
+        layout = stream.layout(section)
+        assert section.description is not None
+        nodes += _Described(stream, section, layout).vmsd(section.description.vmsd, 0, "")
+    elif section.payload_size:
+        size = section.payload_size
+        nodes.append(Node(stream, "data", "field", start, size, "data", "opaque", "", section, how=BYTES))
+    if section.footer:
+        nodes.append(Node(stream, "footer", "record", section.footer.offset, section.footer.size, section=section))
+    return nodes
+
+
+def _ram(stream: Stream, section: Section | None, start: int, end: int) -> list[Node]:
+    return [
+        _pages(stream, section, offset, size, what, detail[0] if detail else "")
+        for offset, size, what, *detail in stream.ram.records(start, end)
+    ]
+
+
+def _pages(stream: Stream, section: Section | None, offset: int, size: int, what: str, detail: str) -> Node:
+    """One entry of `Ram.records`; under it the pages, where it is some in a row."""
+    node = Node(stream, what, "record", offset, size, section=section, note=detail)
+    count, _, block = detail.partition(" x ")
+    if not block or not count.isdigit() or int(count) < 2:
+        return node
+    # Pages in a row: the first may name the block; all others are of one size, or this is none of our business.
+    width = 9 if "zero" in what else 8 + (stream.page_size or 0)
+    lead = size - int(count) * width
+    if what in ("ram zero pages", "ram pages") and lead in (0, 1 + len(block.encode())):
+        mask = (stream.page_size or 1) - 1
+
+        def page(i: int, at: int) -> Node:
+            at, length = (at, width) if i or not lead else (offset, lead + width)
+            head = int.from_bytes(stream.source.view[at : at + 8], "big")
+            kind = "zero page" if "zero" in what else "page"
+            return Node(stream, f"0x{head & ~mask:x}", "record", at, length, section=section, note=kind)
+
+        node.inner = lambda: Elements(int(count), offset + lead, width, page)
+    return node
+
+
+class _Described:
+    """The fields of one section that has a description. The description gives the tree, the layout the leaves."""
+
+    def __init__(self, stream: Stream, section: Section, layout: Layout) -> None:
+        self.stream, self.section, self.layout = stream, section, layout
+        self.base = section.payload_offset
+
+    def node(self, label: str, kind: str, offset: int, size: int, **more: Any) -> Node:
+        return Node(self.stream, label, kind, self.base + offset, size, section=self.section, **more)
+
+    def vmsd(self, vmsd: Vmsd, offset: int, prefix: str) -> Iterator[Node]:
+        for field in vmsd.fields:
+            extent = field.size * (1 if field.count is None else field.count)
+            if extent:
+                yield self.field(field, vmsd, offset, extent, prefix + field.label)
+            offset += extent
+        for sub in vmsd.subsections:
+            head = 6 + len(sub.wire_name)
+            node = self.node(sub.name, "subsection", offset, head + sub.size, vmsd=sub.name, shape=sub)
+            node.note = f"version {sub.version_id}"
+            node.inner = lambda sub=sub, at=offset, head=head: [
+                self.node("header", "record", at, head, note=sub.name),
+                *self.vmsd(sub, at + head, prefix),
+            ]
+            yield node
+            offset += head + sub.size
+
+    def field(self, field: FieldDescription, vmsd: Vmsd, offset: int, extent: int, path: str) -> Node:
+        first, last = np.searchsorted(self.layout.offset, (offset, offset + extent)).tolist()
+        if last == first + 1 and self.layout.paths[first] == path:
+            return self.leaf(first, field.label)
+        about = {"type": field.type, "vmsd": vmsd.name, "shape": field.struct}
+        node = self.node(field.label, "struct", offset, extent, path=path, **about)
+        if field.count is None:
+            node.inner = lambda: self.element(field, offset, path)
+        else:
+            node.kind, node.note = "array", f"{field.count:,} × {field.size:,} bytes"
+
+            def make(i: int, at: int) -> Node:
+                name, at = f"{path}[{i}]", at - self.base
+                element = self.node(f"[{i}]", "struct", at, field.size, path=name, **about)
+                element.inner = lambda: self.element(field, at, name)
+                return element
+
+            node.inner = lambda: Elements(field.count or 0, self.base + offset, field.size, make)
+        return node
+
+    def element(self, field: FieldDescription, offset: int, path: str) -> list[Node]:
+        """The inside of one struct, or of a type that holds several numbers."""
+        if field.struct is not None:
+            return list(self.vmsd(field.struct, offset, path + "."))
+        first, last = np.searchsorted(self.layout.offset, (offset, offset + field.size)).tolist()
+        return [self.leaf(i, self.layout.paths[i].removeprefix(path).removeprefix(".")) for i in range(first, last)]
+
+    def leaf(self, number: int, label: str) -> Node:
+        layout = self.layout
+        path, type_, vmsd = layout.paths[number], layout.types[number], layout.vmsds[number]
+        offset, width, count = (int(c[number]) for c in (layout.offset, layout.width, layout.count))
+        kind = int(layout.kind[number])
+        if not count:
+            return self.node(label, "field", offset, width, path=path, type=type_, vmsd=vmsd, how=kind)
+
+        def make(i: int, at: int) -> Node:
+            where = at - self.base
+            return self.node(f"[{i}]", "field", where, width, path=f"{path}[{i}]", type=type_, vmsd=vmsd, how=kind)
+
+        node = self.node(label, "array", offset, width * count, path=path, type=type_, vmsd=vmsd)
+        node.note = f"{count:,} × {width:,} bytes"
+        node.inner = lambda: Elements(count, self.base + offset, width, make)
+        return node

@@ -1,0 +1,1 @@
+"""One opened migration stream: its sections, its fields, the guest's memory."""

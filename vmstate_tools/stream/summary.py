@@ -1,0 +1,78 @@
+"""What one stream holds, as plain data: for `vmstate info`, for notebooks' HTML and for reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmstate_tools.stream.stream import Section, _Gap, command_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from vmstate_tools.stream.stream import Stream
+
+
+def summarize(stream: Stream) -> dict[str, Any]:
+    """One stream as a dict that JSON can hold. Sizes and offsets in bytes; reads no guest memory.
+
+    `sections` has an entry per section record, in file order; `how` says what it was read by. `ram` has an entry per
+    RAMBlock with its page records by kind. `coverage`: bytes of the file that records and fields explain, and bytes
+    that nothing describes (payloads of sections without a description, and what lies outside the stream).
+    """
+    records = stream._records
+    view = stream.source.view
+    sections = stream.sections
+    outside = sum(r.size for r in records if isinstance(r, _Gap))
+    opaque = sum(s.payload_size for s in sections if s.how == "opaque") + outside
+    vmdesc = stream.vmdesc
+    return {
+        "file": stream.name,
+        "container": stream.source.container,
+        "size": len(view),
+        "start": stream.source.start,
+        "machine": stream.machine,
+        "page_size": stream.page_size,
+        "configuration": {k: v.hex() if isinstance(v, bytes) else v for k, v in stream.configuration.items()},
+        "commands": [command_name(c.value.command) for c in stream.commands],
+        "vmdesc_size": vmdesc.size if vmdesc else None,
+        "sections": [_section(s) for s in sections],
+        "ram": _ram(stream),
+        "coverage": {"described": len(view) - opaque, "opaque": opaque, "outside": outside},
+        "error": str(stream.error) if stream.error else None,
+    }
+
+
+def _section(section: Section) -> dict[str, Any]:
+    names = ("idstr", "instance_id", "version_id", "offset", "size", "section_id", "part", "payload_offset")
+    return {name: getattr(section, name) for name in (*names, "payload_size", "how")} | {
+        "footer": section.footer is not None
+    }
+
+
+def _ram(stream: Stream) -> list[dict[str, Any]]:
+    counts = stream.ram.page_counts()
+    return [
+        {
+            "block": block.name,
+            "used_length": block.used_length,
+            "page_size": stream.ram.page_size,
+            "host_page_size": block.page_size,
+            "gpa": block.gpa,
+            **{kind: int(column[i]) for kind, column in counts.items() if kind != "block"},
+        }
+        for i, block in enumerate(stream.ram.block_list)
+    ]
+
+
+def by_section(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sections of a summary with the parts of each (START, PARTs, END) taken together, in file order."""
+    found: dict[tuple[int, str, int, int], dict[str, Any]] = {}
+    for number, section in enumerate(summary["sections"]):
+        # A section may be sent twice as FULL: those stay apart.
+        once = number if section["part"] == "full" else -1
+        key = (once, section["idstr"], section["instance_id"], section["section_id"])
+        entry = found.setdefault(key, section | {"size": 0, "parts": 0})
+        entry["size"] += section["size"]
+        entry["parts"] += 1
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""VMState descriptions: one tree for each device, laid out, decoded and encoded."""

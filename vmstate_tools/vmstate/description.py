@@ -1,0 +1,387 @@
+"""What a section consists of: one tree, whether from the stream's own vmdesc, from -dump-vmstate, or built in.
+
+The vmdesc is JSON that QEMU appends to a stream since 2.3 (commit 8118f0950f, `migration/vmstate.c:
+vmsd_desc_field_start`, `migration/savevm.c: vmstate_save`). It describes what was sent, nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import marshal
+import re
+import reprlib
+import sys
+from typing import TYPE_CHECKING
+
+from vmstate_tools.errors import StreamError, printable
+from vmstate_tools.format.framing import MAX_VMDESC, Record
+from vmstate_tools.valued import Valued
+
+if TYPE_CHECKING:
+    import json
+    import re
+    import reprlib
+    from collections.abc import Iterator
+    from typing import Any
+
+# Objects, lists and elements in a vmdesc, 100 bytes of memory each: 11,226 is the most seen, of four CPUs.
+_MAX_TOKENS = 1 << 21
+
+# Structs and subsections inside each other; 5 is the most seen.
+_MAX_DEPTH = 64
+
+# Fields of one section, arrays of scalars counted once. 20,481 is the most seen, 31,054 in one stream.
+MAX_LEAVES = 500_000
+
+# Elements of an array of pointers that is described in several runs.
+_MAX_SPLIT = 1 << 16
+
+# A vmdesc is kept for the next stream that has the same, if it is no longer than this.
+_MAX_KEPT = 1 << 20
+# And all that is kept may have so many objects, leaves and rows, of 300 bytes at most.
+_MAX_KEPT_ITEMS = 1 << 20
+
+
+class FieldDescription(Valued):
+    """One field of a VMStateDescription.
+
+    `size` is in bytes and of one element. `count` is the number of elements of an array described once
+    (`array_len`), None for a single element. `index` is the element's place where each has its own entry.
+    `struct` is the `Vmsd` of its elements. `equal`, `version_id` and `conditional` are known only from a built-in
+    layout or -dump-vmstate.
+    """
+
+    __slots__ = _fields = ("name", "type", "size", "count", "index", "struct", "version_id", "conditional")
+
+    def __init__(
+        self,
+        name: str,
+        type: str,  # noqa: A002
+        size: int,
+        count: int | None = None,
+        index: int | None = None,
+        struct: Vmsd | None = None,
+        version_id: int | None = None,
+        conditional: bool = False,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.size = size
+        self.count = count
+        self.index = index
+        self.struct = struct
+        self.version_id = version_id
+        self.conditional = conditional
+
+    @property
+    def equal(self) -> bool:
+        """Must the destination hold the same value (`VMSTATE_*_EQUAL`)?"""
+        return self.type.endswith(" equal")
+
+    @property
+    def label(self) -> str:
+        return self.name if self.index is None else f"{self.name}[{self.index}]"
+
+
+class Vmsd(Valued):
+    """A VMStateDescription: its own fields, then its subsections.
+
+    `wire_name` is the name as the stream has it, `name` is safe to show. `size` are the bytes that a section of this
+    description occupies, subsection headers included; `unrolled` how many fields it has at most when every struct of
+    an array counts for itself.
+    """
+
+    _fields = ("name", "version_id", "fields", "subsections", "minimum_version_id", "wire_name")
+    __slots__ = ("fields", "minimum_version_id", "name", "size", "subsections", "unrolled", "version_id", "wire_name")
+
+    def __init__(
+        self,
+        name: str,
+        version_id: int,
+        fields: tuple[FieldDescription, ...] = (),
+        subsections: tuple[Vmsd, ...] = (),
+        minimum_version_id: int | None = None,
+        wire_name: bytes = b"",
+    ) -> None:
+        self.name = name
+        self.version_id = version_id
+        self.fields = fields
+        self.subsections = subsections
+        self.minimum_version_id = minimum_version_id
+        self.wire_name = wire_name or name.encode()
+        size = sum([f.size * (1 if f.count is None else f.count) for f in fields])
+        self.size: int = size + sum([6 + len(s.wire_name) + s.size for s in subsections])
+        self.unrolled: int = sum(map(_unrolled, fields)) + sum([1 + s.unrolled for s in subsections])
+
+
+def element_of(path: str) -> tuple[str, str] | None:
+    """`gpr[3]` → `gpr` and `3`, text; None where the path is not that of an element."""
+    if not path.endswith("]"):
+        return None
+    array, bracket, number = path[:-1].rpartition("[")
+    return (array, number) if bracket and number.isdecimal() else None
+
+
+def with_parts(vmsd: Vmsd, fields: tuple[FieldDescription, ...], subsections: tuple[Vmsd, ...]) -> Vmsd:
+    """A description with these fields and subsections: itself where they are the very ones that it has."""
+    new, old = (fields, subsections), (vmsd.fields, vmsd.subsections)
+    same = all(
+        len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True)) for a, b in zip(new, old, strict=True)
+    )
+    return vmsd if same else vmsd._replace(fields=fields, subsections=subsections)
+
+
+def _unrolled(field: FieldDescription) -> int:
+    elements = (1 if field.count is None else field.count) if field.size else 0
+    if field.struct is not None:
+        return 1 + elements * (1 + field.struct.unrolled)
+    return 1 + (4 * elements if field.type in ("slbe", "pci irq state") else 0)
+
+
+class Description:
+    """One device's entry: the section it describes and what that consists of.
+
+    `origin` is 'vmdesc', 'dump', 'built-in' or 'borrowed'. Compared by identity. `cache` has what is derived from
+    `vmsd`; descriptions that have the same share it.
+    """
+
+    def __init__(
+        self, idstr: str, instance_id: int, vmsd: Vmsd, origin: str, cache: dict[str, Any] | None = None
+    ) -> None:
+        self.idstr = idstr
+        self.instance_id = instance_id
+        self.vmsd = vmsd
+        self.origin = origin
+        self.cache = {} if cache is None else cache
+
+    @property
+    def old_style(self) -> bool:
+        """Was its section registered by hand, so that the vmdesc tells its size only?"""
+        return [(f.name, f.type) for f in self.vmsd.fields] == [("data", "buffer")]
+
+    @property
+    def opaque(self) -> bool:
+        """Is all it tells a size? Of old-style sections, and of `virtio` since 2.7."""
+        types = [f.type for f in self.vmsd.fields]
+        return self.old_style or types == ["virtio"] or types == ["virtio", "virtio-gpu"]
+
+
+class StreamDescription:
+    """A whole vmdesc: `devices` in the order in which they were sent; `page_size` in bytes, `size` bytes of JSON."""
+
+    def __init__(self, page_size: int | None, devices: tuple[Description, ...], size: int) -> None:
+        self.page_size = page_size
+        self.devices = devices
+        self.size = size
+        self.cache: dict[Any, Any] = {}
+
+    def by_section(self) -> dict[tuple[str, int], list[Description]]:
+        """The devices of each (idstr, instance_id), in order: sections may repeat."""
+        found: dict[tuple[str, int], list[Description]] = {}
+        for device in self.devices:
+            found.setdefault((device.idstr, device.instance_id), []).append(device)
+        return found
+
+
+def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
+    """Offset and size in bytes of the VMDESCRIPTION record at the stream's end, None where there is none.
+
+    Its length field must fit the bytes that follow it.
+    """
+    end = len(view)
+    if end > 6 and view[end - 1] == ord("}"):  # it ends the file: where QEMU puts it
+        low, size = max(0, end - MAX_VMDESC - 5), 1 << 16  # most have less than 64 KiB
+        start, found = end, -1
+        while found < 0 and start > low:
+            start = max(low, end - size)
+            found = bytes(view[start:end]).rfind(Record.VMDESCRIPTION)  # JSON has no such byte; its length may have
+            size <<= 4
+        for at in range(start + found, max(low, start + found - 4) - 1, -1):
+            if bytes(view[at : at + 6]) == b"\x06" + (end - at - 5).to_bytes(4, "big") + b"{":
+                return at, end - at
+    # Something follows it (padding, another stream), or it is not there.
+    low = max(0, end - (64 << 20))
+    whole: Any = view.obj
+    if len(whole) == end and whole.find(b'"devices"', low) < 0:  # three times as fast as the pattern
+        return None
+    last = None
+    for match in re.finditer(rb"\x06(?s:(....))\{ ?\"(?:page_size|configuration)\"", view[low:]):
+        size = int.from_bytes(match[1], "big")
+        if size <= end - low - match.start() - 5:
+            last = (low + match.start(), size + 5)
+    return last
+
+
+def read_vmdesc(text: bytes) -> StreamDescription:
+    """Read a vmdesc; the same text is read once. Raises StreamError (offset within the text) if it is not one."""
+    found = _vmdescs.get(text)
+    if found is None:
+        found = _read_vmdesc(text)
+        if len(text) <= _MAX_KEPT:
+            keep(1 + len(text) // 300)
+            _vmdescs[text] = found
+    return found
+
+
+_vmdescs: dict[bytes, StreamDescription] = {}
+_kept = 0
+
+
+def keep(items: int) -> None:
+    """Count objects, leaves or rows that are kept with a description; where it comes to too many, all are dropped."""
+    global _kept
+    _kept += items
+    if _kept > _MAX_KEPT_ITEMS:
+        _kept = items
+        _vmdescs.clear()
+        _trees.clear()
+
+
+class _Default:
+    """How `json` reads."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_int, parse_float, parse_constant = int, float, float
+
+
+def _loads(text: bytes) -> Any:
+    """By orjson where something has imported it, or by the scanner of `json`: the import of either takes longer."""
+    if "orjson" in sys.modules:
+        return sys.modules["orjson"].loads(text)
+    try:
+        from _json import make_scanner
+
+        decoded = text.decode()
+        found, end = make_scanner(_Default)(decoded, 0)  # type: ignore[arg-type]
+        if end == len(decoded):
+            return found
+    except (ImportError, StopIteration, ValueError, SystemError):  # the last where its own error is not imported
+        pass
+    return json.loads(text)  # which says what is wrong
+
+
+def _text_of(entry: dict[str, Any]) -> bytes:
+    """The same for equal entries."""
+    text: bytes = sys.modules["orjson"].dumps(entry) if "orjson" in sys.modules else marshal.dumps(entry, 2)
+    return text
+
+
+def _read_vmdesc(text: bytes) -> StreamDescription:
+    tokens = sum(map(text.count, (b"{", b"[", b",")))
+    if tokens > _MAX_TOKENS:
+        raise StreamError(f"a vmdesc of {tokens} objects and elements", expected=f"{_MAX_TOKENS} at most")
+    try:
+        document = _loads(text)
+    except json.JSONDecodeError as err:
+        raise StreamError(f"the vmdesc is not JSON: {err}", offset=err.pos, expected="a JSON document") from None
+    except (UnicodeDecodeError, RecursionError) as err:
+        raise StreamError(f"the vmdesc is not JSON: {err}", offset=0, expected="a JSON document") from None
+    try:
+        page_size = document.get("page_size")
+        devices, split = [], 0
+        for entry in document["devices"]:
+            device, more = _device(entry, "vmdesc")
+            devices.append(device)
+            split += more
+            if split > _MAX_SPLIT:
+                raise ValueError(f"arrays in runs of more than {_MAX_SPLIT} elements")
+        if page_size is not None and _int(page_size, 1 << 8, 1 << 30) & (page_size - 1):
+            raise ValueError(f"page_size {page_size!r}")
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise StreamError(
+            f"the vmdesc has an entry of another shape: {type(err).__name__}: {err}",
+            expected="devices with name, instance_id and fields",
+        ) from None
+    return StreamDescription(page_size, tuple(devices), len(text))
+
+
+def built_in(entry: dict[str, Any]) -> Description:
+    """What `layouts.resolve` found, as a tree: one tree for equal entries, so that it is compiled once."""
+    return _device(entry, "built-in")[0]
+
+
+# What devices consist of, the elements of it that came in runs, and the cache: of all streams and instances alike.
+_trees: dict[bytes, tuple[Vmsd, int, dict[str, Any]]] = {}
+
+
+def _device(entry: dict[str, Any], origin: str) -> tuple[Description, int]:
+    """One device's entry, and how many elements came in runs."""
+    # QEMU up to 5.2 prints instance_id signed.
+    instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
+    name = _text(entry["name"])
+    own = {"vmsd_name": name} | entry
+    del own["name"], own["instance_id"]
+    try:
+        text = _text_of(own)
+    except (TypeError, ValueError, RecursionError):  # orjson's at 254 levels, marshal's at 2,000
+        raise ValueError(f"structs nested more than {_MAX_DEPTH} deep") from None
+    found = _trees.get(text)
+    if found is None:
+        keep(len(text) // 8)
+        reader = _Reader()
+        found = reader.vmsd(own, 0), _MAX_SPLIT - reader.split, {}
+        if len(text) <= _MAX_KEPT:
+            _trees[text] = found
+    vmsd, split, cache = found
+    return Description(printable(name), instance_id, vmsd, origin, cache), split
+
+
+class _Reader:
+    """One reading of a vmdesc. `split`: how many elements arrays that come in several runs may still have."""
+
+    def __init__(self) -> None:
+        self.split = _MAX_SPLIT
+
+    def vmsd(self, entry: dict[str, Any], depth: int) -> Vmsd:
+        if depth >= _MAX_DEPTH:
+            raise ValueError(f"structs nested more than {_MAX_DEPTH} deep")
+        name = _text(entry.get("vmsd_name", ""))
+        if len(name.encode()) > 255:  # a byte counts it
+            raise ValueError(f"{reprlib.repr(name)} as the name of a vmsd")
+        return Vmsd(
+            name=printable(name),
+            version_id=_int(entry.get("version", 0), -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF,
+            fields=tuple(self.fields(entry.get("fields", ()), depth)),
+            subsections=tuple([self.vmsd(sub, depth + 1) for sub in entry.get("subsections", ())]),
+            wire_name=name.encode(),
+        )
+
+    def fields(self, entries: list[dict[str, Any]], depth: int) -> Iterator[FieldDescription]:
+        # An array of pointers with NULL holes comes as several entries of one name and no index (since 10.0,
+        # commit 35049eb0d2): they are elements of one array, in order.
+        names = [printable(_text(entry["name"])) for entry in entries]
+        split = {n for n, follows in itertools.pairwise(names) if n == follows}
+        next_index: dict[str, int] = {}
+        for name, entry in zip(names, entries, strict=True):
+            type_, size = printable(_text(entry["type"])), _int(entry["size"], 0, 1 << 48)
+            count = _int(entry["array_len"], 0, 1 << 48) if "array_len" in entry else None
+            index = _int(entry["index"], 0, 1 << 48) if "index" in entry else None
+            struct = None
+            if "struct" in entry:
+                struct = self.vmsd(entry["struct"], depth + 1)
+            elif "vmsd_name" in entry and "fields" in entry:  # WITH_TMP and VSTRUCT nest in the field itself
+                struct = self.vmsd(entry, depth + 1)
+            if name in split and index is None:
+                first = next_index.get(name, 0)
+                next_index[name] = first + (count or 1)
+                self.split -= count or 1
+                if self.split < 0:
+                    raise ValueError(f"arrays in runs of more than {_MAX_SPLIT} elements")
+                for i in range(count or 1):
+                    yield FieldDescription(name, type_, size, None, first + i, struct)
+            else:
+                yield FieldDescription(name, type_, size, count, index, struct)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{reprlib.repr(value)} where a string belongs")
+    return value
+
+
+def _int(value: object, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{reprlib.repr(value)} where a number belongs")
+    return value
