@@ -35,10 +35,11 @@ test: $(READY)  ## run the tests
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## ruff, mypy, and the layers of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check vmstate_tools tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 notebooks: $(READY)  ## execute the notebooks in place, to commit them
 	$(if $(NOTEBOOKS),$(NBCONVERT) --execute --inplace --to notebook $(NOTEBOOKS),@echo "there are no notebooks")
