@@ -37,7 +37,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 
 lint: $(READY)  ## ruff, mypy, and the layers of the package
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check vmstate_tools tests benchmarks
+	$(BIN)/ruff format --check vmstate_tools notebooks/course tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -26,7 +26,7 @@ def places() -> dict[str, str]:
     """Path in the checkout → page of the site, of all that is not in docs/."""
     found = {path: path for path in OTHERS}
     for path in (ROOT / "notebooks").rglob("*.*"):
-        if path.suffix in (".ipynb", ".py", ".md") and ".ipynb_checkpoints" not in path.parts:
+        if path.suffix in (".ipynb", ".py", ".md") and not {".ipynb_checkpoints", "course"} & set(path.parts):
             name = path.relative_to(ROOT)
             found[str(name)] = str(name.with_suffix(".md"))
     return found

@@ -79,3 +79,10 @@ def test_licence_is_stated_and_packed() -> None:
     assert PYPROJECT["project"]["license-files"] == ["LICENSE"]
     assert "Apache License" in (ROOT / "LICENSE").read_text()[:300]
     assert PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {"data": "vmstate_tools/_data"}
+
+
+def test_nothing_of_the_package_is_ignored_by_git_and_so_left_out_of_the_wheel() -> None:
+    files = [str(p) for p in (ROOT / "vmstate_tools").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    command = ["git", "-C", str(ROOT), "check-ignore", "--no-index", "--stdin"]
+    ignored = subprocess.run(command, input="\n".join(files), capture_output=True, text=True, check=False)
+    assert ignored.stdout == ""

@@ -1,4 +1,4 @@
-# Solutions of 01-anatomy-of-a-stream: run beside the notebooks, `python solutions/01-anatomy-of-a-stream.py`.
+# Solutions of 01-anatomy-of-a-stream. Run them in notebooks/: `python -m solutions.01-anatomy-of-a-stream`.
 
 import struct
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import zstandard
 
 import vmstate_tools as vt
-from vmstate_tools.course import check
+from course import check
 
 
 def read(release):

@@ -1,11 +1,11 @@
-# Solutions of 02-many-streams: run beside the notebooks, `python solutions/02-many-streams.py`.
+# Solutions of 02-many-streams. Run them in notebooks/: `python -m solutions.02-many-streams`.
 
 from pathlib import Path
 
 import pandas as pd
 
 import vmstate_tools as vt
-from vmstate_tools.course import check
+from course import check
 
 # The notebook loads all; these questions ask about POWER7 and POWER8.
 c = vt.load(sorted(Path("../data/streams").glob("qemu-*/pseries-2.[16]/*7_v2.3.mig.zst")), fields=False, progress=False)

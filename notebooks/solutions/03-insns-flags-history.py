@@ -1,7 +1,7 @@
-# Solutions of 03-insns-flags-history: run beside the notebooks, `python solutions/03-insns-flags-history.py`.
+# Solutions of 03-insns-flags-history. Run them in notebooks/: `python -m solutions.03-insns-flags-history`.
 
+from course import check
 from vmstate_tools.analysis import cpu_history as breaks
-from vmstate_tools.course import check
 
 # 03-power9. Its row, without the releases that had no POWER9: where the number is not the one before.
 row = breaks.classes(accel=None, cpus=["POWER9"]).loc["POWER9"].dropna()

@@ -1,8 +1,8 @@
-# Solutions of 04-where-it-broke: run beside the notebooks, `python solutions/04-where-it-broke.py`.
+# Solutions of 04-where-it-broke. Run them in notebooks/: `python -m solutions.04-where-it-broke`.
 
 import vmstate_tools as vt
+from course import check
 from vmstate_tools.analysis import outcomes
-from vmstate_tools.course import check
 
 real = outcomes.real()
 real = real[real["machine"].eq("pseries-2.6") & real["config"].eq("") & real["dst_extra"].eq("")]

@@ -1,8 +1,8 @@
-# Solutions of 05-policy-lab: run beside the notebooks, `python solutions/05-policy-lab.py`.
+# Solutions of 05-policy-lab. Run them in notebooks/: `python -m solutions.05-policy-lab`.
 
 import vmstate_tools as vt
+from course import check
 from vmstate_tools.analysis import policies_compared as proposals
-from vmstate_tools.course import check
 
 # 05-subset. Forward as good as ignore, and nothing let through or broken.
 table = proposals.compare("pseries-2.6", ["970fx_v3.1", "POWER7_v2.3", "POWER8_v2.0"], accels=["tcg"]).droplevel(

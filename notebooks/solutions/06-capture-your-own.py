@@ -1,9 +1,9 @@
-# Solutions of 06-capture-your-own: run beside the notebooks, `python solutions/06-capture-your-own.py`.
+# Solutions of 06-capture-your-own. Run them in notebooks/: `python -m solutions.06-capture-your-own`.
 
 import io
 
 import vmstate_tools as vt
-from vmstate_tools.course import check
+from course import check
 
 # 06-bytes. The rewritten stream has the same size: compare byte by byte.
 FILE = "../data/streams/qemu-2.6.0/pseries-2.6/POWER7_v2.3.mig.zst"

@@ -1,8 +1,8 @@
-# Solutions of 07-design-a-field: run beside the notebooks, `python solutions/07-design-a-field.py`.
+# Solutions of 07-design-a-field. Run them in notebooks/: `python -m solutions.07-design-a-field`.
 
 import vmstate_tools as vt
-from vmstate_tools.course import check
-from vmstate_tools.course.toy import Description, Field, load, stream
+from course import check
+from course.toy import Description, Field, load, stream
 
 # 07-footer. Release 1 sends `on` and the footer, 7e and four bytes: release 2 takes the 7e for the brightness.
 raw = stream(Description("lamp", [Field("on", "uint8", 1)]), "toy-1")

@@ -7,6 +7,8 @@ import io
 import json
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vmstate_tools import course
+import course
+from course import Reply, check, questions, same
+from course.toy import Description, Field, dump, load, stream
 from vmstate_tools.compat import POLICIES
-from vmstate_tools.course import Reply, check, questions, same
-from vmstate_tools.course.toy import Description, Field, dump, load, stream
 from vmstate_tools.stream.stream import open_stream
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -142,6 +144,17 @@ def test_the_solutions_are_right_and_no_hint_tells_them(path: Path, monkeypatch:
         said = " ".join(check(name, wrong).hint for wrong in WRONG[name])
         for text in told(answer):
             assert not re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said), (name, text)
+
+
+def test_a_solution_runs_as_its_first_line_says() -> None:
+    path = NOTEBOOKS / "solutions" / "05-policy-lab.py"
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    command = re.search(r"in notebooks/: `python (-m [^`]*)`", first)
+    assert command is not None
+    done = subprocess.run(
+        [sys.executable, *command[1].split()], cwd=NOTEBOOKS, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.splitlines() == [f"{name}: right" for name in questions("05")]
 
 
 def told(answer: Any) -> set[str]:

@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 from vmstate_tools.errors import VmstateError, printable
 from vmstate_tools.frames.collection import Collection, load
-from vmstate_tools.show.reports import mail, pictures, case_2016 as thread, case_2016_phrases as thread_wording, phrases as wording
+from vmstate_tools.show.reports import case_2016 as thread
+from vmstate_tools.show.reports import case_2016_phrases as thread_wording
+from vmstate_tools.show.reports import mail, pictures
+from vmstate_tools.show.reports import phrases as wording
+from vmstate_tools.show.reports.cpu_words import WORDS
 from vmstate_tools.show.reports.findings import findings
 from vmstate_tools.show.reports.pairs import grids
-from vmstate_tools.show.reports.cpu_words import WORDS
 
 Format = Literal["text", "html", "mbox"]
 
@@ -98,7 +101,7 @@ def _environment(html: bool) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader("vmstate_tools"),
+        loader=PackageLoader(__name__),
         autoescape=html,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -8,12 +8,11 @@ from typing import Any
 import pandas as pd
 
 from vmstate_tools.analysis import cpu_history as breaks
-from vmstate_tools.facts import catalog
-from vmstate_tools.facts import flags
 from vmstate_tools.analysis import policies_compared as proposals
-from vmstate_tools.data import data_path
-from vmstate_tools.compat.policy import POLICIES
 from vmstate_tools.analysis.outcomes import recorded
+from vmstate_tools.compat.policy import POLICIES
+from vmstate_tools.data import data_path
+from vmstate_tools.facts import catalog, flags
 from vmstate_tools.show.reports.options import first_line
 
 MACHINE = "pseries-2.6"

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from vmstate_tools.frames.collection import Collection
+from vmstate_tools.show.reports.cpu_words import WordHistory, histories, named, order
 from vmstate_tools.show.reports.options import Option, options
 from vmstate_tools.show.reports.pairs import Cause, Pair, causes, pairs
-from vmstate_tools.show.reports.cpu_words import WordHistory, histories, named, order
 
 
 @dataclass

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vmstate_tools.facts import flags
 from vmstate_tools.compat.policy import POLICIES, Policy, noticed
 from vmstate_tools.compat.rules import SANITY
+from vmstate_tools.facts import flags
 from vmstate_tools.show.reports.pairs import Pair, about_words
 
 

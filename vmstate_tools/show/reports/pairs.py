@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from vmstate_tools.analysis.outcomes import recorded
 from vmstate_tools.compat import Destination, Verdict, check
 from vmstate_tools.compat.policy import POLICIES
 from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.facts.flags import release_key
 from vmstate_tools.frames.collection import Collection
-from vmstate_tools.analysis.outcomes import recorded
 from vmstate_tools.show.reports.cpu_words import named
 from vmstate_tools.stream.stream import open_stream
 

@@ -9,15 +9,14 @@ from typing import Any
 import pandas as pd
 
 from vmstate_tools import __version__
-from vmstate_tools.facts import catalog
-from vmstate_tools.facts import flags
 from vmstate_tools.compat.verdict import Obstacle, show
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.facts import catalog, flags
 from vmstate_tools.facts.flags import short
 from vmstate_tools.show.reports import mail
+from vmstate_tools.show.reports.cpu_words import UNKNOWN, WORDS, WordHistory
 from vmstate_tools.show.reports.findings import Findings
 from vmstate_tools.show.reports.pairs import Case, Pair, what
-from vmstate_tools.show.reports.cpu_words import UNKNOWN, WORDS, WordHistory
 
 
 def word_text(word: str, value: int | None) -> str:

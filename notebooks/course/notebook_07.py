@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools.course import question, same
-from vmstate_tools.course.toy import Description, Field, load, stream
+from course import question, same
+from course.toy import Description, Field, load, stream
 from vmstate_tools.data import data_path
 
 FULL, WHITE = 0xFFFF, 0xFFFFFF

@@ -3,7 +3,7 @@
     answer = ...
     check("01-machine", answer)
 
-The questions of notebook NN are in `vmstate_tools/course/notebook_NN.py`. A right answer is worked out there from the
+The questions of notebook NN are in `notebooks/course/notebook_NN.py`. A right answer is worked out there from the
 bundled data, in another way than the notebook asks for where there is one.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools.course import question, same
+from course import question, same
 from vmstate_tools.data import data_path
 
 

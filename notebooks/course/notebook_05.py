@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmstate_tools.course import question, same
+from course import question, same
 from vmstate_tools.facts import catalog, flags
 
 

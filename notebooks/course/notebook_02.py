@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools.course import question, same
+from course import question, same
 from vmstate_tools.data import data_path
 
 

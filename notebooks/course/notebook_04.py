@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from typing import Any
 
-from vmstate_tools.course import question, same
+from course import question, same
 from vmstate_tools.data import data_path
 from vmstate_tools.facts import catalog
 
