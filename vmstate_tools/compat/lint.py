@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.compat import library
 from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.description import Vmsd
-from vmstate_tools.vmstate.dump import Dump, diff_dumps
+from vmstate_tools.vmstate.dump import Dump, dump_differences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,19 +75,28 @@ def lint(what: Stream | Dump, against: Dump | None = None) -> pd.DataFrame:
 
     Raises TypeError for anything else.
     """
+    return _frame(findings(what, against))
+
+
+def _frame(found: list[Finding]) -> pd.DataFrame:
     import pandas as pd
 
-    if isinstance(what, Stream):
-        rows = _stream(what)
-    elif isinstance(what, Dump):
-        rows = _dump(what, against)
-    else:
-        raise TypeError(f"a stream or a dump can be linted, not {type(what).__name__}")
-    frame = pd.DataFrame([(*r, RULES[r.rule]) for r in rows], columns=COLUMNS).drop_duplicates(ignore_index=True)
+    frame = pd.DataFrame([(*finding, RULES[finding.rule]) for finding in found], columns=COLUMNS)
     return frame.astype({"instance_id": "Int64", "rule": "category"})
 
 
-class _Finding(NamedTuple):
+def findings(what: Stream | Dump, against: Dump | None = None) -> list[Finding]:
+    """The findings of `lint`, each once, without pandas."""
+    if isinstance(what, Stream):
+        return list(dict.fromkeys(_stream(what)))
+    if isinstance(what, Dump):
+        return list(dict.fromkeys(_dump(what, against)))
+    raise TypeError(f"a stream or a dump can be linted, not {type(what).__name__}")
+
+
+class Finding(NamedTuple):
+    """A place in a description that `rule`, a key of `RULES`, is about; instance_id is None in a dump."""
+
     section: str
     instance_id: int | None
     vmsd: str
@@ -95,74 +104,78 @@ class _Finding(NamedTuple):
     rule: str
 
 
-def _stream(stream: Stream) -> Iterator[_Finding]:
+def _stream(stream: Stream) -> Iterator[Finding]:
     for section in stream.sections:
         description = section.description
         if "/" in section.idstr and ":" in section.idstr.rpartition("/")[0]:
-            yield _Finding(section.idstr, section.instance_id, "", "", "place in the name")
+            yield Finding(section.idstr, section.instance_id, "", "", "place in the name")
         if section.instance_id > _ORDINAL:
-            yield _Finding(section.idstr, section.instance_id, "", "", "address as number")
+            yield Finding(section.idstr, section.instance_id, "", "", "address as number")
         if description is None:
             if section.how == "opaque":
-                yield _Finding(section.idstr, section.instance_id, "", "", "opaque")
+                yield Finding(section.idstr, section.instance_id, "", "", "opaque")
             continue
         if description.old_style:
-            yield _Finding(section.idstr, section.instance_id, "", "", "opaque")
+            yield Finding(section.idstr, section.instance_id, "", "", "opaque")
             continue
         yield from _vmsd(section.idstr, section.instance_id, description.vmsd)
 
 
-def _vmsd(section: str, instance: int | None, vmsd: Vmsd) -> Iterator[_Finding]:
+def _vmsd(section: str, instance: int | None, vmsd: Vmsd) -> Iterator[Finding]:
     for f in vmsd.fields:
         if f.type == "int32 le":
-            yield _Finding(section, instance, vmsd.name, f.label, "limited by the destination")
+            yield Finding(section, instance, vmsd.name, f.label, "limited by the destination")
         elif f.equal:
             internal = f.name.split(".")[-1].removeprefix("mig_") in _INTERNAL
-            yield _Finding(section, instance, vmsd.name, f.label, "internal state under EQUAL" if internal else "EQUAL")
+            yield Finding(section, instance, vmsd.name, f.label, "internal state under EQUAL" if internal else "EQUAL")
         if f.struct is not None:
             yield from _vmsd(section, instance, f.struct)
     for name in library.target_words(vmsd):
-        yield _Finding(section, instance, vmsd.name, name, "size of a target word")
+        yield Finding(section, instance, vmsd.name, name, "size of a target word")
     structs = [f.struct.name for f in vmsd.fields if f.struct is not None]
     names = [s.name for s in vmsd.subsections]
     for sub in vmsd.subsections:
         if any(sub.name.startswith(name) for name in structs):
-            yield _Finding(section, instance, vmsd.name, sub.name, "subsection named like a struct")
+            yield Finding(section, instance, vmsd.name, sub.name, "subsection named like a struct")
         if names.count(sub.name) > 1:
-            yield _Finding(section, instance, vmsd.name, sub.name, "two subsections of one name")
+            yield Finding(section, instance, vmsd.name, sub.name, "two subsections of one name")
         if library.always_sent(sub):
-            yield _Finding(section, instance, vmsd.name, sub.name, "subsection always sent")
+            yield Finding(section, instance, vmsd.name, sub.name, "subsection always sent")
         yield from _vmsd(section, instance, sub)
 
 
-def _dump(dump: Dump, against: Dump | None) -> Iterator[_Finding]:
+def _dump(dump: Dump, against: Dump | None) -> Iterator[Finding]:
     for name, one in dump.classes.items():
         if one.vmsd is not None:
             yield from _vmsd(name, None, one.vmsd)
     if against is None:
         return
-    changes = diff_dumps(against, dump)
-    raised = set(zip(*(changes[changes["kind"] == "version"][c] for c in ("section", "vmsd")), strict=True))
-    row: Any
-    for row in changes.itertuples(index=False):
-        where = (str(row.section), None, str(row.vmsd), str(row.field))
+    changes = list(dump_differences(against, dump))
+    raised = {(row.section, row.vmsd) for row in changes if row.kind == "version"}
+    for row in changes:
+        where = (row.section, None, row.vmsd, row.field)
         if row.kind in ("field only in a", "field only in b", "size", "count") and row.breaks:
             if (row.section, row.vmsd) not in raised:
-                yield _Finding(*where, "unversioned")
+                yield Finding(*where, "unversioned")
         elif row.kind == "renamed" and row.a.rpartition(".")[2] != row.b.rpartition(".")[2]:
-            yield _Finding(*where, "same bytes, another field")
+            yield Finding(*where, "same bytes, another field")
         elif row.kind == "condition":
-            yield _Finding(*where, "condition changed")
+            yield Finding(*where, "condition changed")
         elif row.kind == "version" and row.b > row.a:
-            yield _Finding(*where, "version raised")
+            yield Finding(*where, "version raised")
         elif row.kind == "minimum version":
-            yield _Finding(*where, "minimum raised")
+            yield Finding(*where, "minimum raised")
         elif row.kind == "subsection only in b":
-            yield _Finding(*where, "subsection unknown before")
+            yield Finding(*where, "subsection unknown before")
 
 
 def lint_file(path: str | os.PathLike[str], against: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     """`lint` of a file: a -dump-vmstate file if it reads as one, else a stream. Raises StreamError."""
+    return _frame(findings_in(path, against))
+
+
+def findings_in(path: str | os.PathLike[str], against: str | os.PathLike[str] | None = None) -> list[Finding]:
+    """The findings of `lint_file`, without pandas. Raises StreamError."""
     from vmstate_tools.errors import StreamError
     from vmstate_tools.stream.stream import open_stream
     from vmstate_tools.vmstate.dump import read_dump
@@ -171,5 +184,5 @@ def lint_file(path: str | os.PathLike[str], against: str | os.PathLike[str] | No
         dump = read_dump(path)
     except StreamError:
         with open_stream(path) as stream:
-            return lint(stream)
-    return lint(dump, None if against is None else read_dump(against))
+            return findings(stream)
+    return findings(dump, None if against is None else read_dump(against))

@@ -472,35 +472,14 @@ def causes(
     return found
 
 
-def history(
+def history_rows(
     family_name: str,
     accel: str | None = None,
     machine: str | None = None,
     stable: bool = False,
     sent: bool = False,
-) -> pd.DataFrame:
-    """One family through the releases.
-
-    Parameters
-    ----------
-    family_name : as a release spells it, any case; a model or alias stands for its family.
-    accel, machine : as for `words`; by default the class's own words.
-    stable : stable releases too, and the development state after the newest.
-    sent : the words as a stream of `machine` carries them (`stream_words`), NA where it carries none; only
-        releases that have the machine type.
-
-    Returns
-    -------
-    A row per release that has the family: release, date, family, msr_mask, insns_flags and insns_flags2
-    (uint64; UInt64 if `sent`), nb_BATs, added and removed (lists of flag names over the three words, against
-    the row before, of words that both have) and commits (list of {commit, date, subject}: see `causes`).
-
-    Raises
-    ------
-    CatalogError : no release has such a family, model or alias; `sent` without `machine`.
-    """
-    import pandas as pd
-
+) -> list[dict[str, Any]]:
+    """The rows of `history`, without pandas: date as YYYY-MM-DD, None for a word that no stream carries."""
     if sent and machine is None:
         raise CatalogError("what a stream carries depends on the machine type: name one")
     found: list[dict[str, Any]] = []
@@ -533,7 +512,7 @@ def history(
         found.append(
             {
                 "release": release,
-                "date": pd.Timestamp(row["date"]),
+                "date": row["date"],
                 "family": name,
                 **{word: now.get(word) for word in WORDS},
                 "added": [n for d in change.values() for n in d.added],
@@ -545,7 +524,41 @@ def history(
     if not found:
         on = f" on machine {machine!r}" if sent else ""
         raise CatalogError(f"no release in the catalog has a ppc64 CPU family, model or alias {family_name!r}{on}")
-    return pd.DataFrame(found).astype(dict.fromkeys(flags.WORDS, "UInt64" if sent else "uint64"))
+    return found
+
+
+def history(
+    family_name: str,
+    accel: str | None = None,
+    machine: str | None = None,
+    stable: bool = False,
+    sent: bool = False,
+) -> pd.DataFrame:
+    """One family through the releases.
+
+    Parameters
+    ----------
+    family_name : as a release spells it, any case; a model or alias stands for its family.
+    accel, machine : as for `words`; by default the class's own words.
+    stable : stable releases too, and the development state after the newest.
+    sent : the words as a stream of `machine` carries them (`stream_words`), NA where it carries none; only
+        releases that have the machine type.
+
+    Returns
+    -------
+    A row per release that has the family: release, date, family, msr_mask, insns_flags and insns_flags2
+    (uint64; UInt64 if `sent`), nb_BATs, added and removed (lists of flag names over the three words, against
+    the row before, of words that both have) and commits (list of {commit, date, subject}: see `causes`).
+
+    Raises
+    ------
+    CatalogError : no release has such a family, model or alias; `sent` without `machine`.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame(history_rows(family_name, accel, machine, stable, sent))
+    frame["date"] = [pd.Timestamp(date) for date in frame["date"]]
+    return frame.astype(dict.fromkeys(flags.WORDS, "UInt64" if sent else "uint64"))
 
 
 def commits_of(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:

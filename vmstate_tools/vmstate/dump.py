@@ -12,7 +12,7 @@ import functools
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -188,11 +188,28 @@ def diff_dumps(a: Dump | str | os.PathLike[str], b: Dump | str | os.PathLike[str
 
     one = a if isinstance(a, Dump) else read_dump(a)
     two = b if isinstance(b, Dump) else read_dump(b)
-    frame = pd.DataFrame(list(_dumps(one, two)), columns=COLUMNS)
+    frame = pd.DataFrame(list(dump_differences(one, two)), columns=COLUMNS)
     return frame.astype({"section": "category", "kind": "category", "breaks": "bool"})
 
 
+class DumpDifference(NamedTuple):
+    """A difference between two dumps: the row of `diff_dumps`."""
+
+    section: str
+    vmsd: str
+    field: str
+    kind: str
+    a: Any
+    b: Any
+    breaks: bool
+
+
 _Row = tuple[str, str, str, str, Any, Any, bool]
+
+
+def dump_differences(a: Dump, b: Dump) -> Iterator[DumpDifference]:
+    """Yields the rows of `diff_dumps`, without pandas."""
+    return map(DumpDifference._make, _dumps(a, b))
 
 
 def _dumps(a: Dump, b: Dump) -> Iterator[_Row]:
