@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from vmstate_tools.show.reports import report as report
     from vmstate_tools.show.widgets.explore import explore as explore
     from vmstate_tools.show.widgets.policylab import policy_lab as policy_lab
-    from vmstate_tools.stream.stream import Section as Section
+    from vmstate_tools.stream.records import Section as Section
     from vmstate_tools.stream.stream import Stream as Stream
     from vmstate_tools.stream.stream import open_stream as open  # noqa: A004, F401
     from vmstate_tools.vmstate.dump import diff_dumps as diff_dumps
@@ -44,7 +44,7 @@ _PUBLIC = {
     "Destination": "compat.destination:Destination",
     "Policy": "compat.policy:Policy",
     "QemuError": "errors:QemuError",
-    "Section": "stream.stream:Section",
+    "Section": "stream.records:Section",
     "Stream": "stream.stream:Stream",
     "StreamError": "errors:StreamError",
     "Verdict": "compat.verdict:Verdict",
@@ -78,6 +78,8 @@ if not TYPE_CHECKING:  # hidden from type checkers, for which any name would oth
     def __getattr__(name: str) -> Any:
         if name not in _PUBLIC:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in ("load", "Collection"):
+            importlib.import_module(f"{__name__}.facts.flag_columns")  # its frames print flags by name
         module, _, attribute = _PUBLIC[name].partition(":")
         found = importlib.import_module(f"{__name__}.{module}")
         value = globals()[name] = getattr(found, attribute) if attribute else found

@@ -103,7 +103,7 @@ def test_the_break_of_2016_names_its_writer(shared):
 def test_unknown_devices_and_machines_say_nothing(shared):
     path = shared / "captures" / "qemu-2.7.0" / "pseries-2.6" / "POWER8e.mig.zst"
     with vt.open(path) as stream:
-        data = bytes(stream._view)
+        data = bytes(stream.view)
     own = data.replace(b"pseries-2.6", b"acme-vm-001", 1)
     with vt.open(own) as stream:
         found = vt.fingerprint(stream)
@@ -116,7 +116,7 @@ def test_contradicting_evidence_leaves_no_release(shared):
     """A stream of 2.7 that claims a machine type of 7.2."""
     path = shared / "captures" / "qemu-2.7.0" / "pseries-2.6" / "POWER8e.mig.zst"
     with vt.open(path) as stream:
-        data = bytes(stream._view)
+        data = bytes(stream.view)
     with vt.open(data.replace(b"pseries-2.6", b"pseries-7.2", 1)) as stream:
         found = vt.fingerprint(stream)
     assert found.releases == []

@@ -10,7 +10,7 @@ import pytest
 import vmstate_tools as vt
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import catalog, flags
-from vmstate_tools.frames.collection import cpu_rows
+from vmstate_tools.stream.cpu_words import cpu_rows
 
 COLUMNS = {"msr_mask": "msr_mask", "insns_flags": "insns_flags", "insns_flags2": "insns_flags2", "nb_BATs": "nb_bats"}
 

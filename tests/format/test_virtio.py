@@ -26,13 +26,13 @@ def test_every_virtio_section_of_the_captures(shared) -> None:
                     continue
                 end, leaves = handwritten.parse(
                     section.idstr,
-                    stream._view,
+                    stream.view,
                     section.payload_offset,
                     part="full",
                     version_id=section.version_id,
                     state={},
                 )
-                payload = stream._view[section.payload_offset : section.payload_end]
+                payload = stream.view[section.payload_offset : section.payload_end]
                 assert end == section.payload_end, (row["file"], section)
                 assert handwritten.build(leaves) == payload
                 values = {leaf.path: leaf.value for leaf in leaves}

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from vmstate_tools.facts import flags
-from vmstate_tools.frames.dtypes import ValueArray, flag_words
+from vmstate_tools.frames.dtypes import flag_words
+from vmstate_tools.vmstate.value_column import ValueArray
 
 VALUES = [0, 1 << 63, 0xFFFF_FFFF_FFFF_FFFF, -1, -(1 << 63), True, False, b"", b"\x00\xff", None, 255, "text"]
 NUMBERS = [5, -1, 1 << 63, 0, -(1 << 63), True]

@@ -19,7 +19,7 @@ from writer import Vmsd, Writer, be, pstring, toy, u32
 import vmstate_tools as vt
 from vmstate_tools.emulator.process import Qemu, run
 from vmstate_tools.errors import StreamError
-from vmstate_tools.stream.stream import command_name
+from vmstate_tools.stream.records import command_name
 
 DATA = Path(__file__).parents[1] / "data" / "postcopy"
 

@@ -15,10 +15,11 @@ import pytest
 import vmstate_tools
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.format.sections import handwritten
+from vmstate_tools.stream.observed_layouts import Observer, dump
+from vmstate_tools.stream.records import Section
 from vmstate_tools.stream.section_end import is_header
-from vmstate_tools.stream.stream import Section, Stream, open_stream
+from vmstate_tools.stream.stream import Stream, open_stream
 from vmstate_tools.vmstate import builtin as layouts
-from vmstate_tools.vmstate.builtin.observe import Observer, dump
 from vmstate_tools.vmstate.description import Vmsd, built_in
 
 
@@ -41,9 +42,9 @@ def resolve(stream: Stream, section: Section, release: str | None) -> dict | Non
     return layouts.resolve(
         section.idstr,
         section.version_id,
-        stream._view,
+        stream.view,
         section.payload_offset,
-        plausible_end=plausible_end(stream._view, section, section.footer is not None),
+        plausible_end=plausible_end(stream.view, section, section.footer is not None),
         release=release,
         instance_id=section.instance_id,
     )
@@ -84,7 +85,7 @@ def test_every_section_that_describes_itself_resolves_to_that(shared) -> None:
             for section in stream.sections:
                 if section.how != "vmdesc" or section.description.opaque:
                     continue
-                payload = bytes(stream._view[section.payload_offset : section.payload_end])
+                payload = bytes(stream.view[section.payload_offset : section.payload_end])
                 key = (row["release"], section.idstr, section.footer is not None, hash(payload))
                 if key in compared or section.idstr in UNDECIDED:
                     continue
@@ -149,7 +150,7 @@ def cpu(stream: Stream, release: str | None) -> dict[str, bytes]:
             offset += 6 + len(part.name)
         for field in part.fields:
             size = field.size * (field.count or 1)
-            found[field.name] = bytes(stream._view[offset : offset + size])
+            found[field.name] = bytes(stream.view[offset : offset + size])
             offset += size
     assert offset == section.payload_end
     return found

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vmstate_tools.frames.dtypes import ValueArray
-from vmstate_tools.stream.stream import Section, Stream
+from vmstate_tools.stream.records import Section
+from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.decode import gather
 from vmstate_tools.vmstate.description import Description, FieldDescription, StreamDescription, Vmsd
 from vmstate_tools.vmstate.dump import Dump, diff_dumps
 from vmstate_tools.vmstate.layout import BYTES
+from vmstate_tools.vmstate.value_column import ValueArray
 
 if TYPE_CHECKING:
     from vmstate_tools.stream.ram import Ram

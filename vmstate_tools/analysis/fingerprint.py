@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from vmstate_tools.stream.stream import Section, Stream
+    from vmstate_tools.stream.records import Section
+    from vmstate_tools.stream.stream import Stream
     from vmstate_tools.vmstate.description import Vmsd
 
 _MINORS = {1: range(6, 8), 2: range(13), 3: range(2), **{major: range(3) for major in range(4, 11)}, 11: range(2)}
@@ -365,10 +366,10 @@ def _framing(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
 
 
 def _vmdesc_text(stream: Stream) -> bytes:
-    if stream.vmdesc is None or stream._vmdesc_place is None:
+    if stream.vmdesc is None or stream.vmdesc_place is None:
         return b""
-    offset, size = stream._vmdesc_place
-    return bytes(stream._view[offset + 5 : offset + size])
+    offset, size = stream.vmdesc_place
+    return bytes(stream.view[offset + 5 : offset + size])
 
 
 def _machine(stream: Stream) -> Iterator[Evidence]:
@@ -421,7 +422,7 @@ def _subsections(stream: Stream, section: Section) -> Iterator[Evidence]:
     """Headers of subsections in the bytes of a section that the stream does not describe."""
     if section.part != "full":
         return
-    payload = bytes(stream._view[section.payload_offset : section.payload_end])
+    payload = bytes(stream.view[section.payload_offset : section.payload_end])
     for match in re.finditer(rb"\x05([\x03-\x50])([a-z][\w/.-]+/[\w.-]+)", payload):
         size = match[1][0]
         name = match[2][:size].decode("ascii", "replace")
@@ -525,7 +526,7 @@ def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
 
     def value(path: str) -> int:
         offset, width = layout.place(*layout.find(path)[0])
-        return int(read_value(UNSIGNED, stream._view, section.payload_offset, offset, width))
+        return int(read_value(UNSIGNED, stream.view, section.payload_offset, offset, width))
 
     words = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
     seen = {w: value(p) for w in words for p in (f"env.{w}", f"mig_{w}") if layout.find(p)}

@@ -188,7 +188,7 @@ def _to_stdout(file: str, edit: Any) -> list[dict[str, Any]]:
 
 
 def _told(change: dict[str, Any]) -> str:
-    from vmstate_tools.frames.dtypes import format_value
+    from vmstate_tools.vmstate.layout import format_value
 
     values = f"{format_value(change['before'])} -> {format_value(change['after'])}"
     return f"{change['section']}/{change['instance_id']} {change['path']}: {values}" + (

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from vmstate_tools.stream.stream import Section, Stream
+    from vmstate_tools.stream.records import Section
+    from vmstate_tools.stream.stream import Stream
     from vmstate_tools.vmstate.layout import Layout
 
 
@@ -80,7 +81,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 def wanted(stream: Stream, section: str | None) -> list[Section]:
     """The sections with fields, or those whose idstr or label is as `section`, which may hold * and ?."""
     match = matcher(section) if section is not None else lambda _: True
-    return [s for s in stream._distinct if s.how != "ram" and (match(s.idstr) or match(s.label))]
+    return [s for s in stream.distinct_sections if s.how != "ram" and (match(s.idstr) or match(s.label))]
 
 
 class Block:
@@ -117,7 +118,7 @@ def blocks(stream: Stream, sections: Iterable[Section], fold: int | None) -> Ite
         fold = affordable(list(layouts.values()), fold)
     for section in sections:
         if section.described:
-            yield from _described(stream._view, section, layouts[id(section)], fold)
+            yield from _described(stream.view, section, layouts[id(section)], fold)
         elif section.leaves:
             found = section.leaves
             values = [leaf.value.encode() if isinstance(leaf.value, str) else leaf.value for leaf in found]
@@ -126,7 +127,7 @@ def blocks(stream: Stream, sections: Iterable[Section], fold: int | None) -> Ite
             yield Block(section, [""] * len(found), types, paths, offsets, sizes, values)
         elif section.payload_size:
             start, size = section.payload_offset, section.payload_size
-            data = bytes(stream._view[start : start + size])
+            data = bytes(stream.view[start : start + size])
             yield Block(section, [""], ["opaque"], ["data"], [start], [size], [data])
 
 

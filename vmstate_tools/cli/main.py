@@ -25,7 +25,8 @@ from vmstate_tools.errors import VmstateError
 from vmstate_tools.show.text import FOLD, complain, print_json, print_table, say, wrapped
 
 if TYPE_CHECKING:
-    from vmstate_tools.stream.stream import Section, Stream
+    from vmstate_tools.stream.records import Section
+    from vmstate_tools.stream.stream import Stream
 
 T = TypeVar("T")
 
@@ -171,9 +172,7 @@ def fields(
 def _frame(stream: Stream, sections: list[Section], match: Callable[[str], bool] | None, fold: int | None) -> Any:
     import pandas as pd
 
-    from vmstate_tools.frames.collection import fields_of
-
-    frame = fields_of(stream, sections, fold)
+    frame = stream.fields_of(sections, fold=fold)
     if match is not None:
         frame = frame[frame["path"].map(match).astype(bool)].reset_index(drop=True)
     frame.insert(0, "file", pd.Series(stream.name, index=frame.index, dtype="category"))
@@ -234,7 +233,8 @@ def cpu(
 
 def _cpu_rows(stream: Stream) -> list[dict[str, Any]]:
     from vmstate_tools.facts import flags
-    from vmstate_tools.frames.collection import cpu_rows, manifest_rows
+    from vmstate_tools.frames.collection import manifest_rows
+    from vmstate_tools.stream.cpu_words import cpu_rows
 
     manifest = manifest_rows([stream.name])
     told = manifest.iloc[0].to_dict() if len(manifest) else {}
@@ -533,7 +533,7 @@ def _missing(value: Any) -> bool:
 
 
 def _print_diff(rows: list[dict[str, Any]]) -> None:
-    from vmstate_tools.frames.dtypes import format_value
+    from vmstate_tools.vmstate.layout import format_value
 
     def cell(value: Any) -> str:
         text = format_value(value)

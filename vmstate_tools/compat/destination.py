@@ -20,7 +20,8 @@ from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import catalog
 from vmstate_tools.format.sections import handwritten
-from vmstate_tools.stream.stream import Section, Stream, open_stream
+from vmstate_tools.stream.records import Section
+from vmstate_tools.stream.stream import Stream, open_stream
 from vmstate_tools.vmstate.decode import gather
 from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd
 from vmstate_tools.vmstate.dump import Dump, read_dump
@@ -454,7 +455,7 @@ def _pvr(stream: Stream) -> int | None:
     for f in section.description.vmsd.fields:
         if f.name == "env.spr" and f.count is not None and f.count > rules.SPR_PVR:
             at += rules.SPR_PVR * f.size
-            return int.from_bytes(stream._view[at : at + f.size], "big")
+            return int.from_bytes(stream.view[at : at + f.size], "big")
         at += f.size * (1 if f.count is None else f.count)
     return None
 
@@ -506,7 +507,7 @@ def entry_of(stream: Stream, section: Section, release: str | None) -> Entry:
 def values_of(stream: Stream, section: Section, description: Description) -> dict[tuple[str, str], Any]:
     """Numbers of a described section by (vmsd, path), and what rules want; long arrays of structs are left out."""
     layout = layout_of(description, section.payload_size)
-    data = np.frombuffer(stream._view, np.uint8)
+    data = np.frombuffer(stream.view, np.uint8)
     single = (layout.count == 0) & (layout.kind != BYTES)
     which = np.flatnonzero(single)
     if len(which) > 4096:
@@ -522,8 +523,8 @@ def values_of(stream: Stream, section: Section, description: Description) -> dic
             at, size = section.payload_offset + int(layout.offset[i]), int(layout.length[i])
             if path == "env.spr":
                 at += rules.SPR_PVR * int(layout.width[i])
-                pvr = bytes(stream._view[at : at + int(layout.width[i])])
+                pvr = bytes(stream.view[at : at + int(layout.width[i])])
                 values["cpu", "pvr"] = int.from_bytes(pvr, "big")
             elif (layout.vmsds[i], path) not in values and path != "env.gpr":
-                values[layout.vmsds[i], path] = bytes(stream._view[at : at + size])
+                values[layout.vmsds[i], path] = bytes(stream.view[at : at + size])
     return values

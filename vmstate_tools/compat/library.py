@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vmstate_tools.compat import facts
-from vmstate_tools.stream.stream import Section, Stream
+from vmstate_tools.stream.records import Section
+from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate import builtin as layouts
 from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd, built_in
 
@@ -286,7 +287,7 @@ def describe(stream: Stream, section: Section, release: str | None = None) -> De
     entry = layouts.resolve(
         section.idstr,
         section.version_id,
-        stream._view,
+        stream.view,
         section.payload_offset,
         plausible_end=lambda end: end == section.payload_end,
         release=release,

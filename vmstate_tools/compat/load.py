@@ -14,7 +14,8 @@ from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.program import LostError, Reader
 from vmstate_tools.compat.verdict import Obstacle, Verdict
 from vmstate_tools.format import framing as wire
-from vmstate_tools.stream.stream import Section, Stream, open_stream
+from vmstate_tools.stream.records import Section
+from vmstate_tools.stream.stream import Stream, open_stream
 from vmstate_tools.vmstate.description import FieldDescription
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Load:
         """Read one section's payload as the destination would; returns what it met."""
         plan = self.destination.plan(self.stream, section, entry, self.policy)
         self.assumptions += plan.assumptions
-        view = self.stream._view
+        view = self.stream.view
         destination = self.destination
 
         def check(vmsd: str, path: str, f: FieldDescription, value: Any) -> Obstacle | None:
@@ -183,7 +184,7 @@ class Load:
     def ends_at(self, position: int) -> bool:
         """Where no footer is expected a byte of 0 in the place of the next section ends the load (QEMU_VM_EOF)."""
         expectation = self.destination.expectation
-        return expectation.framing_known and not expectation.footers and self.stream._view[position] == 0
+        return expectation.framing_known and not expectation.footers and self.stream.view[position] == 0
 
     def misfit(self, section: Section, entry: Entry, r: Reader, differences: Iterable[Obstacle]) -> Obstacle:
         """The destination reads another number of bytes than the stream has there."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from vmstate_tools.compat.load import Load
     from vmstate_tools.compat.policy import Context
     from vmstate_tools.compat.program import Reader
-    from vmstate_tools.stream.stream import Section, Stream
+    from vmstate_tools.stream.records import Section
+    from vmstate_tools.stream.stream import Stream
 
 SPR_PVR = 287  # target/ppc/cpu.h
 

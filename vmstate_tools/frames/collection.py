@@ -5,373 +5,31 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import mmap
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import orjson  # noqa: F401 - for `description`, which reads many vmdescs here
 import pandas as pd
 
 from vmstate_tools.errors import StreamError, VmstateError
 from vmstate_tools.frames import dtypes as arrays
-from vmstate_tools.frames.dtypes import ValueArray
 from vmstate_tools.frames.executors import spread
-from vmstate_tools.stream.stream import Repeated, Section, Stream, open_stream
-from vmstate_tools.vmstate.decode import Rows, affordable, rows_of
-from vmstate_tools.vmstate.layout import BYTES, Layout
+from vmstate_tools.stream.cpu_words import CPU_WORDS, cpu_rows
+from vmstate_tools.stream.field_frames import fields_frame
+from vmstate_tools.stream.field_tables import FieldTable
+from vmstate_tools.stream.records import Repeated, Section
+from vmstate_tools.stream.stream import Stream, open_stream
+from vmstate_tools.vmstate.decode import Rows
 
 # Arrays longer than this are one row of bytes in a frame of many streams: a TCE table has 262,144 entries.
 FOLD = 1024
 
 # What a file of a directory must be called to be taken for a stream.
 SUFFIXES = (".mig", ".mig.zst", ".mig.gz", ".mig.xz", ".mig.bz2", ".mig.lz4")
-
-# SPR number of the processor version register (target/ppc/cpu.h: SPR_PVR).
-SPR_PVR = 287
-
-# Column of `Collection.cpu` -> the names its field has had in the `cpu` section (target/ppc/machine.c).
-CPU_WORDS = {
-    "pvr": (f"env.spr[{SPR_PVR}]",),
-    "msr_mask": ("env.msr_mask", "mig_msr_mask"),
-    "insns_flags": ("env.insns_flags", "mig_insns_flags"),
-    "insns_flags2": ("env.insns_flags2", "mig_insns_flags2"),
-    "nb_bats": ("env.nb_BATs", "mig_nb_BATs"),
-}
-
-
-@dataclass
-class _Table:
-    """The fields of one stream: a piece of `Rows` for each described section, shared by all streams that have it."""
-
-    rows: list[Rows]
-    sections: list[tuple[str, int, int]]  # idstr, instance_id, version_id of the described sections
-    base: list[int]  # payload offset of each
-    numbers: list[bytes]  # of each the payload as far as there are numbers; where that is long, the decoded words
-    blobs: list[bytes | int]  # an int stands for so many zeros: a fresh guest's TCE table is 2 MiB of them
-    extra: _Leaves | None  # of undescribed sections
-
-    @functools.cached_property
-    def described(self) -> int:
-        """How many rows described sections have."""
-        return sum(map(len, self.rows))
-
-    def __len__(self) -> int:
-        return self.described + (len(self.extra) if self.extra else 0)
-
-
-@dataclass
-class _Leaves:
-    """The leaves of undescribed sections as columns; `before`: how many of the described rows stand before each."""
-
-    section: list[str]
-    vmsd: list[str]
-    path: list[str]
-    type: list[str]
-    instance_id: npt.NDArray[np.uint32]
-    version_id: npt.NDArray[np.uint32]
-    offset: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
-    value: ValueArray
-    before: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.before)
-
-
-# Payloads of more than this are decoded where they lie, and not with those of other streams.
-_TOGETHER = 1 << 16
-
-
-def _table(stream: Stream, sections: Sequence[Section], fold: int | None) -> _Table:
-    """The fields of these sections; their numbers are decoded with those of other streams, by `_words`."""
-    described = [s for s in sections if s.described]
-    layouts = [stream.layout(s) for s in described]
-    fold = affordable(layouts, fold)
-    parts = [rows_of(layout, fold) for layout in layouts]
-    numbers: list[bytes] = []
-    blobs: list[bytes | int] = []
-    for section, rows in zip(described, parts, strict=True):
-        start = section.payload_offset
-        payload = stream._view[start : start + rows.reach]
-        if rows.reach > _TOGETHER:
-            numbers.append(rows.decode(np.frombuffer(payload, np.uint8)[None]).tobytes())
-        else:
-            numbers.append(bytes(payload))
-        if len(which := rows.buffers):
-            for offset, size in zip(rows.offset[which].tolist(), rows.size[which].tolist(), strict=True):
-                blobs.append(_bytes(stream._view, start + offset, size))
-    base = [s.payload_offset for s in described]
-    return _Table(
-        parts,
-        [(s.idstr, s.instance_id, s.version_id) for s in described],
-        base,
-        numbers,
-        blobs,
-        _undescribed(stream, [s for s in sections if not s.described], base, [len(rows) for rows in parts]),
-    )
-
-
-def _words(tables: Sequence[_Table]) -> list[npt.NDArray[np.uint64]]:
-    """The numbers of the described rows of each, as `Rows.decode`: of one layout all together."""
-    words = [np.empty(table.described, np.uint64) for table in tables]
-    alike: dict[bytes, tuple[Rows, list[bytes], list[npt.NDArray[np.uint64]]]] = {}
-    for table, own in zip(tables, words, strict=True):
-        at = 0
-        for rows, payload in zip(table.rows, table.numbers, strict=True):
-            place = own[at : at + len(rows)]
-            at += len(rows)
-            if rows.reach > _TOGETHER:
-                place[:] = np.frombuffer(payload, np.uint64)
-            else:
-                _, payloads, places = alike.setdefault(rows.key, (rows, [], []))
-                payloads.append(payload)
-                places.append(place)
-    for rows, payloads, places in alike.values():
-        data = np.frombuffer(b"".join(payloads), np.uint8)
-        for place, numbers in zip(places, rows.decode(data.reshape(len(places), rows.reach)), strict=True):
-            place[:] = numbers
-    return words
-
-
-def _bytes(view: memoryview, at: int, size: int) -> bytes | int:
-    """These bytes, as `_Table.blobs` has them."""
-    if size >= 4096 and not np.frombuffer(view[at : at + size], np.uint8).max(initial=0):
-        return size
-    return bytes(view[at : at + size])
-
-
-@functools.lru_cache(maxsize=64)
-def _zeros(size: int) -> bytes:
-    return bytes(size)
-
-
-def _undescribed(
-    stream: Stream, sections: Sequence[Section], base: Sequence[int], lengths: Sequence[int]
-) -> _Leaves | None:
-    """The leaves of these sections, between described ones of so many rows that start at `base`."""
-    rows = sorted((leaf for s in sections for leaf in _leaves(stream, s)), key=lambda leaf: leaf[5])
-    if not rows:
-        return None
-    section, instance, version, path, type_, offset, size, value = zip(*rows, strict=True)
-    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return _Leaves(
-        list(section),
-        [""] * len(rows),
-        list(path),
-        list(type_),
-        np.array(instance, np.uint32),
-        np.array(version, np.uint32),
-        np.array(offset, np.int64),
-        np.array(size, np.int64),
-        ValueArray._from_sequence(value),
-        starts[np.searchsorted(base, offset)],
-    )
-
-
-def _leaves(stream: Stream, section: Section) -> Iterator[tuple[str, int, int, str, str, int, int, Any]]:
-    who = (section.idstr, section.instance_id, section.version_id)
-    for leaf in section.leaves:
-        value = leaf.value.encode() if isinstance(leaf.value, str) else leaf.value
-        yield (*who, leaf.path, leaf.type, leaf.offset, leaf.size, value)
-    if not section.leaves and section.payload_size:
-        at, size = section.payload_offset, section.payload_size
-        yield (*who, "data", "opaque", at, size, bytes(stream._view[at : at + size]))
-
-
-def fields_of(stream: Stream, sections: Sequence[Section], fold: int | None) -> pd.DataFrame:
-    """The fields of these sections of one stream: see `Stream.fields`."""
-    return _fields_frame([_table(stream, sections, fold)])
-
-
-def _fields_frame(tables: Sequence[_Table], keys: dict[str, pd.Categorical] | None = None) -> pd.DataFrame:
-    """One frame of all fields, each stream's in file order; in front the columns `keys`, given by stream."""
-    return _Columns(tables, keys or {}).frame()
-
-
-_NAMES = ("section", "vmsd", "path", "type")
-_NUMBERS = {
-    "instance_id": np.uint32,
-    "version_id": np.uint32,
-    "offset": np.int64,
-    "size": np.int64,
-    "words": np.uint64,
-    "kinds": np.uint8,
-}
-
-# Shapes of streams whose columns are kept while a frame is made.
-_SHAPES = 128
-
-_Arrays = dict[str, npt.NDArray[Any]]
-
-
-# Streams whose rows a thread puts in their places at once.
-_FILLED = 64
-
-
-class _Columns:
-    """The columns of a frame of fields, each made once, in its size and type, and then filled; names are codes."""
-
-    def __init__(self, tables: Sequence[_Table], keys: dict[str, pd.Categorical]) -> None:
-        self.keys = keys
-        self.paths = _paths(tables[0]) if len(tables) == 1 else None  # of more than one they are categories
-        self.names = {name: _Names() for name in _NAMES if name != "path" or self.paths is None}
-        self.parts: dict[bytes, _Arrays] = {}
-        self.shapes: dict[Any, _Arrays] = {}
-        self.blobs: list[bytes] = []
-        places = []
-        total = 0
-        for number, table in enumerate(tables):
-            places.append((number, table, self.code(table), total, len(self.blobs)))
-            total += len(table)
-            self.blobs += [_zeros(blob) if isinstance(blob, int) else blob for blob in table.blobs]
-            self.blobs += table.extra.value.blobs if table.extra else []
-        types = _NUMBERS | {name: names.dtype for name, names in self.names.items()}
-        self.columns = {name: _column(total, dtype) for name, dtype in types.items()}
-        self.key_codes = {name: key.codes for name, key in keys.items()}
-        self.key_columns = {name: _column(total, codes.dtype) for name, codes in self.key_codes.items()}
-        batches = [places[i : i + _FILLED] for i in range(0, len(places), _FILLED)]
-        if len(batches) <= 1:
-            self.fill(places)
-            return
-        # numpy copies without the interpreter's lock. What takes longest is that memory is touched for the first time.
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            list(threads.map(self.fill, batches))
-
-    def code(self, table: _Table) -> _Arrays:
-        """Number the table's names, in order; the columns of its leaves."""
-        for rows in table.rows:
-            if rows.key not in self.parts:
-                self.parts[rows.key] = {
-                    "type": self.names["type"].codes(rows.types[0])[rows.types[1]],
-                    "vmsd": self.names["vmsd"].codes(rows.vmsds[0])[rows.vmsds[1]],
-                    "offset": rows.offset,
-                    "size": rows.size,
-                    "kinds": rows.kind,
-                }
-                if "path" in self.names:
-                    self.parts[rows.key]["path"] = self.names["path"].codes(rows.paths.to_pylist())
-        self.names["section"].codes(section for section, _, _ in table.sections)
-        if table.extra is None:
-            return {}
-        coded = {name: self.names[name].codes(getattr(table.extra, name)) for name in self.names}
-        coded |= {name: getattr(table.extra, name) for name in ("instance_id", "version_id", "offset", "size")}
-        return coded | {"words": table.extra.value.words, "kinds": table.extra.value.kinds}
-
-    def shape(self, table: _Table) -> _Arrays:
-        """The columns that are the same in every stream of these sections; `offset` relative to the payload."""
-        key = (*(rows.key for rows in table.rows), *table.sections)
-        shape = self.shapes.get(key)
-        if shape is None:
-            if len(self.shapes) >= _SHAPES:
-                self.shapes.clear()
-            pieces = [self.parts[rows.key] for rows in table.rows]
-            shape = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-            shape["lengths"] = lengths = np.array([len(rows) for rows in table.rows])
-            idstr, instance, version = zip(*table.sections, strict=True)
-            shape["section"] = np.repeat(self.names["section"].codes(idstr), lengths)
-            shape["instance_id"] = np.repeat(np.array(instance, np.uint32), lengths)
-            shape["version_id"] = np.repeat(np.array(version, np.uint32), lengths)
-            shape["buffers"] = np.flatnonzero(shape["kinds"] == BYTES)
-            self.shapes[key] = shape
-        return shape
-
-    def fill(self, places: Sequence[tuple[int, _Table, _Arrays, int, int]]) -> None:
-        """Put streams' tables, with the columns of their leaves, where their rows and their blobs begin."""
-        decoded = _words([table for _, table, *_ in places])
-        for (number, table, extra, at, blobs), words in zip(places, decoded, strict=True):
-            for name, codes in self.key_codes.items():
-                self.key_columns[name][at : at + len(table)] = codes[number]
-            described: _Arrays = {}
-            if table.rows:
-                described = dict(self.shape(table))
-                base = np.repeat(np.array(table.base, np.int64), described.pop("lengths"))
-                described["offset"] = described["offset"] + base
-                words[described["buffers"]] = np.arange(blobs, blobs + len(table.blobs), dtype=np.uint64)
-                described["words"] = words
-            if table.extra is not None:
-                shift = (extra["kinds"] == BYTES) * np.uint64(blobs + len(table.blobs))
-                extra = extra | {"words": extra["words"] + shift}
-            for start, stop, leaves, first in _places(table):
-                for name, column in self.columns.items():
-                    values = extra[name] if leaves else described[name]
-                    column[at + start : at + stop] = values[first : first + stop - start]
-
-    def frame(self) -> pd.DataFrame:
-        """As `Stream.fields`; the paths of more than one stream are categories, too."""
-        names: dict[str, Any] = {name: own.categorical(self.columns[name]) for name, own in self.names.items()}
-        if self.paths is not None:
-            names["path"] = self.paths
-        values = ValueArray(self.columns["words"], self.columns["kinds"], self.blobs)
-        order = ("section", "instance_id", "version_id", "vmsd", "path", "type", "offset", "size")
-        columns = {n: names[n] if n in names else self.columns[n] for n in order}
-        keys = {
-            name: pd.Categorical.from_codes(self.key_columns[name], dtype=key.dtype, validate=False)
-            for name, key in self.keys.items()
-        }
-        return pd.DataFrame(keys | columns | {"value": values}, copy=False)
-
-
-def _column(rows: int, dtype: Any) -> npt.NDArray[Any]:
-    """An array to be filled. From 4 MiB on `np.empty` asks for huge pages, for which a virtual machine whose host has
-    none waits four times as long as for small ones: more than everything else here takes.
-    """
-    size = rows * np.dtype(dtype).itemsize
-    if size < 4 << 20 or not hasattr(mmap, "MAP_PRIVATE"):
-        return np.empty(rows, dtype)
-    return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype)
-
-
-def _places(table: _Table) -> list[tuple[int, int, bool, int]]:
-    """Stretches of the table's rows: from, to, whether they are leaves of undescribed sections, and from which on."""
-    places = []
-    done = leaves = 0
-    counts = Counter(table.extra.before.tolist()) if table.extra else {}
-    for before, count in [*counts.items(), (table.described, 0)]:
-        places.append((done + leaves, before + leaves, False, done))
-        places.append((before + leaves, before + leaves + count, True, leaves))
-        done, leaves = before, leaves + count
-    return [place for place in places if place[0] < place[1]]
-
-
-def _paths(table: _Table) -> Any:
-    """The path of each row, as a pandas array of text."""
-    import pyarrow as pa
-
-    text = pa.large_string()
-    described = pa.concat_arrays([rows.paths for rows in table.rows]) if table.rows else pa.array([], text)
-    extra = pa.array(table.extra.path if table.extra else [], text)
-    parts = [(extra if leaves else described)[at : at + b - a] for a, b, leaves, at in _places(table)]
-    dtype: Any = pd.array([], dtype="str").dtype
-    return dtype.__from_arrow__(pa.concat_arrays(parts) if parts else extra)
-
-
-class _Names:
-    """Strings as codes, in order of first appearance."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-
-    def codes(self, names: Iterable[str]) -> npt.NDArray[np.int32]:
-        numbers = self.numbers
-        return np.array([numbers.setdefault(n, len(numbers)) for n in names], np.int32)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the codes in a `Categorical` of so many names."""
-        return pd.Categorical.from_codes([], categories=pd.RangeIndex(len(self.numbers))).codes.dtype
-
-    def categorical(self, codes: npt.NDArray[Any]) -> pd.Categorical:
-        return pd.Categorical.from_codes(codes, categories=pd.Index(list(self.numbers), dtype="str"), validate=False)
-
-
-# -- many streams ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -382,7 +40,7 @@ class _Extract:
     stream: dict[str, Any] = field(default_factory=dict)
     sections: list[tuple[Any, ...]] = field(default_factory=list)  # those that repeat one as one row
     cpus: list[dict[str, Any]] = field(default_factory=list)
-    table: _Table | None = None
+    table: FieldTable | None = None
     error: StreamError | None = None
 
 
@@ -402,7 +60,7 @@ _SECTION_COLUMNS = (
 
 def _section_rows(stream: Stream) -> Iterator[tuple[Any, ...]]:
     """The `_SECTION_COLUMNS` of each section, and how many there are of it, one behind the other."""
-    for record in stream._read:
+    for record in stream.records:
         if isinstance(record, (Section, Repeated)):
             s, count = (record.first, record.count) if isinstance(record, Repeated) else (record, 1)
             footer = s.footer is not None
@@ -431,14 +89,14 @@ def _extract(path: str, fold: int | None, fields: bool) -> _Extract:
                 "machine": stream.machine,
                 "page_size": stream.page_size,
                 "container": stream.source.container,
-                "stream_size": len(stream._view) - stream.source.start,
+                "stream_size": len(stream.view) - stream.source.start,
                 "sections": sum(row[-1] for row in result.sections),
-                "opaque": sum(s.payload_size for s in stream._distinct if s.how == "opaque"),
+                "opaque": sum(s.payload_size for s in stream.distinct_sections if s.how == "opaque"),
                 "vmdesc_size": stream.vmdesc.size if stream.vmdesc else 0,
             }
             result.cpus = list(cpu_rows(stream))
             if fields:
-                result.table = _table(stream, [s for s in stream._distinct if s.how != "ram"], fold)
+                result.table = stream.field_table(fold=fold)
     except (StreamError, OSError) as err:
         result.error = err if isinstance(err, StreamError) else StreamError(str(err), file=path)
     return result
@@ -470,31 +128,6 @@ def _share_rows(extracts: Iterable[_Extract], known: dict[bytes, Rows]) -> None:
             extract.table.rows = [known.setdefault(rows.key, rows) for rows in extract.table.rows]
 
 
-def cpu_rows(stream: Stream) -> Iterator[dict[str, Any]]:
-    """A dict for each CPU: section_instance, and the words of `CPU_WORDS` (int, None where not sent)."""
-    for section in stream._distinct:
-        if section.idstr != "cpu" or section.part != "full":
-            continue
-        row: dict[str, Any] = {"section_instance": section.instance_id, **dict.fromkeys(CPU_WORDS)}
-        if section.described:
-            layout = stream.layout(section)
-            for column, offset, width in _cpu_places(layout):
-                at = section.payload_offset + offset
-                row[column] = int.from_bytes(stream._view[at : at + width], "big")
-        yield row
-
-
-@functools.lru_cache(maxsize=64)
-def _cpu_places(layout: Layout) -> list[tuple[str, int, int]]:
-    """Which of `CPU_WORDS` there are, their offset and width in bytes; none where there is no PVR."""
-    found = [
-        (column, *layout.place(leaf, element))
-        for column, names in CPU_WORDS.items()
-        for leaf, element in [place for name in names for place in layout.find(name)[:1]]
-    ]
-    return found if found and found[0][0] == "pvr" else []
-
-
 class Collection:
     """Many streams as frames. `streams`, `sections`, `fields` and `cpu` carry the manifest's columns where the
     files have one beside them (`manifest.csv`).
@@ -519,7 +152,7 @@ class Collection:
         return f"<Collection of {len(self._good)} streams, {len(self._bad)} errors>"
 
     def _repr_html_(self) -> str:
-        from vmstate_tools.stream.html import collection_html
+        from vmstate_tools.frames.html import collection_html
 
         return collection_html(self)
 
@@ -599,7 +232,7 @@ class Collection:
         tables = [e.table for e in self._good if e.table is not None]
         if not self.has_fields:
             raise VmstateError("these streams were loaded with fields=False")
-        return _fields_frame(tables, self._keys)
+        return fields_frame(tables, self._keys)
 
     @functools.cached_property
     def cpu(self) -> pd.DataFrame:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from vmstate_tools.errors import RewriteError
-from vmstate_tools.frames.dtypes import format_value
-from vmstate_tools.stream.stream import Section, Stream
-from vmstate_tools.vmstate.layout import BOOL, BYTES, SIGNED, Layout
+from vmstate_tools.stream.records import Section
+from vmstate_tools.stream.stream import Stream
+from vmstate_tools.vmstate.layout import BOOL, BYTES, SIGNED, Layout, format_value
 
 Value = int | bool | bytes | str
 _BOOLS = {"true": 1, "false": 0}

@@ -17,7 +17,8 @@ from vmstate_tools.facts import catalog, flags
 from vmstate_tools.rewriting.changes import Change, fields_at
 
 if TYPE_CHECKING:
-    from vmstate_tools.stream.stream import Section, Stream
+    from vmstate_tools.stream.records import Section
+    from vmstate_tools.stream.stream import Stream
     from vmstate_tools.vmstate.description import Vmsd
 
 _PVR = "env.spr[287]"

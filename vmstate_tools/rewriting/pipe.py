@@ -23,7 +23,8 @@ from vmstate_tools.format.ram_blocks import PAGE_SIZES
 from vmstate_tools.format.sections import handwritten
 from vmstate_tools.rewriting.changes import Change, Edit, patched
 from vmstate_tools.stream.ram import COMPRESS_PAGE, CONTINUE, EOS, FLAGS, MEM_SIZE, MULTIFD_FLUSH, PAGE, XBZRLE, ZERO
-from vmstate_tools.stream.stream import command_name, open_stream
+from vmstate_tools.stream.records import command_name
+from vmstate_tools.stream.stream import open_stream
 
 _BUFFER = 1 << 20  # bytes; also the most a pipe takes at once without privileges
 _MOST_BUFFER = 64 << 20  # for a record of another live section that must be seen whole

@@ -1,18 +1,13 @@
-"""How streams, sections and collections look in a notebook. All text from a stream is escaped: it is hostile."""
+"""How a stream looks in a notebook, and tables for others. All text from a stream is escaped: it is hostile."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vmstate_tools.errors import StreamError, printable
-from vmstate_tools.stream.summary import by_section, summarize
-
-if TYPE_CHECKING:
-    from vmstate_tools.frames.collection import Collection
-    from vmstate_tools.stream.stream import Section, Stream
-    from vmstate_tools.vmstate.description import FieldDescription, Vmsd
+from vmstate_tools.errors import printable
+from vmstate_tools.stream.summary import by_section
 
 _MOST = 40  # rows shown of a table
 
@@ -41,11 +36,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def stream_html(stream: Stream) -> str:
-    try:
-        summary = summarize(stream)
-    except StreamError as err:
-        return f"<p><b>{text(stream.name)}</b>: {text(err)}</p>"
+def stream_html(summary: Mapping[str, Any]) -> str:
+    """Returns what `summarize` says of a stream as HTML."""
     size = summary["size"]
     facts = [
         f"machine {summary['machine'] or 'not said'}",
@@ -83,56 +75,4 @@ def stream_html(stream: Stream) -> str:
                 for b in summary["ram"]
             ),
         )
-    return f"<p><b>{text(stream.name)}</b><br>{text(', '.join(facts))}</p>{sections}{ram}"
-
-
-def section_html(section: Section) -> str:
-    facts = [
-        f"version {section.version_id}",
-        section.part,
-        f"at {section.offset:,}",
-        f"{section.size:,} bytes, {section.payload_size:,} of them payload",
-        f"read by: {section.how}",
-    ]
-    if section.how == "opaque":
-        facts.append(f"bounded by: {section.bounded_by}")
-    rows = ""
-    if section.description is not None:
-        rows = table(["field", "type", ">size"], _fields(section.description.vmsd))
-    elif section.leaves:
-        rows = table(["field", "type", ">size"], ((leaf.path, leaf.type, leaf.size) for leaf in section.leaves))
-    return f"<p><b>{text(section.label)}</b><br>{text(', '.join(facts))}</p>{rows}"
-
-
-def _fields(vmsd: Vmsd) -> Iterable[tuple[str, str, str]]:
-    """The first level of a vmsd: its fields, then its subsections with theirs."""
-
-    def extent(field: FieldDescription) -> str:
-        return f"{field.size:,}" if field.count is None else f"{field.count:,} × {field.size:,}"
-
-    yield from ((field.label, field.type, extent(field)) for field in vmsd.fields)
-    for sub in vmsd.subsections:
-        yield f"subsection {sub.name}", f"version {sub.version_id}", ""
-        yield from _fields(sub)
-
-
-def collection_html(collection: Collection) -> str:
-    streams, errors = collection.streams, collection.errors
-    facts = [f"{len(streams)} streams", f"{len(errors)} that could not be read"]
-    by = "release" if "release" in streams else "machine"
-    counts = streams.groupby(by, sort=by != "release", dropna=False).agg(
-        machines=("machine", "nunique"), streams=("file", "size"), size=("stream_size", "sum")
-    )
-    if by == "release":
-        counts = counts.loc[sorted(counts.index, key=_release_key)]
-    rows = table(
-        [by, ">machine types", ">streams", ">bytes"],
-        ((name, machines, n, f"{size:,}") for name, machines, n, size in counts.itertuples(name=None)),
-    )
-    bad = table(["file", "error"], zip(errors["file"], errors["message"], strict=True)) if len(errors) else ""
-    return f"<p><b>Collection</b><br>{text(', '.join(facts))}</p>{rows}{bad}"
-
-
-def _release_key(release: object) -> tuple[int, ...]:
-    """Sorts 2.10.0 behind 2.8.0, and what is no release first."""
-    return tuple(int(part) for part in str(release).split(".") if part.isdigit())
+    return f"<p><b>{text(summary['file'])}</b><br>{text(', '.join(facts))}</p>{sections}{ram}"

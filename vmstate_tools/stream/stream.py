@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.format import framing as wire
-from vmstate_tools.format.framing import COMMAND_NAMES, Command, Record
+from vmstate_tools.format.framing import Command, Record
 from vmstate_tools.format.sections import handwritten
 from vmstate_tools.source import MULTIFD, Source, join, open_source
 from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection
 from vmstate_tools.stream.ram import Ram
+from vmstate_tools.stream.records import (
+    Gap,
+    Pages,
+    Repeated,
+    Section,
+    StreamRecord,
+    record_detail,
+    record_kind,
+    unrolled,
+)
 from vmstate_tools.vmstate.budget import Budget
 from vmstate_tools.vmstate.description import (
     MAX_LEAVES,
@@ -32,132 +42,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vmstate_tools.format.multifd import Channel
+    from vmstate_tools.stream.field_tables import FieldTable
     from vmstate_tools.vmstate.layout import Layout
-
-
-class Section:
-    """One SECTION_START, PART, END or FULL record, with its payload and footer. Offsets and sizes in bytes.
-
-    Attributes
-    ----------
-    part : 'start', 'part', 'end' or 'full'.
-    how : what it was read by: 'ram', 'handwritten', 'vmdesc', 'borrowed', 'built-in'; 'opaque' where nothing did.
-    bounded_by : of an opaque one, 'footer', 'next header' or 'end of file mark'.
-    """
-
-    __slots__ = (
-        "bounded_by",
-        "description",
-        "footer",
-        "header",
-        "how",
-        "idstr",
-        "instance_id",
-        "leaves",
-        "part",
-        "payload_size",
-        "section_id",
-        "version_id",
-    )
-
-    def __init__(
-        self, idstr: str, instance_id: int, version_id: int, section_id: int, part: str, header: wire.Parsed
-    ) -> None:
-        self.idstr = idstr
-        self.instance_id = instance_id
-        self.version_id = version_id
-        self.section_id = section_id
-        self.part = part
-        self.header = header
-        self.payload_size = 0
-        self.footer: wire.Parsed | None = None
-        self.how = "opaque"
-        self.bounded_by = "description"
-        self.description: Description | None = None
-        self.leaves: list[handwritten.Leaf] = []
-
-    @property
-    def offset(self) -> int:
-        return self.header.offset
-
-    @property
-    def payload_offset(self) -> int:
-        return self.header.end
-
-    @property
-    def payload_end(self) -> int:
-        return self.header.end + self.payload_size
-
-    @property
-    def size(self) -> int:
-        return self.header.size + self.payload_size + (self.footer.size if self.footer else 0)
-
-    @property
-    def described(self) -> bool:
-        """Are its fields what `description` says? Otherwise `leaves` has them, or nothing has."""
-        return self.description is not None and not self.leaves
-
-    @property
-    def label(self) -> str:
-        return f"{self.idstr}/{self.instance_id}"
-
-    def __repr__(self) -> str:
-        return (
-            f"<Section {self.label} version {self.version_id} {self.part} "
-            f"at {self.offset}, {self.size} bytes, {self.how}>"
-        )
-
-    def _repr_html_(self) -> str:
-        from vmstate_tools.stream.html import section_html
-
-        return section_html(self)
-
-
-class Pages:
-    """RAM records of a connection that carries nothing else: no section is around them."""
-
-    def __init__(self, offset: int, size: int) -> None:
-        self.offset = offset
-        self.size = size
-
-
-class _Gap:
-    """Bytes outside any record: before the stream starts, behind its end, or not read (`partial`)."""
-
-    def __init__(self, offset: int, size: int, what: str) -> None:
-        self.offset = offset
-        self.size = size
-        self.what = what
-
-
-class Repeated:
-    """`count` more sections behind `first`, each with its bytes: QEMU sends PARTs without a page while another device
-    has more to send, a hundred thousand of them in a row.
-    """
-
-    def __init__(self, first: Section, count: int) -> None:
-        self.first = first
-        self.count = count
-
-    @property
-    def offset(self) -> int:
-        return self.first.offset + self.first.size
-
-    @property
-    def size(self) -> int:
-        return self.first.size * self.count
-
-    def __iter__(self) -> Iterator[Section]:
-        s, size = self.first, self.first.size
-        for by in range(size, size * (self.count + 1), size):
-            header, footer = (r and wire.Parsed(r.format, r.value, r.offset + by, r.size) for r in (s.header, s.footer))
-            assert header is not None
-            section = Section(s.idstr, s.instance_id, s.version_id, s.section_id, s.part, header)
-            section.payload_size, section.footer, section.how = s.payload_size, footer, s.how
-            yield section
-
-
-_Record = wire.Parsed | Section | Pages | _Gap
 
 
 class _Located:
@@ -199,7 +85,7 @@ class Stream:
         self.source = source
         self._channel_sources = channels
         self.name = source.name
-        self._view = source.view
+        self._view: memoryview | None = source.view
         self._borrowed = description
         self._partial = partial
         self._error: StreamError | None = None
@@ -208,6 +94,18 @@ class Stream:
         self._laid_out: set[int] = set()  # offsets of the sections counted in it
         with self._located():
             self.header = self._read_header()
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes of the file, decompressed and joined. Raises StreamError where the stream is closed."""
+        if self._view is None:
+            raise StreamError("the stream is closed", file=self.name)
+        return self._view
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: what needs the bytes is an error then."""
+        return self._view is None
 
     # -- the walk ---------------------------------------------------------------------------------------------
 
@@ -224,7 +122,7 @@ class Stream:
     def _read_header(self) -> wire.Parsed:
         start = self.source.start
         expected = "the magic 'QEVM' and version 3"
-        header = wire.parse(wire.FILE_HEADER, self._view, start, expected)
+        header = wire.parse(wire.FILE_HEADER, self.view, start, expected)
         if header.value.magic != wire.MAGIC:
             raise StreamError(f"found {bytes(header.value.magic)!r}", offset=start, expected=expected)
         if header.value.version == wire.VERSION_OBSOLETE:
@@ -238,15 +136,16 @@ class Stream:
         return header
 
     @cached_property
-    def _vmdesc_place(self) -> tuple[int, int] | None:
-        return find_vmdesc(self._view[: self.source.connections[0].end] if self.source.connections else self._view)
+    def vmdesc_place(self) -> tuple[int, int] | None:
+        """Offset and size in bytes of the record with the vmdesc; None where the stream carries none."""
+        return find_vmdesc(self.view[: self.source.connections[0].end] if self.source.connections else self.view)
 
     @cached_property
     def vmdesc(self) -> StreamDescription | None:
         """The stream's own description of its sections, None where it carries none."""
-        if self._vmdesc_place is None:
+        if self.vmdesc_place is None:
             return None
-        offset, size = self._vmdesc_place
+        offset, size = self.vmdesc_place
         try:
             return self._read_vmdesc(offset, size)
         except StreamError as err:
@@ -258,28 +157,17 @@ class Stream:
     def _read_vmdesc(self, offset: int, size: int) -> StreamDescription:
         with self._located():
             try:
-                return read_vmdesc(bytes(self._view[offset + 5 : offset + size]))
+                return read_vmdesc(bytes(self.view[offset + 5 : offset + size]))
             except StreamError as err:
                 err.offset = offset + 5 + (err.offset or 0)
                 raise
 
     @cached_property
-    def _records(self) -> list[_Record]:
-        """All records in file order."""
-        records: list[_Record] = []
-        for record in self._read:
-            if isinstance(record, Repeated):
-                records += record
-            else:
-                records.append(record)
-        return records
-
-    @cached_property
-    def _read(self) -> list[_Record | Repeated]:
-        """The same, as they were read; with `ram`, `configuration` and `commands` filled on the way."""
-        records: list[_Record | Repeated] = []
+    def records(self) -> list[StreamRecord | Repeated]:
+        """All records in file order, as they were read: a run of equal sections is a `Repeated` behind the first."""
+        records: list[StreamRecord | Repeated] = []
         if self.source.start:
-            records.append(_Gap(0, self.source.start, "before the stream"))
+            records.append(Gap(0, self.source.start, "before the stream"))
         records.append(self.header)
         walk = _Walk(self, records)
         try:
@@ -296,15 +184,15 @@ class Stream:
             except StreamError as err:
                 err.file = channel.name
                 raise
-        if end < len(self._view):
-            records.append(_Gap(end, len(self._view) - end, "not read" if self._error else "behind the stream"))
+        if end < len(self.view):
+            records.append(Gap(end, len(self.view) - end, "not read" if self._error else "behind the stream"))
         self._walked = walk
         return records
 
     @property
     def error(self) -> StreamError | None:
         """What stopped the reading of a stream opened with `partial=True`, None where nothing did."""
-        _ = self._read
+        _ = self.records
         return self._error
 
     # -- what a stream says of itself ---------------------------------------------------------------------------
@@ -312,7 +200,7 @@ class Stream:
     @cached_property
     def configuration(self) -> dict[str, Any]:
         """The configuration section: `name`, and `page_bits`, `capabilities`, `uuid` where sent. Empty before 2.4."""
-        _ = self._read
+        _ = self.records
         return self._walked.configuration
 
     @property
@@ -331,25 +219,25 @@ class Stream:
 
     @property
     def commands(self) -> list[wire.Parsed]:
-        return [r for r in self._read if isinstance(r, wire.Parsed) and r.format is wire.COMMAND]
+        return [r for r in self.records if isinstance(r, wire.Parsed) and r.format is wire.COMMAND]
 
     @property
     def sections(self) -> list[Section]:
         """All sections in file order; those sent in several parts appear once for each part."""
-        return [r for r in self._records if isinstance(r, Section)]
+        return [r for r in unrolled(self.records) if isinstance(r, Section)]
 
     @property
-    def _distinct(self) -> list[Section]:
-        """The sections without `Repeated` ones."""
-        return [r for r in self._read if isinstance(r, Section)]
+    def distinct_sections(self) -> list[Section]:
+        """The sections in file order, each run of equal ones by its first alone."""
+        return [r for r in self.records if isinstance(r, Section)]
 
     def section(self, idstr: str, instance: int | None = None) -> Section:
         """The first section of that idstr (and instance_id). Raises KeyError naming what there is."""
         idstr = printable(idstr)  # as names from a stream are shown
-        for section in self._distinct:
+        for section in self.distinct_sections:
             if section.idstr == idstr and instance in (None, section.instance_id):
                 return section
-        have = sorted({s.label if s.idstr == idstr else s.idstr for s in self._distinct})
+        have = sorted({s.label if s.idstr == idstr else s.idstr for s in self.distinct_sections})
         raise KeyError(
             f"no section {idstr!r}{'' if instance is None else f'/{instance}'} in {self.name}; it has {have}"
         )
@@ -357,7 +245,7 @@ class Stream:
     @property
     def ram(self) -> Ram:
         """RAM blocks, page counts, and the guest's memory."""
-        _ = self._read
+        _ = self.records
         return self._walked.ram
 
     # -- fields -------------------------------------------------------------------------------------------------
@@ -375,7 +263,7 @@ class Stream:
                     )
                 self._laid_out.add(section.offset)
             layout = layout_of(section.description, section.payload_size)
-            check_subsections(layout, self._view, section.payload_offset)
+            check_subsections(layout, self.view, section.payload_offset)
             return layout
 
     def value(self, section: str, path: str, *, instance: int | None = None, vmsd: str | None = None) -> Any:
@@ -406,7 +294,7 @@ class Stream:
             vmsds = sorted({layout.vmsds[i] for i, _ in found})
             raise KeyError(f"field {path!r} of section {which.label} is in several vmsds: say vmsd=, one of {vmsds}")
         i, n = found[0]
-        return read_value(layout.kind_of(i), self._view, which.payload_offset, *layout.place(i, n))
+        return read_value(layout.kind_of(i), self.view, which.payload_offset, *layout.place(i, n))
 
     def fields(
         self, section: str | None = None, *, instance: int | None = None, fold: int | None = None
@@ -419,17 +307,24 @@ class Stream:
         Where all arrays unfolded would make more than a million rows, the longest stay folded.
         RAM pages are not fields: see `ram`.
         """
-        from vmstate_tools.frames.collection import fields_of
-
         section = section if section is None else printable(section)
-        wanted = [
-            s
-            for s in self._distinct
-            if section in (None, s.idstr) and instance in (None, s.instance_id) and s.how != "ram"
-        ]
-        if section is not None and not any(s.idstr == section for s in self._distinct):
+        wanted = [s for s in self.distinct_sections if section in (None, s.idstr) and instance in (None, s.instance_id)]
+        if section is not None and not any(s.idstr == section for s in self.distinct_sections):
             self.section(section, instance)
-        return fields_of(self, wanted, fold)
+        return self.fields_of(wanted, fold=fold)
+
+    def fields_of(self, sections: Iterable[Section], *, fold: int | None = None) -> pd.DataFrame:
+        """Returns the fields of these sections, in their order, as `fields` does."""
+        from vmstate_tools.stream.field_frames import fields_frame
+
+        return fields_frame([self.field_table(sections, fold=fold)])
+
+    def field_table(self, sections: Iterable[Section] | None = None, *, fold: int | None = None) -> FieldTable:
+        """Returns the fields of these sections, or of all, in the form that `load` collects from many streams."""
+        from vmstate_tools.stream.field_tables import field_table
+
+        wanted = self.distinct_sections if sections is None else sections
+        return field_table(self.view, self.layout, [s for s in wanted if s.how != "ram"], fold)
 
     # -- bytes --------------------------------------------------------------------------------------------------
 
@@ -442,16 +337,16 @@ class Stream:
         import pandas as pd
 
         rows: list[tuple[int, int, str, str, str]] = []
-        for record in self._records:
+        for record in unrolled(self.records):
             if isinstance(record, Section):
                 rows += self._section_coverage(record, fields)
             elif isinstance(record, Pages):
                 for offset, size, what, *detail in self.ram.records(record.offset, record.offset + record.size):
                     rows.append((offset, size, what, "", detail[0] if detail else ""))
-            elif isinstance(record, _Gap):
+            elif isinstance(record, Gap):
                 rows.append((record.offset, record.size, record.what, "", ""))
             else:
-                rows.append((record.offset, record.size, _WHAT[id(record.format)], "", _detail(record)))
+                rows.append((record.offset, record.size, record_kind(record), "", record_detail(record)))
         frame = pd.DataFrame(rows, columns=["offset", "size", "what", "section", "detail"])
         return frame.astype({"offset": "int64", "size": "int64", "what": "category", "section": "category"})
 
@@ -493,8 +388,8 @@ class Stream:
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """The built stream piece by piece, in file order."""
-        _ = self._view  # raises where the stream is closed
-        for record in self._records:
+        _ = self.view  # raises where the stream is closed
+        for record in unrolled(self.records):
             if isinstance(record, Section):
                 yield record.header.build()
                 yield from self._build_payload(record)
@@ -502,8 +397,8 @@ class Stream:
                     yield record.footer.build()
             elif isinstance(record, Pages):
                 yield from self.ram.build(record.offset, record.offset + record.size)
-            elif isinstance(record, _Gap):
-                yield self._view[record.offset : record.offset + record.size]
+            elif isinstance(record, Gap):
+                yield self.view[record.offset : record.offset + record.size]
             else:
                 yield record.build()
 
@@ -516,25 +411,18 @@ class Stream:
         if section.described:
             from vmstate_tools.vmstate.decode import encode
 
-            return (encode(self.layout(section), self._view[start:end]),)
-        return (self._view[start:end],)
+            return (encode(self.layout(section), self.view[start:end]),)
+        return (self.view[start:end],)
 
     # -- housekeeping -------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        if "_read" in self.__dict__:
+        if "records" in self.__dict__:
             self._walked.close()
-        self.__dict__.pop("_view", None)
+        self._view = None
         self.channels.clear()
         for source in (self.source, *self._channel_sources):
             source.close()
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            if name == "_view" and "name" in self.__dict__:
-                raise StreamError("the stream is closed", file=self.name)
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __enter__(self) -> Stream:
         return self
@@ -546,38 +434,21 @@ class Stream:
         return f"<Stream {self.name}: {len(self.sections)} sections, machine {self.machine or 'not said'}>"
 
     def _repr_html_(self) -> str:
-        from vmstate_tools.stream.html import stream_html
+        from vmstate_tools.stream.html import stream_html, text
+        from vmstate_tools.stream.summary import summarize
 
-        return stream_html(self)
-
-
-_WHAT = {
-    id(wire.FILE_HEADER): "file header",
-    id(wire.CONFIGURATION): "configuration",
-    id(wire.COMMAND): "command",
-    id(wire.EOF): "end of file mark",
-    id(wire.VMDESCRIPTION): "vmdesc",
-} | {id(f): "configuration" for f in wire.CONFIGURATION_SUBSECTIONS.values()}
-
-
-def _detail(record: wire.Parsed) -> str:
-    if record.format is wire.CONFIGURATION:
-        return wire.name(record.value.name)
-    if record.format is wire.COMMAND:
-        return command_name(record.value.command)
-    return ""
-
-
-def command_name(number: int) -> str:
-    return COMMAND_NAMES.get(number, f"command {number}")
+        try:
+            return stream_html(summarize(self))
+        except StreamError as err:
+            return f"<p><b>{text(self.name)}</b>: {text(err)}</p>"
 
 
 class _Walk:
     """One pass over the records, in file order."""
 
-    def __init__(self, stream: Stream, records: list[_Record | Repeated]) -> None:
+    def __init__(self, stream: Stream, records: list[StreamRecord | Repeated]) -> None:
         self.stream = stream
-        self.view = stream._view
+        self.view = stream.view
         self.records = records
         self.configuration: dict[str, Any] = {}
         self.open: dict[int, Section] = {}  # section_id -> its START
@@ -676,7 +547,7 @@ class _Walk:
         """What no record holds at a connection's end."""
         end = max(r.offset + r.size for r in self.records)
         if end < connection.end:
-            self.records.append(_Gap(end, connection.end - end, what))
+            self.records.append(Gap(end, connection.end - end, what))
 
     def read_records(self, offset: int) -> None:
         expected = "a configuration, section, command or end of file record"
@@ -706,7 +577,7 @@ class _Walk:
         if offset < len(self.view) and self.view[offset] == Record.VMDESCRIPTION:
             record = wire.parse(wire.VMDESCRIPTION, self.view, offset, "a vmdesc")
             self.add(record)
-            if self.stream._vmdesc_place is None:  # it does not even look like one: say what is wrong with it
+            if self.stream.vmdesc_place is None:  # it does not even look like one: say what is wrong with it
                 self.stream._read_vmdesc(record.offset, record.size)
 
     def add(self, record: wire.Parsed) -> int:

@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from vmstate_tools.stream.stream import Section, _Gap, command_name
+from vmstate_tools.stream.records import Gap, Section, command_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from vmstate_tools.stream.stream import Stream
+    from vmstate_tools.errors import StreamError
+    from vmstate_tools.format.framing import Parsed
+    from vmstate_tools.source import Source
+    from vmstate_tools.stream.ram import Ram
+    from vmstate_tools.stream.records import Repeated, StreamRecord
+    from vmstate_tools.vmstate.description import StreamDescription
 
 
-def summarize(stream: Stream) -> dict[str, Any]:
+class Summarized(Protocol):
+    """What a summary asks of a `Stream`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> Source: ...
+    @property
+    def records(self) -> Sequence[StreamRecord | Repeated]: ...
+    @property
+    def sections(self) -> Sequence[Section]: ...
+    @property
+    def commands(self) -> Sequence[Parsed]: ...
+    @property
+    def configuration(self) -> Mapping[str, Any]: ...
+    @property
+    def vmdesc(self) -> StreamDescription | None: ...
+    @property
+    def machine(self) -> str | None: ...
+    @property
+    def page_size(self) -> int | None: ...
+    @property
+    def ram(self) -> Ram: ...
+    @property
+    def error(self) -> StreamError | None: ...
+
+
+def summarize(stream: Summarized) -> dict[str, Any]:
     """One stream as a dict that JSON can hold. Sizes and offsets in bytes; reads no guest memory.
 
     `sections` has an entry per section record, in file order; `how` says what it was read by. `ram` has an entry per
     RAMBlock with its page records by kind. `coverage`: bytes of the file that records and fields explain, and bytes
     that nothing describes (payloads of sections without a description, and what lies outside the stream).
     """
-    records = stream._records
+    records = stream.records
     view = stream.source.view
     sections = stream.sections
-    outside = sum(r.size for r in records if isinstance(r, _Gap))
+    outside = sum(r.size for r in records if isinstance(r, Gap))
     opaque = sum(s.payload_size for s in sections if s.how == "opaque") + outside
     vmdesc = stream.vmdesc
     return {
@@ -50,7 +82,7 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
-def _ram(stream: Stream) -> list[dict[str, Any]]:
+def _ram(stream: Summarized) -> list[dict[str, Any]]:
     counts = stream.ram.page_counts()
     return [
         {

@@ -6,6 +6,7 @@ Values are gathered by numpy, the sections of one layout from many streams toget
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,15 +78,19 @@ def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
 # Rows of more than this are made again for each stream; a TCE table of 2 MiB has 262,144.
 _KEPT_ROWS = 300_000
 
+# The rows of each layout, by `fold`; they go when their layout does.
+_cached_rows: weakref.WeakKeyDictionary[Layout, dict[int | None, Rows]] = weakref.WeakKeyDictionary()
+
 
 def rows_of(layout: Layout, fold: int | None) -> Rows:
     """The rows of a section with this layout: made once for all of them."""
-    rows = layout.rows.get(fold)
+    cached = _cached_rows.setdefault(layout, {})
+    rows = cached.get(fold)
     if rows is None:
         rows = _rows_of(layout, fold)
         if len(rows) <= _KEPT_ROWS:
             keep(len(rows))
-            layout.rows[fold] = rows
+            cached[fold] = rows
     return rows
 
 

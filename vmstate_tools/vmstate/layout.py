@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vmstate_tools.vmstate.decode import Rows
     from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd
 
 # How a leaf's bytes become a value.
@@ -85,7 +84,6 @@ class Layout:
         value.
     subsections : offset and expected bytes of each subsection header.
     size : bytes of the whole payload.
-    rows : what `decode` derives from it, by `fold`.
     """
 
     def __init__(
@@ -101,7 +99,6 @@ class Layout:
         self.numbers = numbers
         self.subsections = subsections
         self.size = size
-        self.rows: dict[int | None, Rows] = {}
 
     def _column(self, number: int) -> npt.NDArray[np.int64]:
         return np.frombuffer(self.numbers, np.int64)[number::4].copy()

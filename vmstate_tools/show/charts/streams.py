@@ -17,7 +17,8 @@ from vmstate_tools.show.charts.style import DARK, INK, LIGHT, MID, PAPER, axes_o
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from vmstate_tools.stream.stream import Section, Stream
+    from vmstate_tools.stream.records import Section
+    from vmstate_tools.stream.stream import Stream
 
 # What a byte of a stream is for: (shade, hatch, marker).
 KINDS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from vmstate_tools.facts import flags
-from vmstate_tools.frames.collection import CPU_WORDS
+from vmstate_tools.stream.cpu_words import CPU_WORDS
 
 WORDS = [name for name in CPU_WORDS if name != "pvr"]
 UNKNOWN = "not said"

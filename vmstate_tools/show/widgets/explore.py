@@ -15,12 +15,13 @@ import traitlets
 from vmstate_tools.analysis.differences import diff
 from vmstate_tools.errors import VmstateError, printable
 from vmstate_tools.facts import catalog, flags
-from vmstate_tools.frames.dtypes import format_value
 from vmstate_tools.show.widgets.rows import Differences, Item, Items, locate
 from vmstate_tools.show.widgets.search import Hit, search
 from vmstate_tools.show.widgets.static_html import differences_still, stream_still
 from vmstate_tools.show.widgets.tree import Node, roots
-from vmstate_tools.stream.stream import Section, Stream, open_stream
+from vmstate_tools.stream.records import Section
+from vmstate_tools.stream.stream import Stream, open_stream
+from vmstate_tools.vmstate.layout import format_value
 
 if TYPE_CHECKING:
     from vmstate_tools.stream.stream import Where
@@ -125,13 +126,13 @@ class Explorer(anywidget.AnyWidget):
         except VmstateError as error:
             answer = {"error": str(error)}
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            closed = any(not len(s._view) for s in self.streams)
+            closed = any(s.closed for s in self.streams)
             answer = {"error": "the stream was closed" if closed else f"{type(error).__name__}: {error}"}
         self.send({"to": message.get("from"), **answer})
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         """The answer to `{"do": …}`: `open`, `pick`, `bytes`, `at`, `find` or `differences`."""
-        if any(not len(s._view) for s in self.streams):
+        if any(s.closed for s in self.streams):
             raise VmstateError("the stream was closed")
         do = message["do"]
         if do == "open":

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmstate_tools.stream.stream import Section, Stream
+from vmstate_tools.stream.records import Section
+from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.decode import batches, gather
 from vmstate_tools.vmstate.description import element_of
 from vmstate_tools.vmstate.layout import BYTES, SIGNED, Layout

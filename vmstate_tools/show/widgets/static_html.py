@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.frames.dtypes import format_value
 from vmstate_tools.show.widgets.rows import Differences
 from vmstate_tools.show.widgets.tree import Node, roots
 from vmstate_tools.stream.html import table, text
 from vmstate_tools.stream.stream import Stream
+from vmstate_tools.vmstate.layout import format_value
 
 _SECTIONS = 60  # sections told
 _FIELDS = 12  # fields told of each

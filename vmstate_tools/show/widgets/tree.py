@@ -8,11 +8,12 @@ from typing import Any, overload
 
 import numpy as np
 
-from vmstate_tools.frames.dtypes import ValueArray, format_value
-from vmstate_tools.stream.stream import _WHAT, Pages, Section, Stream, _detail, _Gap
+from vmstate_tools.stream.records import Gap, Pages, Section, record_detail, record_kind, unrolled
+from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.decode import gather
 from vmstate_tools.vmstate.description import FieldDescription, Vmsd
-from vmstate_tools.vmstate.layout import BYTES, Layout
+from vmstate_tools.vmstate.layout import BYTES, Layout, format_value
+from vmstate_tools.vmstate.value_column import ValueArray
 
 _TEXT = 64  # bytes of a buffer that are looked at to show it
 
@@ -111,7 +112,7 @@ def place(nodes: Sequence[Node], offset: int) -> int | None:
 def roots(stream: Stream) -> list[Node]:
     """All records of a stream in file order, the parts of a section (START, PARTs, END) in the place of its first."""
     found: dict[Any, Node] = {}
-    for number, record in enumerate(stream._records):
+    for number, record in enumerate(unrolled(stream.records)):
         if isinstance(record, Section):
             key = record.section_id if record.part != "full" else (number,)
             if key in found:
@@ -124,13 +125,13 @@ def roots(stream: Stream) -> list[Node]:
             node = Node(stream, "pages", "record", record.offset, record.size)
             node.inner = lambda r=record: _ram(stream, None, r.offset, r.offset + r.size)
             found[number,] = node
-        elif isinstance(record, _Gap):
+        elif isinstance(record, Gap):
             found[number,] = Node(stream, record.what, "record", record.offset, record.size, type="opaque")
         else:
-            detail = _detail(record)
+            detail = record_detail(record)
             found[number,] = Node(
                 stream,
-                _WHAT[id(record.format)],
+                record_kind(record),
                 "record",
                 record.offset,
                 record.size,

@@ -1,6 +1,6 @@
 """Make `observed.json` from streams that describe themselves.
 
-    python -m vmstate_tools.vmstate.builtin.observe captures/manifest.csv
+    python -m vmstate_tools.stream.observed_layouts captures/manifest.csv
 
 A vmdesc has the numbers of one stream. `facts.json` says which of them another field holds (`counts`, from the
 VMSTATE_VARRAY, VBUFFER and STRUCT_VARRAY macros of each VMStateDescription in QEMU's source) and which fields hang
@@ -44,7 +44,7 @@ class Observer:
         with open_stream(path) as stream:
             for section in stream.sections:
                 if section.how == "vmdesc" and section.description and not section.description.opaque:
-                    self.vmsd(section.description.vmsd, stream._view, section.payload_offset, release)
+                    self.vmsd(section.description.vmsd, stream.view, section.payload_offset, release)
 
     def vmsd(self, vmsd: Vmsd, view: memoryview, offset: int, release: str) -> int:
         """Take in `vmsd` as it stands at `offset`; returns where it ends."""
