@@ -15,6 +15,7 @@ from vmstate_tools.data import data_path
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import catalog
 from vmstate_tools.show import charts
+from vmstate_tools.show.letters import letters
 
 mpl.use("Agg")
 
@@ -47,6 +48,8 @@ def inside(ax, path: Path) -> None:
     """Draw it, and hold every text against the figure's edges and its neighbours on the axes."""
     figure = ax.figure
     figure.savefig(path)
+    assert ax.get_title(loc="left") and ax.get_xlabel()
+    assert ax.get_ylabel() or not len(ax.get_yticks()), "an axis without a label"
     renderer = figure.canvas.get_renderer()
     width, height = figure.canvas.get_width_height()
     low, high = ax.get_xlim()
@@ -194,6 +197,10 @@ def test_style_ends_with_its_context() -> None:
     with charts.style():
         assert not mpl.rcParams["axes.spines.top"]
     assert dict(mpl.rcParams) == before
+
+
+def test_letters_go_on_behind_z() -> None:
+    assert [letters(n) for n in (0, 25, 26, 27, 51, 52, 701, 702)] == ["A", "Z", "AA", "AB", "AZ", "BA", "ZZ", "AAA"]
 
 
 def test_pair_matrix_has_a_letter_for_each_cause() -> None:

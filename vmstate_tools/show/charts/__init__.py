@@ -1,6 +1,6 @@
-"""matplotlib over streams and frames: each function draws on one Axes and returns it.
+"""Charts with matplotlib, of streams and frames: each function draws on one Axes and returns it.
 
-What tells things apart is shade, hatch and text, never hue alone: a chart printed in grey says the same.
+Shade, hatch and text carry the meaning, never hue alone: a chart printed in grey says the same.
 """
 
 from vmstate_tools.show.charts.history import equality_classes, flag_history

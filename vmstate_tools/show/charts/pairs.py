@@ -1,4 +1,4 @@
-"""Charts of pairs of releases: what becomes of a stream, source by destination."""
+"""Charts of pairs of releases: what becomes of a stream, by source and destination."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Look(NamedTuple):
-    """How one cause is drawn: the letter in its cells, colour, hatch. Colours differ in lightness as well."""
+    """How one cause is drawn: the letter in its cells, its colour and its hatch. Colours differ in lightness too."""
 
     letter: str
     colour: str
     hatch: str = ""
 
 
-#: What has a look of its own; other causes get the next of `_MORE`.
+#: Causes with a look of their own; any other cause gets the next colour of `_MORE`.
 LOOKS = {
     "loads": Look("", PAPER),
     "as before": Look("", PAPER),
@@ -50,7 +50,7 @@ _MORE = ("#c9b3d9", "#a6d0c8", "#d9c3a5", "#93a3bd")
 
 
 def looks_of(causes: list[str]) -> dict[str, Look]:
-    """A look for each cause, in the order given; one that is not known gets the first letter that is free."""
+    """Returns a look for each cause; a cause that `LOOKS` does not know gets the first free letter of its name."""
     found: dict[str, Look] = {}
     for cause in causes:
         look = LOOKS.get(cause)
@@ -72,16 +72,16 @@ def pair_matrix(
     legend: Mapping[str, str] | None = None,
     mark: pd.DataFrame | None = None,
 ) -> Axes:
-    """A heat map of pairs, coloured by cause: a cell per source (row) and destination (column).
+    """Draws a heat map of pairs of releases: a cell per source (row) and destination (column), coloured by cause.
 
-    Each cause has a letter, a colour and a hatch; the letters alone tell it in grey.
+    Each cause has a letter, a colour and a hatch; the letters alone are enough in grey.
 
     Parameters
     ----------
-    table : causes (str), index and columns releases; no cell where None or NaN.
+    table : causes (str), index and columns are releases; None or NaN where there is no such pair.
     title : should say whether the outcomes are real or predicted.
-    legend : cause → what is said of it; None: its name.
-    mark : of the same shape, bool: cells to frame.
+    legend : cause → its text in the legend; by default its name.
+    mark : a frame of bool of the same shape: which cells to frame.
     """
     order = list(LOOKS)
     cells = table.astype(object).where(table.notna(), None).to_numpy(dtype=object)
@@ -89,34 +89,12 @@ def pair_matrix(
     looks = looks_of(sorted(counts, key=lambda c: (order.index(c) if c in order else len(order), c)))
     rows, columns = cells.shape
     ax = axes_of(ax, 2.2 + 0.36 * max(columns, 8), 1.9 + 0.3 * rows + 0.2 * len(looks))
-    for cause, (letter, colour, hatch) in looks.items():
-        ys, xs = np.nonzero(np.equal(cells, cause))
-        # One artist for all cells of a cause, and letters as markers: hundreds of texts take seconds to lay out.
-        boxes = [Rectangle((x, y), 1, 1) for y, x in np.argwhere(np.equal(cells, cause)).tolist()]
-        ax.add_collection(PatchCollection(boxes, facecolor=colour, edgecolor=INK, linewidth=0.4, hatch=hatch or None))
-        if letter:
-            ink = PAPER if _dark(colour) else INK
-            if hatch:
-                ax.plot(xs + 0.5, ys + 0.5, "s", color=colour, markersize=9, label=f"_{cause}")
-            ax.plot(
-                xs + 0.5, ys + 0.5, linestyle="", marker=_glyph(letter), color=ink, markersize=6.5, label=f"_{cause}"
-            )
+    for cause, look in looks.items():
+        _cells_of(ax, cause, look, np.argwhere(np.equal(cells, cause)))
     if mark is not None:
-        framed = [
-            Rectangle((x + 0.06, y + 0.06), 0.88, 0.88) for y, x in zip(*np.nonzero(mark.to_numpy()), strict=True)
-        ]
+        framed = [Rectangle((x + 0.06, y + 0.06), 0.88, 0.88) for y, x in np.argwhere(mark.to_numpy()).tolist()]
         ax.add_collection(PatchCollection(framed, facecolor="none", edgecolor=INK, linewidth=2))
-    ax.set_xlim(-0.02, columns + 0.02)
-    ax.set_ylim(rows + 0.02, -0.02)
-    turned = 90 if columns > 10 else 0
-    ax.set_xticks(np.arange(columns) + 0.5, [cut(short(str(c)), 14) for c in table.columns], rotation=turned)
-    ax.set_yticks(np.arange(rows) + 0.5, [cut(short(str(c)), 14) for c in table.index])
-    ax.tick_params(length=0)
-    ax.xaxis.tick_top()
-    ax.xaxis.set_label_position("top")
-    ax.set_xlabel("destination")
-    ax.set_ylabel("source")
-    ax.spines[:].set_visible(False)
+    _pair_axes(ax, table)
     ax.set_title(title)
     handles = [
         Patch(
@@ -131,8 +109,38 @@ def pair_matrix(
     return ax
 
 
+def _cells_of(ax: Axes, cause: str, look: Look, places: np.ndarray) -> None:
+    """Draws the cells of one cause; `places` has a row (y, x) for each."""
+    # One artist for all cells of a cause, and letters as markers: hundreds of texts take seconds to lay out.
+    boxes = [Rectangle((x, y), 1, 1) for y, x in places.tolist()]
+    hatch = look.hatch or None
+    ax.add_collection(PatchCollection(boxes, facecolor=look.colour, edgecolor=INK, linewidth=0.4, hatch=hatch))
+    if not look.letter:
+        return
+    ys, xs = places.T + 0.5
+    if look.hatch:
+        ax.plot(xs, ys, "s", color=look.colour, markersize=9, label=f"_{cause}")
+    ink = PAPER if _dark(look.colour) else INK
+    ax.plot(xs, ys, linestyle="", marker=_glyph(look.letter), color=ink, markersize=6.5, label=f"_{cause}")
+
+
+def _pair_axes(ax: Axes, table: pd.DataFrame) -> None:
+    """Labels the axes with the releases, destinations at the top and sources at the left."""
+    rows, columns = table.shape
+    ax.set_xlim(-0.02, columns + 0.02)
+    ax.set_ylim(rows + 0.02, -0.02)
+    turned = 90 if columns > 10 else 0
+    ax.set_xticks(np.arange(columns) + 0.5, [cut(short(str(c)), 14) for c in table.columns], rotation=turned)
+    ax.set_yticks(np.arange(rows) + 0.5, [cut(short(str(c)), 14) for c in table.index])
+    ax.tick_params(length=0)
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.set_xlabel("destination")
+    ax.set_ylabel("source")
+
+
 def _glyph(letter: str) -> Path:
-    """A letter as a marker's outline, around its middle."""
+    """Returns the outline of a letter, centred, to be used as a marker."""
     outline = TextPath((0, 0), letter, size=10)
     box = outline.get_extents()
     return Affine2D().translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2).transform_path(outline)

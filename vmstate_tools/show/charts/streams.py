@@ -31,7 +31,7 @@ KINDS = {
 
 
 def bytes_text(size: float) -> str:
-    """A size for an axis: 512, 4 KiB, 256 MiB."""
+    """Returns a size in bytes as an axis shows it: 512 B, 4 KiB, 256 MiB."""
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if size >= unit:
             return f"{size / unit:.3g} {name}"
@@ -39,9 +39,9 @@ def bytes_text(size: float) -> str:
 
 
 def stream_bytes(stream: Stream) -> pd.DataFrame:
-    """Where the bytes of a stream go, in file order of first appearance: columns what, kind (of `KINDS`), bytes.
+    """Returns what the bytes of a stream are for, a row per section: columns what, kind (a key of `KINDS`), bytes.
 
-    RAM is split by kind of record, framing is taken together, every other section is one row.
+    RAM has a row for each kind of record, all framing shares one row. Rows are in the order of the file.
     """
     sizes: dict[tuple[str, str], int] = {}
 
@@ -78,7 +78,7 @@ _RAM_NAMES = {
 
 
 def _parts(stream: Stream) -> Iterator[tuple[Section | None, int, int, str]]:
-    """(section, offset, size, what) in file order; a section only where its payload stands."""
+    """Yields (section, offset, size, what) in file order; `section` is None for what is not a payload."""
     payloads = {s.payload_offset: s for s in stream.sections}
     coverage = stream.coverage(fields=False)
     for offset, size, what in zip(*(coverage[c].tolist() for c in ("offset", "size", "what")), strict=True):
@@ -86,14 +86,15 @@ def _parts(stream: Stream) -> Iterator[tuple[Section | None, int, int, str]]:
 
 
 def _kind(section: Section) -> str:
+    """Returns the key of `KINDS` for the payload of a section."""
     return {"ram": "guest memory", "opaque": "undescribed"}.get(section.how, "device state")
 
 
 @styled
 def stream_map(stream: Stream, ax: Axes | None = None, most: int = 24) -> Axes:
-    """What takes how many bytes of a stream, largest first, on a logarithmic scale: small sections stay visible.
+    """Draws how many bytes of a stream each section takes, largest first.
 
-    Beyond `most` rows the smallest are taken together.
+    The scale is logarithmic, so that small sections stay visible. Beyond `most` rows the smallest share one row.
     """
     table = stream_bytes(stream).query("bytes > 0").sort_values("bytes", ascending=False, kind="stable")
     total = int(table["bytes"].sum())
@@ -119,17 +120,23 @@ def stream_map(stream: Stream, ax: Axes | None = None, most: int = 24) -> Axes:
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(f"bytes, logarithmic scale (whole stream: {total:,} bytes)")
     ax.set_title(f"Where the bytes go: {cut(stream.machine or 'a stream', 40)}")
-    used = {kind for _, kind, _ in rows}
+    ax.set_ylabel("section")
+    _legend_of_markers(ax, {kind for _, kind, _ in rows})
+    return ax
+
+
+def _legend_of_markers(ax: Axes, used: set[str]) -> None:
+    """Explains the markers of the kinds that are used."""
     handles = [
         plt.Line2D([], [], marker=m, color=s, markeredgecolor=INK, linestyle="", markersize=7, label=k)
         for k, (s, _, m) in KINDS.items()
         if k in used
     ]
     ax.legend(handles=handles, loc="lower right")
-    return ax
 
 
 def _byte_axis(ax: Axes) -> None:
+    """Labels a logarithmic x axis with powers of 4: 4 KiB, 16 KiB …"""
     low, high = ax.get_xlim()
     ticks = [4.0**k for k in range(40) if low <= 4.0**k <= high]
     if len(ticks) > 8:
@@ -141,7 +148,7 @@ def _byte_axis(ax: Axes) -> None:
 
 @styled
 def stream_strip(stream: Stream, ax: Axes | None = None) -> Axes:
-    """A stream from its first byte to its last, to scale: which section lies where."""
+    """Draws a stream from its first byte to its last, to scale, with the section that each part belongs to."""
     parts = [
         (offset, size, "vmdesc" if section is None else section.idstr, "vmdesc" if section is None else _kind(section))
         for section, offset, size, what in _parts(stream)
@@ -169,6 +176,7 @@ def stream_strip(stream: Stream, ax: Axes | None = None) -> Axes:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     used = [k for k in KINDS if any(kind == k for *_, kind in parts)]
     ax.set_xlabel("offset in the stream, in bytes")
+    ax.set_title(f"Which section lies where: {cut(stream.machine or 'a stream', 40)}")
     handles = [Patch(facecolor=KINDS[k][0], hatch=KINDS[k][1], edgecolor=INK, label=k) for k in used]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.3), ncols=len(used), borderaxespad=0)
     return ax
@@ -178,10 +186,14 @@ def stream_strip(stream: Stream, ax: Axes | None = None) -> Axes:
 def section_bytes(
     stream: Stream, section: Section | str, ax: Axes | None = None, *, start: int = 0, stop: int | None = None
 ) -> Axes:
-    """The payload of a section, row by row, with its fields' boundaries; few bytes are shown as hex digits.
+    """Draws the payload of a section row by row, with the boundaries of its fields.
 
-    Neighbouring fields differ in shade; arrays and structs count as one field; dots mark bytes that are not zero.
-    `start` and `stop` are offsets in the payload: which part of it to show.
+    Neighbouring fields differ in shade; an array or struct counts as one field. A few hundred bytes are shown as hex
+    digits, more of them as dots where they are not zero.
+
+    Parameters
+    ----------
+    start, stop : which part of the payload to show, in bytes from its start.
 
     Raises ValueError for an empty section or range.
     """
@@ -190,15 +202,48 @@ def section_bytes(
     if start >= stop:
         raise ValueError(f"section {which.label} has no bytes from {start} to {stop}")
     data = bytes(stream.source.view[which.payload_offset + start : which.payload_offset + stop])
-    groups = [g for g in _groups(stream, which) if g[1] < stop and g[1] + g[2] > start]
-    width = next(w for w in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 1 << 30) if -(-len(data) // w) <= 44)
-    if len(data) <= 256:
-        width = min(16, width) if len(data) > 8 else 8
+    # (name, first byte shown, first byte behind it, whole size)
+    fields = [
+        (name, max(at, start) - start, min(at + size, stop) - start, size)
+        for name, at, size in _groups(stream, which)
+        if at < stop and at + size > start
+    ]
+    width = _row_width(len(data))
     rows = -(-len(data) // width)
     ax = axes_of(ax, 10, 1.2 + max(0.16 * rows, 0.5) * (1.6 if width <= 16 else 1))
+    _shade(ax, [(first, last) for _, first, last, _ in fields], rows, width)
+    _digits(ax, data, width)
+    _boundaries(ax, [first for _, first, _, _ in fields], width)
+    starts: dict[int, list[str]] = {}
+    for name, first, _, size in fields:
+        starts.setdefault(first // width, []).append(f"{name} ({size})")
+    for row, names in starts.items():
+        ax.text(width * 1.015, row + 0.5, listed(names, 70), va="center", fontsize=8.5, clip_on=False)
+    step = max(1, -(-rows // 16))
+    ax.set_yticks(np.arange(0, rows, step) + 0.5, [f"+0x{start + r * width:x}" for r in range(0, rows, step)])
+    ax.tick_params(axis="y", length=0)
+    ax.set_xticks([0, width // 2, width])
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel(f"byte in a row of {width}")
+    ax.set_ylabel("offset in the payload")
+    dots = "" if width <= _DIGITS else "; dots: bytes that are not zero"
+    ax.set_title(f"Section {cut(which.label, 40)}: {len(data):,} bytes, fields with their sizes{dots}")
+    return ax
+
+
+_DIGITS = 32  # rows of up to so many bytes are shown as hex digits
+
+
+def _row_width(size: int) -> int:
+    """Returns how many bytes a row takes, so that there are at most 44 rows."""
+    return next(w for w in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 1 << 30) if -(-size // w) <= 44)
+
+
+def _shade(ax: Axes, fields: Sequence[tuple[int, int]], rows: int, width: int) -> None:
+    """Fills the bytes of the fields, given by first and last, with two shades in turn."""
     shades = np.full(rows * width, np.nan)
-    for number, (_, at, size) in enumerate(groups):
-        shades[max(at - start, 0) : min(at + size, stop) - start] = number % 2
+    for number, (first, last) in enumerate(fields):
+        shades[first:last] = number % 2
     ax.imshow(
         shades.reshape(rows, width),
         cmap=ListedColormap(["#e9eef1", "#b9c6cf"]),
@@ -208,40 +253,22 @@ def section_bytes(
         vmin=0,
         vmax=1,
     )
-    if width <= 32:
-        for i, value in enumerate(data):
-            ax.text(
-                i % width + 0.5,
-                i // width + 0.52,
-                f"{value:02x}",
-                ha="center",
-                va="center",
-                family="monospace",
-                fontsize=9.5 if width <= 16 else 7.5,
-                color=INK,
-            )
-    else:
+
+
+def _digits(ax: Axes, data: bytes, width: int) -> None:
+    """Writes each byte in hex or, in wide rows, marks the bytes that are not zero."""
+    if width > _DIGITS:
         full = np.flatnonzero(np.frombuffer(data, np.uint8))
         ax.plot(full % width + 0.5, full // width + 0.5, "s", color=INK, markersize=1.8)
-    _boundaries(ax, [max(at - start, 0) for _, at, _ in groups], width)
-    starts: dict[int, list[str]] = {}
-    for name, at, size in groups:
-        starts.setdefault(max(at - start, 0) // width, []).append(f"{name} ({size})")
-    for row, names in starts.items():
-        ax.text(width * 1.015, row + 0.5, listed(names, 70), va="center", fontsize=8.5, clip_on=False)
-    step = max(1, -(-rows // 16))
-    ax.set_yticks(np.arange(0, rows, step) + 0.5, [f"+0x{start + r * width:x}" for r in range(0, rows, step)])
-    ax.tick_params(axis="y", length=0)
-    ax.set_xticks([0, width // 2, width])
-    ax.spines[:].set_visible(False)
-    ax.set_xlabel(f"byte in a row of {width}")
-    dots = "" if width <= 32 else "; dots: bytes that are not zero"
-    ax.set_title(f"Section {cut(which.label, 40)}: {len(data):,} bytes, fields with their sizes{dots}")
-    return ax
+        return
+    size = 9.5 if width <= 16 else 7.5
+    for i, value in enumerate(data):
+        at = i % width + 0.5, i // width + 0.52
+        ax.text(*at, f"{value:02x}", ha="center", va="center", family="monospace", fontsize=size, color=INK)
 
 
 def _groups(stream: Stream, section: Section) -> list[tuple[str, int, int]]:
-    """(name, offset in the payload, size) of fields, subsection headers included, arrays and structs taken together."""
+    """Returns (name, offset in the payload, size) of fields and subsection headers; arrays and structs count as one."""
     if not section.described:
         leaves = [(leaf.path, leaf.offset - section.payload_offset, leaf.size) for leaf in section.leaves]
         return _joined(leaves or [("opaque", 0, section.payload_size)])
@@ -252,6 +279,7 @@ def _groups(stream: Stream, section: Section) -> list[tuple[str, int, int]]:
 
 
 def _joined(tiles: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Joins neighbours of one array or struct."""
     groups: list[tuple[str, int, int]] = []
     for path, at, size in tiles:
         name = path.split("[")[0] if not path.startswith("▸") else path
@@ -263,6 +291,7 @@ def _joined(tiles: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]
 
 
 def _boundaries(ax: Axes, starts: Sequence[int], width: int) -> None:
+    """Draws a line before each field, along the row above and below where the field begins within a row."""
     for at in starts:
         row, column = divmod(at, width)
         ax.plot([column, column], [row, row + 1], color=INK, linewidth=1.1)

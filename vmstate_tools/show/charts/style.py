@@ -1,4 +1,4 @@
-"""The look of every chart: shades, fonts, and how names are shortened."""
+"""The look of every chart: shades, fonts, and how long names are shortened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INK, DARK, MID, LIGHT, PAPER = "#111111", "#3f5364", "#8b9daa", "#d5dde2", "#fff
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """The look of every chart here; use as a context for own charts beside them."""
+    """Gives charts the look of this package while the context lasts; use it for charts of your own as well."""
     with mpl.rc_context(
         {
             "figure.dpi": 110,
@@ -49,11 +49,13 @@ def style() -> Iterator[None]:
             yield
         finally:
             interactive = mpl.is_interactive()
-    # A notebook's backend, loaded with the first figure, switches this on: not to be undone.
+    # The backend of a notebook is loaded with the first figure and switches this on; leave it on.
     mpl.interactive(interactive)
 
 
 def styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:
+    """Decorates a function that draws a chart, so that it draws in the style of this package."""
+
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Axes:
         with style():
@@ -63,16 +65,18 @@ def styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:
 
 
 def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
+    """Returns the given Axes, or those of a new figure of this width and height in inches."""
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
 def cut(text: str, length: int) -> str:
+    """Returns text of at most `length` characters, without control characters; `…` stands for what is left out."""
     text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def spread(places: Sequence[float], apart: float) -> list[float]:
-    """The places, moved right where they are less than `apart` from the one before."""
+    """Returns the places, each moved right where it is less than `apart` from the one before."""
     out: list[float] = []
     for place in places:
         out.append(max(place, out[-1] + apart) if out else place)
@@ -80,7 +84,7 @@ def spread(places: Sequence[float], apart: float) -> list[float]:
 
 
 def listed(names: Sequence[str], length: int) -> str:
-    """As many of the names as fit, and how many more there are."""
+    """Returns as many of the names as fit into `length` characters, and how many more there are."""
     for n in range(len(names), 0, -1):
         text = ", ".join(names[:n]) + (f" and {len(names) - n} more" if n < len(names) else "")
         if len(text) <= length or n == 1:

@@ -1,4 +1,4 @@
-"""Charts of the CPU's words in many streams, and of two words bit by bit."""
+"""Charts of the CPU's words in many streams, and of two values of a word bit by bit."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _WROTE = "QEMU release that wrote the stream"
 
 
 def word_table(cpu: pd.DataFrame, word: str, by: str = "release") -> pd.DataFrame:
-    """Flags by column: index the flags' names in bit order, columns the values of `by`, cells whether the flag is set.
+    """Returns a frame of bool, a row per flag in the order of its bits, a column per value of `by`: is the flag set?
 
-    `cpu` : rows of `Collection.cpu`. Where the words of one column differ (two machine types, two models), each
-    distinct word gets its own column, numbered. Streams that do not carry the word are left out.
+    `cpu` are rows of `Collection.cpu`. Where the streams of one column have different words (two machine types, two
+    models), each distinct word gets a numbered column of its own. Streams that do not carry the word are left out.
     """
     known = cpu[cpu[word].notna()]
     columns: dict[str, int] = {}
@@ -42,10 +42,14 @@ def word_table(cpu: pd.DataFrame, word: str, by: str = "release") -> pd.DataFram
 def cpu_words(
     cpu: pd.DataFrame, word: str = "insns_flags2", ax: Axes | None = None, *, by: str = "release", changed: bool = False
 ) -> Axes:
-    """A flag word by release: a row per flag, a column per release, filled where the flag is set.
+    """Draws a flag word by release: a row per flag, a column per release, filled where the flag is set.
 
-    A flag that came with a release is marked +, one that went −. `cpu`: rows of `Collection.cpu`, best of one CPU model
-    and machine type. `changed`: only the flags that are not the same in all columns.
+    A flag that came with a release is marked +, one that went −.
+
+    Parameters
+    ----------
+    cpu : rows of `Collection.cpu`, best of one CPU model and machine type.
+    changed : show only the flags that are not the same in all columns.
 
     Raises ValueError where no stream carries the word.
     """
@@ -76,6 +80,7 @@ def cpu_words(
     ax.tick_params(which="both", length=0)
     ax.xaxis.tick_top()
     ax.xaxis.set_label_position("top")
+    ax.set_ylabel("flag")
     ax.set_xlabel(f"{_WROTE if by == 'release' else by}   (filled: set,  + came,  − went)")
     ax.spines[:].set_visible(False)
     ax.set_title(f"{word}{_of(cpu)}")
@@ -83,15 +88,15 @@ def cpu_words(
 
 
 def _of(cpu: pd.DataFrame) -> str:
-    """For a title: the model, where all rows are of one."""
+    """Returns ` of MODEL` for a title where all rows have the same model, else nothing."""
     models = cpu["model"].dropna().str.lower().unique().tolist() if "model" in cpu else []
     return f" of {cut(models[0], 30)}" if len(models) == 1 and models[0] else ""
 
 
 def word_distances(cpu: pd.DataFrame, by: str = "release") -> pd.DataFrame:
-    """Number of bits in which insns_flags and insns_flags2 of two columns differ; index and columns: values of `by`.
+    """Returns the number of bits that differ in insns_flags and insns_flags2, for each pair of values of `by`.
 
-    Where a value of `by` has several distinct words, the last counts.
+    `cpu` are rows of `Collection.cpu`. Where a value of `by` has several distinct words, the last counts.
     """
     known = cpu[cpu["insns_flags"].notna() & cpu["insns_flags2"].notna()]
     words = {name: (int(row["insns_flags"]), int(row["insns_flags2"])) for name, row in known.set_index(by).iterrows()}
@@ -102,9 +107,9 @@ def word_distances(cpu: pd.DataFrame, by: str = "release") -> pd.DataFrame:
 
 @styled
 def release_pairs(cpu: pd.DataFrame, ax: Axes | None = None, *, by: str = "release") -> Axes:
-    """Which pairs of releases wrote the same flag words for a CPU: number of differing flags, blank where none.
+    """Draws in how many flags each pair of releases differs for a CPU; the cell is blank where all are equal.
 
-    `cpu`: rows of `Collection.cpu`, of one CPU model and machine type.
+    `cpu` are rows of `Collection.cpu`, of one CPU model and machine type.
     """
     table = word_distances(cpu, by)
     n = len(table)
@@ -123,6 +128,7 @@ def release_pairs(cpu: pd.DataFrame, ax: Axes | None = None, *, by: str = "relea
     ax.tick_params(length=0)
     ax.xaxis.tick_top()
     ax.spines[:].set_visible(False)
+    ax.set_ylabel(_WROTE if by == "release" else by)
     ax.set_xlabel("number of flags that differ; blank: none")
     ax.xaxis.set_label_position("top")
     ax.set_title(f"Flags by pairs of {by}s{_of(cpu)}")
@@ -139,9 +145,12 @@ def word_bits(
     names: tuple[str, str] = ("a", "b"),
     release: str | None = None,
 ) -> Axes:
-    """Two values of a word bit by bit, the highest at the left, in hex digits; bits that differ are framed and named.
+    """Draws two values of a word bit by bit, the highest at the left; bits that differ are framed and named.
 
-    `release`: whose names of the bits; None: any.
+    Parameters
+    ----------
+    names : the labels of the two values.
+    release : the release whose names of the bits to take; by default those of any release.
     """
     differ = [bit for bit in range(63, -1, -1) if (a ^ b) >> bit & 1]
     labels = [f"{'+' if b >> bit & 1 else '−'} {cut(flags.decode(word, 1 << bit, release)[0], 24)}" for bit in differ]
@@ -170,6 +179,8 @@ def word_bits(
     ax.set_xlim(-0.2, 71.7)
     ax.set_ylim(below, -1.2)
     ax.set_xticks([])
+    ax.set_xlabel("bits 63 to 0, as hex digits")
+    ax.set_ylabel(word)
     ax.set_yticks([0.5, 1.75], [cut(n, 24) for n in names])
     ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)

@@ -1,4 +1,4 @@
-"""Reports: what a set of streams shows, or a known case, as text for a mailing list and as HTML."""
+"""Reports say what a set of streams shows, or a known case, as text for a mailing list and as HTML."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from vmstate_tools.errors import VmstateError, printable
 from vmstate_tools.frames.collection import Collection, load
-from vmstate_tools.show.reports import case_2016 as thread
-from vmstate_tools.show.reports import case_2016_phrases as thread_wording
-from vmstate_tools.show.reports import mail, pictures
-from vmstate_tools.show.reports import phrases as wording
+from vmstate_tools.show.reports import case_2016, case_2016_phrases, mail, phrases, pictures
 from vmstate_tools.show.reports.cpu_words import WORDS
 from vmstate_tools.show.reports.findings import findings
 from vmstate_tools.show.reports.pairs import grids
 
 Format = Literal["text", "html", "mbox"]
 
-# Cases that are reported on from the bundled data alone: name -> title.
+# Cases that need no streams, only the bundled data: name → title.
 CASES = {"pseries-2016": "pseries guests do not migrate between QEMU 2.6 and 2.7"}
 
 
@@ -32,20 +31,20 @@ def report(
     progress: bool | None = None,
     **headers: Any,
 ) -> str:
-    """Which of a set of streams their neighbours' writers would refuse, and why, as one document.
+    """Returns a document that says which releases would refuse which of these streams, and why.
 
-    Streams of one configuration (by the manifest beside them: machine type, CPU model, config) and several releases are
-    held against each other: what a release wrote shows what it expects.
+    Streams of the same configuration (machine type, CPU model and config, from the manifest beside them) that several
+    releases wrote are compared with each other: what a release wrote shows what it expects.
 
     Parameters
     ----------
-    streams : what `load` takes, or what it returned.
-    format : 'text', plain ASCII of at most 72 columns; 'mbox', the same as the draft of a mail; 'html', one
+    streams : what `vt.load` takes, or the `Collection` that it returned.
+    format : 'text' is plain ASCII of at most 72 columns; 'mbox' is the same text as the draft of a mail; 'html' is one
         self-contained page with charts.
-    case : instead of streams a known case, from the bundled data alone: a key of `CASES`.
-    to : releases that each stream is held against as well, as the catalog knows them.
-    title : the document's heading, the mail's subject.
-    headers : for 'mbox', of `reporting.mail.draft`: sender, mail_to, cc, in_reply_to, quote, date.
+    case : the name of a known case to report on instead of streams, a key of `CASES`; the bundled data are enough.
+    to : further releases to check each stream against, as the catalog knows them.
+    title : the heading of the document, and the subject of the mail.
+    headers : for 'mbox', the parameters of `show.reports.mail.draft`: sender, mail_to, cc, in_reply_to, quote, date.
 
     Raises VmstateError where there is no stream at all or no such case, ValueError for another format.
     """
@@ -62,7 +61,7 @@ def render(
     progress: bool | None = None,
     **headers: Any,
 ) -> list[str]:
-    """One `report` in several formats."""
+    """Returns the same `report` once for each of several formats."""
     for form in formats:
         if form not in ("text", "html", "mbox"):
             raise ValueError(f"format={form!r}: 'text', 'html' or 'mbox'")
@@ -70,10 +69,10 @@ def render(
     if case is not None:
         if case not in CASES or streams:
             raise VmstateError(f"a case is one of {', '.join(CASES)}, and takes no streams")
-        name, title = "thread", title or CASES[case]
-        context: dict[str, Any] = {"found": thread.thread()}
+        name, title = "case_2016", title or CASES[case]
+        context: dict[str, Any] = {"found": case_2016.facts()}
         if "html" in formats:
-            charts = pictures.of_thread(context["found"])
+            charts = pictures.of_case(context["found"])
     else:
         collection = (
             streams if isinstance(streams, Collection) else load(streams or [], fields=False, progress=progress)
@@ -90,16 +89,15 @@ def render(
 
 
 def _document(template: str, form: Format, title: str, context: dict[str, Any], headers: dict[str, Any]) -> str:
+    """Renders the template for one format."""
     if form == "html":
-        return str(_environment(True).get_template(f"{template}.html.j2").render(**context))
+        return _environment(True).get_template(f"{template}.html.j2").render(**context)
     text = mail.plain(_environment(False).get_template(f"{template}.txt.j2").render(**context))
     return mail.draft(text, title, **headers) if form == "mbox" else text
 
 
-def _environment(html: bool) -> Any:
-    """Jinja2, strict, escaping for HTML; the templates call the functions of `wording` and `thread_wording`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
+def _environment(html: bool) -> Environment:
+    """Returns Jinja2, strict, escaping for HTML; templates call `phrases` as `say`, its sister as `case_says`."""
     made = Environment(
         loader=PackageLoader(__name__),
         autoescape=html,
@@ -108,5 +106,5 @@ def _environment(html: bool) -> Any:
         undefined=StrictUndefined,
     )
     made.filters |= {"wrap": mail.wrap, "number": "{:,}".format, "plain": lambda v: printable(str(v))}
-    made.globals |= {"say": wording, "case_says": thread_wording}
+    made.globals |= {"say": phrases, "case_says": case_2016_phrases}
     return made

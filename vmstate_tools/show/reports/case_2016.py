@@ -1,4 +1,4 @@
-"""The facts of a known case: September 2016, pseries guests between 2.6 and 2.7."""
+"""The facts of a known case: in September 2016 pseries guests did not migrate between QEMU 2.6 and 2.7."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from vmstate_tools.analysis import cpu_history as breaks
-from vmstate_tools.analysis import policies_compared as proposals
+from vmstate_tools.analysis import cpu_history, policies_compared
 from vmstate_tools.analysis.outcomes import recorded
 from vmstate_tools.compat.policy import POLICIES
 from vmstate_tools.data import data_path
@@ -16,23 +15,29 @@ from vmstate_tools.facts import catalog, flags
 from vmstate_tools.show.reports.options import first_line
 
 MACHINE = "pseries-2.6"
-OLD, NEW, FIXED = "2.6.0", "2.7.0", proposals.FIXED
+OLD, NEW, FIXED = "2.6.0", "2.7.0", policies_compared.FIXED
 ACCELERATORS = ("tcg", "kvm")
 
-# Where a fix in FIXED can do something: into it and out of it. Between OLD and NEW it cannot.
+# A fix in FIXED can change what is loaded into FIXED and what FIXED sends, but nothing between OLD and NEW.
 ROUTES = ((OLD, FIXED), (NEW, FIXED), (FIXED, OLD), (FIXED, NEW))
 
 
 @dataclass
-class Thread:
-    """The facts. `cpus`: a model of each family of servers that both releases have, the one listed last.
+class Facts:
+    """What is known of the case, before it is put into words.
 
-    steps: `breaks.steps` from OLD to NEW by accelerator; words: family -> release -> word -> value (TCG); real: loads
-    between OLD and NEW, a row per direction and CPU (source, destination, cpu, loads, refused, stopped_at); earlier:
-    steps before NEW that a check breaks (TCG); effects: `breaks.effects` of the steps; options: `proposals.pairs` of
-    every policy and accelerator, over OLD, NEW and a FIXED that follows the policy; shipped: real loads of streams of
-    releases that compare into releases that ignore, by message (message, "" where it loaded; in_cpu; loads); unused:
-    real loads of what a NEW with the words unused wrote (cpu, dst_version, loads, fail_field).
+    cpus : family → one CPU model of it. The families of servers that both releases have, the model listed last.
+    steps : accelerator → `cpu_history.steps` from OLD to NEW.
+    words : family → release → word → value, under TCG.
+    real : real loads between OLD and NEW, a row for each direction and CPU: source, destination, cpu, loads, refused,
+        stopped_at.
+    earlier : the steps before NEW after which a comparison of the words fails, under TCG.
+    effects : `cpu_history.effects` of the steps.
+    options : `policies_compared.pairs` of every policy and accelerator, over OLD, NEW and a FIXED that follows the
+        policy.
+    shipped : real loads of streams from releases that compare the words into releases that ignore them, a row for each
+        message: message ('' where it loaded), in_cpu, loads.
+    unused : real loads of what a NEW with the words declared unused wrote: cpu, dst_version, loads, fail_field.
     """
 
     cpus: dict[str, str]
@@ -47,31 +52,31 @@ class Thread:
 
     @property
     def broken(self) -> list[str]:
-        """Families that the step breaks, of those that a pseries machine takes."""
+        """The families of pseries machines whose words differ between OLD and NEW."""
         return list(dict.fromkeys(f for steps in self.steps.values() for f in steps["family"] if f in self.cpus))
 
     @property
     def commits(self) -> list[str]:
-        """Hashes of the commits behind it, oldest first."""
+        """The hashes of the commits that changed the words, oldest first."""
         found = [c for steps in self.steps.values() for row in steps["commits"] for c in row]
         return list(dict.fromkeys(c["commit"] for c in sorted(found, key=lambda c: c["date"])))
 
     @property
     def says(self) -> dict[str, str]:
-        """Each option in a sentence."""
+        """Policy → what it does, in one sentence."""
         return {name: first_line(make()) for name, make in POLICIES.items()}
 
 
-def thread() -> Thread:
-    """The case from `data/catalog` and `data/outcomes`."""
-    servers = [family for family in breaks.servers(OLD) if family in breaks.servers(NEW)]
+def facts() -> Facts:
+    """Returns the facts of the case, read from `data/catalog` and `data/outcomes`."""
+    servers = [family for family in cpu_history.servers(OLD) if family in cpu_history.servers(NEW)]
     cpus = {family: [m.name for m in catalog.models(OLD) if m.family == family][-1] for family in servers}
     steps = {}
     for accel in ACCELERATORS:
-        found = breaks.steps(accel, "pseries", since=OLD, until=NEW)
+        found = cpu_history.steps(accel, "pseries", since=OLD, until=NEW)
         steps[accel] = found[found["family"].isin(servers)].reset_index(drop=True)
-    earlier = breaks.steps("tcg", "pseries", until=OLD)
-    return Thread(
+    earlier = cpu_history.steps("tcg", "pseries", until=OLD)
+    return Facts(
         cpus=cpus,
         steps=steps,
         words={
@@ -79,10 +84,10 @@ def thread() -> Thread:
         },
         real=_real(),
         earlier=earlier[earlier["family"].isin(servers)].reset_index(drop=True),
-        effects=breaks.effects(steps["tcg"]),
+        effects=cpu_history.effects(steps["tcg"]),
         options=pd.concat(
             [
-                proposals.pairs(MACHINE, list(cpus.values()), policy, accel, releases=[OLD, NEW, FIXED])
+                policies_compared.pairs(MACHINE, list(cpus.values()), policy, accel, releases=[OLD, NEW, FIXED])
                 for policy in POLICIES
                 for accel in ACCELERATORS
             ],
@@ -94,13 +99,14 @@ def thread() -> Thread:
 
 
 def _loads() -> pd.DataFrame:
-    """Real loads of ppc64 pseries streams into the same CPU model, nothing else changed at the destination."""
+    """Returns the real loads of pseries streams into the same CPU model, with nothing else changed there."""
     rows = recorded()
     same = rows["cpu_src"].str.lower() == rows["cpu_dst"].str.lower()
     return rows[same & rows["machine"].str.startswith("pseries") & rows["dst_extra"].eq("")]
 
 
 def _real() -> pd.DataFrame:
+    """Returns the real loads between OLD and NEW, counted by direction and CPU."""
     rows = _loads()
     rows = rows[rows["src_version"].isin([OLD, NEW]) & rows["dst_version"].isin([OLD, NEW])]
     rows = rows[rows["src_version"] != rows["dst_version"]]
@@ -123,7 +129,7 @@ def _real() -> pd.DataFrame:
 
 
 def _shipped() -> pd.DataFrame:
-    """What became of the streams of releases that compare the words, in releases that read and ignore them."""
+    """Returns real loads of streams from releases that compare the words into releases that ignore them."""
     rows = _loads()
     key = flags.release_key
     rows = rows[[key(s) <= key(NEW) < key(d) for s, d in zip(rows["src_version"], rows["dst_version"], strict=True)]]

@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 
 from vmstate_tools import __version__
+from vmstate_tools.analysis.policies_compared import EFFECTS
 from vmstate_tools.facts import catalog
 from vmstate_tools.facts.flags import short
 from vmstate_tools.show.reports import mail
-from vmstate_tools.show.reports.case_2016 import ACCELERATORS, FIXED, MACHINE, NEW, OLD, ROUTES, Thread
+from vmstate_tools.show.reports.case_2016 import ACCELERATORS, FIXED, MACHINE, NEW, OLD, ROUTES, Facts
 from vmstate_tools.show.reports.phrases import count, listed, word_text
 
-# What a cell of the tables of options says, by the effects of `proposals.EFFECTS`.
+# Effect (of `policies_compared.EFFECTS`) → what a cell of the tables of options says.
 CELLS = {
     "as before": "loads",
     "repaired": "repaired",
@@ -25,8 +26,8 @@ CELLS = {
 }
 
 
-def verdict(found: Thread) -> list[str]:
-    """Three paragraphs: what breaks and why, what real QEMUs did, what the options come to."""
+def verdict(found: Facts) -> list[str]:
+    """Returns three paragraphs: what breaks and why, what real QEMUs did, what the options achieve."""
     words = list(dict.fromkeys(w for steps in found.steps.values() for row in steps["words"] for w in row))
     under = listed([accel.upper() for accel, steps in found.steps.items() if len(steps)])
     whole = [f for f in found.cpus if f not in found.broken]
@@ -47,8 +48,8 @@ def verdict(found: Thread) -> list[str]:
     return [first, second, options_verdict(found)]
 
 
-def options_verdict(found: Thread) -> str:
-    """Which options repair, into a fixed release and out of it, and which of them break or let through something."""
+def options_verdict(found: Facts) -> str:
+    """Says which options repair loads into a fixed release and out of it, and which of them break some."""
     table = found.options.set_index(["source", "destination"])
     into = table.loc[[route for route in ROUTES if route[1] == FIXED]]
     out = table.loc[[route for route in ROUTES if route[0] == FIXED]]
@@ -65,17 +66,19 @@ def options_verdict(found: Thread) -> str:
     return text + f"Out of {FIXED}, to releases that still compare, something is repaired under: {listed(back)}."
 
 
-def same(found: Thread) -> str:
-    """Is it the same under all accelerators?"""
+def same(found: Facts) -> str:
+    """Says whether TCG and KVM have the same steps."""
     one, other = (found.steps[accel][["family", "words", "added", "removed"]] for accel in ACCELERATORS)
     return "The same under both." if one.equals(other) else "TCG and KVM differ."
 
 
 def signed(row: Any) -> list[str]:
+    """Returns the flags of a step, each with + or - before it."""
     return [*(f"+{name}" for name in row.added), *(f"-{name}" for name in row.removed)]
 
 
-def words(found: Thread) -> str:
+def words(found: Facts) -> str:
+    """Returns a table of the words that changed, before and after, by family."""
     rows = []
     for family, releases in found.words.items():
         changed = [w for w in catalog.WORDS if len({values[w] for values in releases.values()}) > 1]
@@ -84,22 +87,24 @@ def words(found: Thread) -> str:
     return mail.columns(["family", "word", OLD, NEW], rows)
 
 
-def real(found: Thread) -> str:
+def real(found: Facts) -> str:
+    """Returns a table of real loads by direction and CPU."""
     rows = [
         [f"{r.source} -> {r.destination}", r.cpu, r.loads, r.refused, r.stopped_at] for r in found.real.itertuples()
     ]
     return mail.columns(["from -> to", "CPU", ">loaded", ">refused", "last field read"], rows)
 
 
-def effects(found: Thread) -> list[str]:
-    """The flags that the step brought or took: flag, family, who can run what it allows, and what that is."""
+def effects(found: Facts) -> list[str]:
+    """Returns a line for each flag that the step added or removed: who can run what it allows, and what that is."""
     return [
         f"{'+' if row.change == '+' else '-'}{row.flag} ({row.family}), {row.tcg}: {row.what}"
         for row in found.effects.itertuples()
     ]
 
 
-def earlier(found: Thread) -> str:
+def earlier(found: Facts) -> str:
+    """Introduces the steps before NEW at which a comparison of the words fails."""
     steps, releases = len(earlier_lines(found)), found.earlier["release"].nunique()
     return (
         f"Before {NEW}, {count(releases, 'release')} changed a word of one of these families while the words were "
@@ -107,14 +112,14 @@ def earlier(found: Thread) -> str:
     )
 
 
-def earlier_lines(found: Thread) -> list[str]:
-    """A line for each release and family; families that models moved between are told once."""
+def earlier_lines(found: Facts) -> list[str]:
+    """Returns a line for each release and family; families that share their models are named once."""
     lines = (f"{row.release} {row.family}: {' '.join(signed(row))}" for row in found.earlier.itertuples())
     return list(dict.fromkeys(lines))
 
 
-def option_tables(found: Thread) -> list[tuple[str, pd.DataFrame]]:
-    """A table for each family and accelerator, alike ones once: options × routes, in them `CELLS`."""
+def option_tables(found: Facts) -> list[tuple[str, pd.DataFrame]]:
+    """Returns a table of options × routes for each family and accelerator, equal tables once; cells are of `CELLS`."""
     tables: list[tuple[list[str], pd.DataFrame]] = []
     for family, cpu in found.cpus.items():
         for accel in ACCELERATORS:
@@ -134,18 +139,20 @@ def option_tables(found: Thread) -> list[tuple[str, pd.DataFrame]]:
 
 
 def option_table(table: pd.DataFrame) -> str:
+    """Returns one table of options for a mail."""
     return mail.columns(["option", *table.columns], [[name, *cells] for name, *cells in table.itertuples()])
 
 
 def option_note() -> str:
+    """Says what an option stands for in the tables."""
     return (
         f"Each option is taken as what a {FIXED} does, on {MACHINE}; {OLD} and {NEW} stay as they are. The words alone "
         "are looked at, as the catalog has them for each release and accelerator."
     )
 
 
-def unused(found: Thread) -> str:
-    """What real QEMUs did with streams in which the words are unused."""
+def unused(found: Facts) -> str:
+    """Says what real QEMUs did with streams in which the words are declared unused."""
     tried = found.unused
     fields = sorted(set(tried["fail_field"].str.partition("=")[0]))
     return (
@@ -156,13 +163,12 @@ def unused(found: Thread) -> str:
 
 
 def legend() -> Iterable[str]:
-    from vmstate_tools.analysis.policies_compared import EFFECTS
-
+    """Returns a line for each word that stands in the cells of the tables of options."""
     return (f"{cell}: {EFFECTS[effect]}." for effect, cell in CELLS.items())
 
 
-def tcg(found: Thread) -> str:
-    """The claim that TCG stays broken with the words unused, against what the releases that ignore them did."""
+def tcg(found: Facts) -> str:
+    """Compares the claim that TCG stays broken with unused words with what releases that ignore the words did."""
     loaded = found.shipped.loc[found.shipped["message"] == "", "loads"].sum()
     others = found.shipped[found.shipped["message"] != ""]
     in_cpu = int(others.loc[others["in_cpu"], "loads"].sum())
@@ -190,6 +196,7 @@ def tcg(found: Thread) -> str:
 
 
 def method() -> str:
+    """Says where the facts come from, and what was not tried."""
     return (
         f"By vmstate_tools {__version__} from its bundled data alone: data/catalog (each release's flags, CPU "
         "families, fields and commits, read from QEMU's source), data/outcomes (what real QEMUs did with real streams, "

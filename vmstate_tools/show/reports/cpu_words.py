@@ -16,14 +16,17 @@ UNKNOWN = "not said"
 
 @dataclass
 class WordStep:
-    """The CPU words that streams of one release carry. `added` and `removed`: flags against the step before."""
+    """The CPU words that the streams of one release carry, and what changed since the step before.
+
+    `added` and `removed` are names of flags; `other` names words that hold no flags and changed.
+    """
 
     release: str
     words: dict[str, int | None]
     streams: int
     added: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    other: list[str] = field(default_factory=list)  # words that are no flags and changed
+    other: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
@@ -32,7 +35,7 @@ class WordStep:
 
 @dataclass
 class WordHistory:
-    """One CPU model on one machine type, release by release."""
+    """The words of one CPU model on one machine type, release by release."""
 
     model: str
     machine: str
@@ -48,20 +51,22 @@ class WordHistory:
 
     @property
     def varying(self) -> list[str]:
-        """The words that are not the same in all steps."""
+        """The names of the words that are not the same in all steps."""
         return [word for word in WORDS if len({step.words[word] for step in self.steps}) > 1]
 
     @property
     def constant(self) -> dict[str, int | None]:
+        """Word → value, of the words that are the same in all steps."""
         return {word: self.steps[0].words[word] for word in WORDS if word not in self.varying}
 
 
 def order(release: str) -> tuple[int, ...]:
+    """Returns a key that sorts releases; a stream of no known release comes first."""
     return flags.release_key(release) if release != UNKNOWN else ()
 
 
 def named(frame: pd.DataFrame, column: str, missing: str = UNKNOWN) -> pd.Series:
-    """A text column, `missing` where it is absent or empty."""
+    """Returns a column as text, with `missing` in place of what is absent or empty."""
     if column not in frame:
         return pd.Series(missing, index=frame.index, dtype="str")
     text = frame[column].astype("str")
@@ -69,6 +74,7 @@ def named(frame: pd.DataFrame, column: str, missing: str = UNKNOWN) -> pd.Series
 
 
 def histories(cpu: pd.DataFrame) -> Iterable[WordHistory]:
+    """Yields the history of each CPU model and machine type in `cpu`, a frame as `Collection.cpu`."""
     known = cpu[cpu["insns_flags"].notna()]
     keys = [named(known, "model").str.lower().rename("model"), named(known, "machine").rename("machine")]
     for (model, machine), group in known.groupby(keys, sort=True):
@@ -85,6 +91,7 @@ def histories(cpu: pd.DataFrame) -> Iterable[WordHistory]:
 
 
 def _compare(before: WordStep, now: WordStep) -> None:
+    """Notes in `now` what changed since `before`."""
     for difference in flags.diff(before.words, now.words).values():
         now.added += difference.added
         now.removed += difference.removed

@@ -1,4 +1,4 @@
-"""The facts of a report: what a set of streams shows."""
+"""The facts of a report on a set of streams, before they are put into words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vmstate_tools.show.reports.pairs import Cause, Pair, causes, pairs
 
 @dataclass
 class Findings:
-    """What a report says, before it is put into words."""
+    """Everything that a report on a set of streams says, as numbers and names."""
 
     releases: list[dict[str, Any]]  # release, streams, machines, models, smallest and largest size, undescribed bytes
     streams: int
@@ -49,7 +49,7 @@ class Findings:
 
 
 def findings(collection: Collection, to: Sequence[str] = (), progress: bool | None = None) -> Findings:
-    """The facts of a report."""
+    """Returns the facts of a report; `to` names further releases to check each stream against."""
     streams, cpu = collection.streams, collection.cpu
     found = pairs(collection, to, progress)
     return Findings(
@@ -69,6 +69,7 @@ def findings(collection: Collection, to: Sequence[str] = (), progress: bool | No
 
 
 def _releases(streams: pd.DataFrame) -> list[dict[str, Any]]:
+    """Returns a row for each release that wrote some of the streams, in the order of releases."""
     rows = []
     for release, group in streams.groupby(named(streams, "release"), sort=False):
         sizes = group["stream_size"].astype("int64")

@@ -1,4 +1,4 @@
-"""Text as mailing lists take it: 72 columns of ASCII; and the draft of a mail around it."""
+"""Text as mailing lists want it, ASCII of 72 columns, and the draft of a mail with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH = 72  # columns of a mail
 
 
 def wrap(text: str, indent: int = 0, hang: int = 0) -> str:
-    """Text broken into lines of a mail; `hang` more columns of indent from the second line on."""
+    """Returns text broken into lines of 72 columns, the second and later ones indented by `hang` columns more."""
     return textwrap.fill(
         " ".join(printable(text).split()),
         WIDTH,
@@ -29,7 +29,10 @@ def wrap(text: str, indent: int = 0, hang: int = 0) -> str:
 
 
 def columns(heads: Sequence[str], rows: Iterable[Sequence[Any]], indent: int = 2) -> str:
-    """A table in plain text: heads called `>…` are numbers. A first column too wide for the line is cut."""
+    """Returns a table in plain text; columns whose head begins with `>` are numbers.
+
+    The first column is cut where the table would be wider than 72 columns.
+    """
     cells = [[h.lstrip(">") for h in heads], *([printable(str(v)) for v in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
     widths[0] = max(4, min(widths[0], WIDTH - indent - sum(widths[1:]) - 2 * (len(heads) - 1)))
@@ -45,12 +48,12 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[Any]], indent: int = 2
 
 
 def plain(text: str) -> str:
-    """ASCII without spaces at the ends of lines; what has no place in ASCII as an escape."""
+    """Returns text in ASCII without spaces at the ends of lines; other characters become escapes."""
     return "\n".join(line.rstrip() for line in text.encode("ascii", "backslashreplace").decode().splitlines()) + "\n"
 
 
 def quoted(text: str) -> str:
-    """Lines of another mail, marked with `> `; lines marked already stay as they are."""
+    """Returns lines of another mail with `> ` before each; lines that have it already stay as they are."""
     return "".join(f"{line}\n" if line.startswith(">") else f"> {line}".rstrip() + "\n" for line in text.splitlines())
 
 
@@ -65,15 +68,16 @@ def draft(
     quote: str | None = None,
     date: datetime | None = None,
 ) -> str:
-    """An mbox with one mail (RFC 5322), as `git send-email` and mail clients take it.
+    """Returns an mbox with one mail (RFC 5322), as `git send-email` and mail clients read it.
 
     Parameters
     ----------
-    in_reply_to : Message-ID of the mail answered, with or without angle brackets; the subject then begins with `Re:`.
-    quote : lines of that mail, which come first, marked with `> `.
-    sender, mail_to, cc : addresses; an empty sender leaves `From` to whoever sends it.
+    in_reply_to : the Message-ID of the mail that this one answers, with or without angle brackets; the subject then
+        begins with `Re:`.
+    quote : lines of that mail; they come first, with `> ` before each.
+    sender, mail_to, cc : addresses; where `sender` is empty, whoever sends the mail fills in `From`.
 
-    Raises ValueError where a header has a line break or characters that no header may have.
+    Raises ValueError where a header has a line break or another character that no header may have.
     """
     message = EmailMessage(policy=email.policy.SMTP.clone(linesep="\n", cte_type="7bit"))
     if sender:

@@ -1,4 +1,4 @@
-"""What each policy would make of the pairs that are refused for the CPU's words."""
+"""What each policy would do with the loads that are refused for the CPU's words."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from vmstate_tools.show.reports.pairs import Pair, about_words
 
 @dataclass
 class Option:
-    """One policy. `lacking`: pairs it lets load though the destination's CPU lacks flags that a guest could use."""
+    """What one policy would do.
+
+    `elsewhere` are pairs that pass the words and are stopped by something else. `lacking` are pairs that load although
+    the destination's CPU lacks flags that the guest could use, with the names of the flags.
+    """
 
     name: str
     says: str
     loads: list[Pair] = field(default_factory=list)
-    elsewhere: list[Pair] = field(default_factory=list)  # past the words, stopped by something else
+    elsewhere: list[Pair] = field(default_factory=list)
     refused: list[Pair] = field(default_factory=list)
     lacking: list[tuple[Pair, list[str]]] = field(default_factory=list)
 
 
 def options(found: Sequence[Pair]) -> list[Option]:
-    """Every policy over the pairs of which the words are the first obstacle; empty where there are none."""
+    """Returns every policy with what becomes of the pairs whose first obstacle is a word; empty without such pairs."""
     stuck = [pair for pair in found if pair.under]
     out = []
     for name, make in POLICIES.items() if stuck else ():
@@ -45,7 +49,10 @@ def options(found: Sequence[Pair]) -> list[Option]:
 
 
 def noticeable(pair: Pair, accel: str = "tcg") -> list[str]:
-    """Flags of the stream's CPU that the destination's lacks and a guest could notice (`compat.policy.noticed`)."""
+    """Returns the flags that the destination's CPU lacks and whose loss a guest could notice.
+
+    Which ones a guest could notice is said by `compat.policy.noticed`.
+    """
     names: dict[str, None] = {}
     for obstacle in pair.verdict.reasons:
         word = SANITY.get(obstacle.field or "") if about_words(obstacle) else None
@@ -56,5 +63,5 @@ def noticeable(pair: Pair, accel: str = "tcg") -> list[str]:
 
 
 def first_line(policy: Policy) -> str:
-    """What a policy is, in the words of its docstring's first line, or its parent's."""
+    """Returns the first line of a policy's docstring: what the policy does."""
     return (inspect.getdoc(type(policy)) or "").partition("\n")[0]

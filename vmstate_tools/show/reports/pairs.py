@@ -1,4 +1,4 @@
-"""Who of those that wrote a set of streams would take whose, and what stops the rest."""
+"""Which release would load which of a set of streams, and what stops the others."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.facts.flags import release_key
 from vmstate_tools.frames.collection import Collection
+from vmstate_tools.show.letters import letters
 from vmstate_tools.show.reports.cpu_words import named
 from vmstate_tools.stream.stream import open_stream
 
@@ -27,9 +28,11 @@ _SAME = ("arch", "machine", "cpu", "config")
 
 @dataclass(frozen=True)
 class Pair:
-    """A stream, and a release that it is to be loaded into. `cpu` is in lower case.
+    """A stream and a release to load it into, with the verdict. `cpu` is in lower case.
 
-    `real`: did such a QEMU take this very stream, where `data/outcomes` tells.
+    `reference` is the stream that shows what the destination expects, None where only the catalog does. `real` says
+    whether such a QEMU loaded this very stream, None where `data/outcomes` does not know. `under` has the verdict
+    under each policy, where a word is the first obstacle.
     """
 
     file: str
@@ -39,18 +42,19 @@ class Pair:
     cpu: str
     config: str
     verdict: Verdict
-    reference: str | None = None  # the stream that shows what the destination expects; None: the catalog does
+    reference: str | None = None
     real: bool | None = None
-    under: Mapping[str, Verdict] = field(default_factory=dict)  # by policy, where a word is the first obstacle
+    under: Mapping[str, Verdict] = field(default_factory=dict)
 
     @property
     def group(self) -> str:
+        """The configuration in words: `CPU on machine type (config)`."""
         return f"{self.cpu or 'default CPU'} on {self.machine}" + (f" ({self.config})" if self.config else "")
 
 
 @dataclass
 class Case:
-    """The pairs that one obstacle stops with the same values on both sides."""
+    """The pairs that are stopped by one obstacle with the same values on both sides."""
 
     obstacle: Obstacle
     pairs: list[Pair] = field(default_factory=list)
@@ -58,7 +62,7 @@ class Case:
 
 @dataclass
 class Cause:
-    """One field, section or rule that stops loads; `letter` stands for it in the tables."""
+    """A field, section or rule that stops loads; `letter` stands for it in the tables."""
 
     letter: str
     what: str
@@ -70,10 +74,10 @@ class Cause:
 
 
 def pairs(collection: Collection, to: Sequence[str] = (), progress: bool | None = None) -> list[Pair]:
-    """Every stream against the releases that wrote the others of its configuration, and against those of `to`.
+    """Returns every stream paired with each release that wrote another of its configuration, and with each of `to`.
 
-    Only streams whose release is known, by the manifest, are paired with others; a release is not paired with itself.
-    Where several streams of one release have the same configuration the first speaks for it. Raises StreamError.
+    Only streams whose release the manifest names are paired with others; a release is not paired with itself. Where
+    several streams of one release have the same configuration, only the first is taken. Raises StreamError.
     """
     streams = collection.streams
     names = {name: named(streams, name, "") for name in ("file", "release", *_SAME)}
@@ -95,8 +99,8 @@ def _of_group(group: pd.DataFrame, to: Sequence[str]) -> Iterator[Pair]:
             known[release] = Destination(release, rows[0].machine or None, rows[0].cpu or None), None
         for row in rows if any(row.release for row in rows) else ():
             if row.release:
-                told = Destination.from_stream(streams[row.file], row.release, row.machine or None, row.cpu or None)
-                known[row.release] = told, row.file
+                own = Destination.from_stream(streams[row.file], row.release, row.machine or None, row.cpu or None)
+                known[row.release] = own, row.file
         for row in rows:
             for release in sorted(known, key=release_key):
                 destination, reference = known[release]
@@ -111,13 +115,13 @@ def _of_group(group: pd.DataFrame, to: Sequence[str]) -> Iterator[Pair]:
 
 
 def about_words(obstacle: Obstacle) -> bool:
-    """Is it the value of one of the CPU's sanity-check words that stands in the way, not that it is there or not?"""
+    """Returns whether the obstacle is the value of one of the CPU's sanity-check words, not its presence."""
     return obstacle.section == "cpu" and obstacle.field in SANITY and obstacle.stage in ("F", "H")
 
 
 @functools.cache
 def _outcomes() -> dict[tuple[str, str, str], bool]:
-    """(file of the bundled streams, release, CPU) -> did such a QEMU take it."""
+    """Returns (file of the bundled streams, release, CPU) → whether such a QEMU loaded it."""
     rows = recorded()
     rows = rows[rows["dst_extra"].eq("") | rows["config"].str.endswith("htmoff")]
     keys = zip(rows["stream"], rows["dst_version"], rows["cpu_dst"].str.lower(), strict=True)
@@ -125,7 +129,7 @@ def _outcomes() -> dict[tuple[str, str, str], bool]:
 
 
 def causes(found: Sequence[Pair]) -> list[Cause]:
-    """What stops the refused pairs, each pair under its first obstacle; what stops most comes first."""
+    """Returns what stops the refused pairs, each pair under its first obstacle; what stops most comes first."""
     kinds: dict[str, dict[tuple[Any, ...], Case]] = {}
     for pair in found:
         first = pair.verdict.first
@@ -134,28 +138,23 @@ def causes(found: Sequence[Pair]) -> list[Cause]:
             cases = kinds.setdefault(what(first), {})
             cases.setdefault(key, Case(first)).pairs.append(pair)
     order = sorted(kinds.items(), key=lambda item: (-sum(len(c.pairs) for c in item[1].values()), item[0]))
-    return [Cause(_letter(i), name, list(cases.values())) for i, (name, cases) in enumerate(order)]
+    return [Cause(letters(i), name, list(cases.values())) for i, (name, cases) in enumerate(order)]
 
 
 def what(obstacle: Obstacle) -> str:
-    """The cause in a few words: what is looked at, and what is wrong with it."""
+    """Returns the cause in a few words: what is looked at, and what is wrong with it."""
     if obstacle.section is None:
         return obstacle.kind if obstacle.field is None else f"{obstacle.field}: {obstacle.kind}"
     place = obstacle.section if obstacle.field in (None, obstacle.section) else f"{obstacle.section} {obstacle.field}"
     return f"{place}: {obstacle.kind}"
 
 
-def _letter(number: int) -> str:
-    """A to Z, then AA, AB …"""
-    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
-
-
 def grids(found: Sequence[Pair], named: Sequence[Cause]) -> dict[str, pd.DataFrame]:
-    """For each group a frame of texts: a row per release that wrote, a column per release that would read.
+    """Returns a frame of texts for each configuration: rows are releases that wrote, columns releases that would read.
 
-    '.' loads, the letter of a cause, '' where there is no such pair.
+    A cell is '.' where the stream loads, else the letter of the cause, and '' where there is no such pair.
     """
-    letters = {id(pair): cause.letter for cause in named for pair in cause.pairs}
+    stopped = {(pair.file, pair.destination): cause.letter for cause in named for pair in cause.pairs}
     tables: dict[str, pd.DataFrame] = {}
     for group in dict.fromkeys(pair.group for pair in found):
         mine = [pair for pair in found if pair.group == group]
@@ -163,6 +162,6 @@ def grids(found: Sequence[Pair], named: Sequence[Cause]) -> dict[str, pd.DataFra
         columns = sorted({pair.destination for pair in mine}, key=release_key)
         table = pd.DataFrame("", index=list(rows), columns=columns)
         for pair in mine:
-            table.loc[pair.source or "not said", pair.destination] = letters.get(id(pair), ".")
+            table.loc[pair.source or "not said", pair.destination] = stopped.get((pair.file, pair.destination), ".")
         tables[group] = table
     return tables

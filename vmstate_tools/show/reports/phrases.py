@@ -1,4 +1,4 @@
-"""How a report says what a set of streams shows: the functions that its templates call."""
+"""The sentences and tables of a report on a set of streams: the functions that its templates call."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from vmstate_tools.show.reports.pairs import Case, Pair, what
 
 
 def word_text(word: str, value: int | None) -> str:
-    """A word as a report shows it: hex, the count of BATs as a number."""
+    """Returns a word as a report shows it: in hex, the count of BATs in decimal."""
     return "not sent" if value is None else str(value) if word == "nb_bats" else f"0x{value:016x}"
 
 
 def value_text(value: Any) -> str:
-    """A value of an obstacle: numbers in hex and, where small, decimal as well."""
+    """Returns a value of an obstacle: numbers in hex, and small ones in decimal as well."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value} (0x{value:x})" if 9 < abs(value) <= 0xFFFF else str(value) if abs(value) < 10 else hex(value)
     return show(value)
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
+    """Returns `1 stream`, `2 streams`; `many` is the plural where it is not `one` with an s."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def listed(items: Sequence[Any]) -> str:
-    """`a, b and c`."""
+    """Returns `a, b and c`."""
     texts = [str(item) for item in items]
     return " and ".join(part for part in (", ".join(texts[:-1]), *texts[-1:]) if part)
 
 
 def verdict(found: Findings) -> list[str]:
-    """What comes first, in paragraphs: how many pairs load, what stops the others, and what real QEMUs did."""
+    """Returns the first paragraphs: how many pairs load, what stops the others, and what real QEMUs did."""
     out = []
     if found.pairs:
         refused = len(found.refused)
@@ -85,14 +86,14 @@ def verdict(found: Findings) -> list[str]:
 
 
 def grid_table(table: pd.DataFrame) -> str:
-    """A table of letters for a mail: releases that wrote in rows, releases that read in columns."""
+    """Returns a table of letters for a mail: releases that wrote in rows, releases that read in columns."""
     heads = [short(release) for release in table.columns]
     rows = [[short(str(release)), *cells] for release, *cells in table.itertuples()]
     return mail.columns(["", *heads], rows, indent=4)
 
 
 def routes(found: Sequence[Pair]) -> list[str]:
-    """`cpu on machine: 2.5, 2.6 -> 2.7` for each group of the pairs."""
+    """Returns a line `cpu on machine: 2.5, 2.6 -> 2.7` for each configuration among the pairs."""
     lines = []
     for group in dict.fromkeys(pair.group for pair in found):
         to: dict[str, list[str]] = {}
@@ -107,7 +108,7 @@ def routes(found: Sequence[Pair]) -> list[str]:
 
 
 def lacking(found: Findings) -> list[tuple[str, str, list[str]]]:
-    """Options, flags, routes: what loads under these options though the destination's CPU lacks these flags."""
+    """Returns (options, flags, routes): what loads under these options although these flags are lost."""
     alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for option in found.options:
         by: dict[str, list[Pair]] = {}
@@ -119,7 +120,7 @@ def lacking(found: Findings) -> list[tuple[str, str, list[str]]]:
 
 
 def behind(case: Case) -> list[str]:
-    """What would have stopped the load next, at every pair of a case: one line each."""
+    """Returns a line for each further obstacle that every pair of a case has behind its first."""
     further: dict[str, list[Obstacle]] = {}
     for pair in case.pairs:
         for name, o in {what(o): o for o in pair.verdict.reasons[1:]}.items():
@@ -134,7 +135,7 @@ def behind(case: Case) -> list[str]:
 
 
 def commits(hashes: Sequence[str]) -> list[str]:
-    """`4e0806110c8b ("subject") 2016-06-07` for each commit."""
+    """Returns `4e0806110c8b ("subject") 2016-06-07` for each commit."""
     known = {row["commit"][:12]: row for row in catalog.table("changes")}
     return [
         f'{name[:12]} ("{known[name[:12]]["subject"]}") {known[name[:12]]["date"]}' if name[:12] in known else name[:12]
@@ -143,7 +144,7 @@ def commits(hashes: Sequence[str]) -> list[str]:
 
 
 def meanings(found: Findings) -> list[tuple[str, str, str]]:
-    """Each flag that the causes name: its name, facility, meaning."""
+    """Returns (name, facility, meaning) of each flag that the causes name."""
     names = dict.fromkeys(
         part
         for cause in found.causes
@@ -162,6 +163,7 @@ def meanings(found: Findings) -> list[tuple[str, str, str]]:
 
 
 def option_note(found: Findings) -> str:
+    """Introduces the table of options."""
     first = found.options[0]
     n = len(first.loads) + len(first.elsewhere) + len(first.refused)
     over = f"the {n} pairs" if n > 1 else "the one pair"
@@ -169,28 +171,33 @@ def option_note(found: Findings) -> str:
 
 
 def option_table(found: Findings) -> str:
+    """Returns the table of options, a row for each policy and the number of pairs that it lets load."""
     heads = ["option", ">loads", ">stopped elsewhere", ">refused", ">flag lacking"]
     rows = [[o.name, len(o.loads), len(o.elsewhere), len(o.refused), len(o.lacking)] for o in found.options]
     return mail.columns(heads, rows)
 
 
 def step_table(history: WordHistory, words: Sequence[str]) -> str:
+    """Returns the table of some words of a history, release by release."""
     rows = [[s.release, *(word_text(w, s.words[w]) for w in words), s.streams] for s in history.steps]
     return mail.columns(["release", *words, ">streams"], rows)
 
 
 def constants(history: WordHistory) -> str:
+    """Names the words of a history that never change."""
     words = [f"{word} {word_text(word, value)}" for word, value in history.constant.items()]
     return f"In all of them: {', '.join(words)}."
 
 
 def release_table(found: Findings) -> str:
+    """Returns the table of the releases that wrote the streams."""
     names = ["streams", "machines", "models", "smallest", "largest", "undescribed"]
     rows = [[r["release"], *(f"{r[name]:,}" for name in names)] for r in found.releases]
     return mail.columns(["release", *(f">{name}" for name in names)], rows)
 
 
 def size_note(found: Findings) -> str:
+    """Says what the sizes mean, and how many bytes nothing describes."""
     note = "Sizes in bytes, of the stream itself, decompressed where it was compressed."
     if found.undescribed:
         had = "had no description of its own" if found.without_vmdesc == 1 else "had no descriptions of their own"
@@ -202,6 +209,7 @@ def size_note(found: Findings) -> str:
 
 
 def error_line(error: dict[str, Any]) -> str:
+    """Says in one line why a file could not be read: where, what, and what was expected."""
     parts = [] if pd.isna(error["offset"]) else [f"offset {error['offset']}"]
     parts += [] if pd.isna(error["section"]) else [f"section {error['section']}"]
     expected = "" if pd.isna(error["expected"]) else f"; expected {error['expected']}"
@@ -209,6 +217,7 @@ def error_line(error: dict[str, Any]) -> str:
 
 
 def method(found: Findings) -> str:
+    """Says what the verdicts rest on."""
     text = (
         f"Read by vmstate_tools {__version__} from the streams alone: each section by the description that its stream "
         "carries, or by a built-in one. Release and CPU model are what the manifest.csv beside the streams says; the "
@@ -225,7 +234,7 @@ def method(found: Findings) -> str:
 
 
 def commands(found: Findings) -> list[str]:
-    """Commands that repeat the first refusal: how its streams were made, and how it was checked."""
+    """Returns the commands that repeat the first refusal: how its streams were made, and how it was checked."""
     pair = next(iter(found.causes[0].cases[0].pairs), None) if found.causes else None
     if pair is None:
         return []

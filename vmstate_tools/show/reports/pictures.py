@@ -1,4 +1,4 @@
-"""Charts as images that a page carries within itself."""
+"""The charts of the reports, as images that a page holds within itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
 from vmstate_tools.facts import flags
 from vmstate_tools.frames.collection import Collection
-from vmstate_tools.show.reports.case_2016 import Thread
+from vmstate_tools.show.charts import cpu_words, release_pairs, word_bits
+from vmstate_tools.show.reports.case_2016 import Facts
 from vmstate_tools.show.reports.cpu_words import WordHistory, named
 
 if TYPE_CHECKING:
@@ -17,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def of_words(collection: Collection, changed: Sequence[WordHistory]) -> dict[tuple[str, str], list[dict[str, str]]]:
-    """For each history with a change: its changed flags by word, then the releases by pairs."""
-    from vmstate_tools.show.charts import cpu_words, release_pairs
+    """Returns (model, machine type) → charts: the changed flags of each word, then the releases in pairs.
 
+    A chart is a dict of `url`, the image, and `text`, which says what it shows.
+    """
     cpu = collection.cpu
     model, machine = named(cpu, "model").str.lower(), named(cpu, "machine")
     charts: dict[tuple[str, str], list[dict[str, str]]] = {}
@@ -37,10 +42,8 @@ def of_words(collection: Collection, changed: Sequence[WordHistory]) -> dict[tup
     return charts
 
 
-def of_thread(found: Thread) -> list[dict[str, str]]:
-    """The words before and after, bit by bit, for each family that breaks."""
-    from vmstate_tools.show.charts import word_bits
-
+def of_case(found: Facts) -> list[dict[str, str]]:
+    """Returns charts of the words before and after, bit by bit, for each family that breaks."""
     drawn = []
     for family, releases in found.words.items():
         (old, before), (new, after) = releases.items()
@@ -54,10 +57,7 @@ def of_thread(found: Thread) -> list[dict[str, str]]:
 
 
 def picture(ax: Axes) -> str:
-    """A chart as the data URL of an SVG; as an image it can do nothing but show."""
-    import matplotlib as mpl
-    from matplotlib import pyplot as plt
-
+    """Returns a chart as the data URL of an SVG. A browser runs no script in an SVG that is shown as an image."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     out = io.BytesIO()
