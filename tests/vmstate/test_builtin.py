@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import vmstate_tools
+from vmstate_tools.data import data_path
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.format.sections import handwritten
 from vmstate_tools.stream.observed_layouts import Observer, dump
@@ -294,7 +295,7 @@ def test_noise_ends_soon_and_without_error() -> None:
 
 
 def data(name: str) -> dict:
-    return json.loads((Path(layouts.__file__).parent / name).read_text())
+    return json.loads(data_path("layouts", name).read_text())
 
 
 def test_observed_variants_are_what_streams_show(shared) -> None:
@@ -333,7 +334,7 @@ def test_source_has_only_what_was_not_observed() -> None:
 
 def test_dump_is_json_with_a_line_per_field() -> None:
     observed = data("observed.json")
-    assert dump(observed) == (Path(layouts.__file__).parent / "observed.json").read_text()
+    assert dump(observed) == data_path("layouts", "observed.json").read_text()
     assert json.loads(dump(observed)) == observed
 
 

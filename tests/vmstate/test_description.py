@@ -127,7 +127,20 @@ def test_where_the_vmdesc_stands() -> None:
     assert find_vmdesc(memoryview(data)) == (len(data) - len(stream.vmdesc()) - 5, len(stream.vmdesc()) + 5)
 
 
-@pytest.mark.parametrize("text", [b"{", b"[]", b'{"devices": [{}]}', b'{"page_size": 3, "devices": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{",
+        b"[]",
+        b'{"devices": [{}]}',
+        b'{"page_size": 3, "devices": []}',
+        b'{"page_size": NaN, "devices": []}',  # RFC 8259 has no NaN and no infinities
+        b'{"devices": [], "more": [-Infinity]}',
+        b'{"devices": [{"name": "x", "instance_id": ' + b"9" * 5000 + b', "fields": []}]}',
+        b'{"devices": ' + b"[" * 100_000,
+        '{"devices": []}'.encode("utf-16"),
+    ],
+)
 def test_what_is_no_vmdesc_is_refused(text: bytes) -> None:
     with pytest.raises(StreamError):
         read_vmdesc(text)

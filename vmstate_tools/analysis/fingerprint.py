@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,6 @@ from vmstate_tools.data import data_file
 from vmstate_tools.errors import VmstateError, printable
 from vmstate_tools.format.framing import COMMAND_NAMES
 from vmstate_tools.stream.stream import open_stream
-from vmstate_tools.valued import Valued
 from vmstate_tools.vmstate.description import element_of
 
 if TYPE_CHECKING:
@@ -86,16 +86,14 @@ def bits_of(text: str) -> int:
     return found
 
 
-class Evidence(Valued):
+@dataclass(frozen=True, slots=True)
+class Evidence:
     """Something seen in a stream, and the releases (as bits) that can have written it."""
 
-    __slots__ = _fields = ("what", "where", "bits", "source")
-
-    def __init__(self, what: str, where: str, bits: int, source: str) -> None:
-        self.what = what
-        self.where = where
-        self.bits = bits
-        self.source = source
+    what: str
+    where: str
+    bits: int
+    source: str
 
 
 class Fingerprint:

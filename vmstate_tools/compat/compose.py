@@ -318,13 +318,13 @@ class _Adjust:
         versions = known.version_id, known.minimum_version_id
         if known.version_id < 0 or versions == (vmsd.version_id, vmsd.minimum_version_id):
             return vmsd
-        return vmsd._replace(version_id=versions[0], minimum_version_id=versions[1])
+        return replace(vmsd, version_id=versions[0], minimum_version_id=versions[1])
 
     def field(self, field: FieldDescription, parent: Vmsd, key: tuple[str, int], base: index.Kept) -> FieldDescription:
         if field.struct is None or field.struct.name == parent.name:  # an ISA wrapper has its device's name
             return field
         struct = self.vmsd(field.struct, key, base)
-        return field if struct is field.struct else field._replace(struct=struct, size=struct.size)
+        return field if struct is field.struct else replace(field, struct=struct, size=struct.size)
 
     def seen(self, vmsd: Vmsd, key: tuple[str, int]) -> Vmsd | None:
         """The description, in the nearest configuration whose release and machine type have it as wanted."""

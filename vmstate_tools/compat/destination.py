@@ -306,9 +306,9 @@ class Destination:
             known = library.find(own, self.version)
             dumped = self.dump.vmsds.get(own.name) if self.dump is not None else None
             if dumped is not None and dumped.version_id == own.version_id:
-                own = own._replace(minimum_version_id=dumped.minimum_version_id)
+                own = replace(own, minimum_version_id=dumped.minimum_version_id)
             elif known is not None and not known.old and 0 < known.minimum_version_id <= own.version_id:
-                own = own._replace(minimum_version_id=known.minimum_version_id)
+                own = replace(own, minimum_version_id=known.minimum_version_id)
             made = self._fitted(stream, section, entry, own, policy)
             if assumptions:
                 made = replace(made, assumptions=[*made.assumptions, *assumptions])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import zstandard
 from tqdm.auto import tqdm
 
@@ -56,7 +56,7 @@ class Kept:
 @functools.cache
 def _pools() -> dict[str, list[Any]]:
     raw = zstandard.ZstdDecompressor().decompress(data_path("compat", "expectations.json.zst").read_bytes())
-    pools: dict[str, list[Any]] = orjson.loads(raw)
+    pools: dict[str, list[Any]] = json.loads(raw)
     return pools
 
 
@@ -140,10 +140,10 @@ def _field(f: FieldDescription) -> dict[str, Any]:
 class _Pool:
     def __init__(self) -> None:
         self.items: list[Any] = []
-        self.numbers: dict[bytes, int] = {}
+        self.numbers: dict[str, int] = {}
 
     def add(self, item: Any) -> int:
-        key = orjson.dumps(item)
+        key = json.dumps(item)
         if key not in self.numbers:
             self.numbers[key] = len(self.items)
             self.items.append(item)
@@ -225,7 +225,7 @@ def build(manifest: Path, rows: Iterable[dict[str, str]]) -> dict[str, Any]:
             "sections": numbers,
         }
         capture["config"] = re.sub("^ran-?", "", capture["config"])  # a guest that ran expects the same
-        key = orjson.dumps(capture)
+        key = json.dumps(capture)
         if key not in seen:
             seen.add(key)
             captures.append(capture)
@@ -239,7 +239,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with arguments.manifest.open(newline="", encoding="utf-8") as file:
         built = build(arguments.manifest, csv.DictReader(file))
-    arguments.output.write_bytes(zstandard.ZstdCompressor(level=19).compress(orjson.dumps(built)))
+    arguments.output.write_bytes(
+        zstandard.ZstdCompressor(level=19).compress(
+            json.dumps(built, separators=(",", ":"), ensure_ascii=False).encode()
+        )
+    )
     print({name: len(pool) for name, pool in built.items()}, arguments.output.stat().st_size)
 
 

@@ -6,7 +6,7 @@ import fnmatch
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vmstate_tools.compat import facts
@@ -266,7 +266,7 @@ def as_read(vmsd: Vmsd) -> Vmsd:
     if vmsd.name != "cpu":
         return vmsd
     subsections = tuple(_tlb6xx(s) if s.name == "cpu/tlb6xx" else s for s in vmsd.subsections)
-    return vmsd._replace(subsections=subsections)
+    return replace(vmsd, subsections=subsections)
 
 
 def _tlb6xx(vmsd: Vmsd) -> Vmsd:
@@ -277,7 +277,7 @@ def _tlb6xx(vmsd: Vmsd) -> Vmsd:
     entry = Vmsd("cpu/tlb6xx_entry", 1, tuple(FieldDescription(n, "uint64", size) for n in ("pte0", "pte1", "EPN")))
     tlb = FieldDescription("env.tlb.tlb6", "struct", entry.size, entries.count, None, entry)
     number = next(f for f in vmsd.fields if f.name == "env.nb_tlb")
-    return vmsd._replace(fields=(number, tlb, FieldDescription("env.tgpr", "uint64", size, 4)), subsections=())
+    return replace(vmsd, fields=(number, tlb, FieldDescription("env.tgpr", "uint64", size, 4)), subsections=())
 
 
 def describe(stream: Stream, section: Section, release: str | None = None) -> Description | None:

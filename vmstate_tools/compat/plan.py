@@ -50,7 +50,7 @@ class Fit:
 
     def vmsd(self, own: Vmsd, other: Vmsd, prefix: str = "") -> Vmsd:
         if self.composed and own.name == other.name and not self.has(own) and self.has(other):
-            own = own._replace(fields=other.fields)
+            own = replace(own, fields=other.fields)
         fields = self.fields(own, other, prefix)
         mine = {s.name: s for s in own.subsections}
         known = self.known(own)
@@ -59,8 +59,8 @@ class Fit:
             if sub.name in mine:
                 subsections[sub.name] = self.vmsd(mine[sub.name], sub, prefix)
             elif (tree := known.get(sub.name)) is not None:  # its fields are taken to be the stream's
-                subsections[sub.name] = sub._replace(
-                    version_id=tree.version_id, minimum_version_id=tree.minimum_version_id
+                subsections[sub.name] = replace(
+                    sub, version_id=tree.version_id, minimum_version_id=tree.minimum_version_id
                 )
         return with_parts(own, tuple(fields), tuple(subsections.values()))
 
@@ -148,7 +148,7 @@ class Fit:
         for their in theirs:  # elements that were each described for themselves
             like = next((m for m in mine if m.index == their.index and m.type == their.type), None)
             like = like or next((m for m in mine if m.type == their.type), None)
-            out.append(their if like is None else self.one(own, other, like, their, prefix)._replace(index=their.index))
+            out.append(their if like is None else replace(self.one(own, other, like, their, prefix), index=their.index))
         if len(mine) != len(theirs) and all(m.type == theirs[0].type for m in mine):
             self.assumptions.append(f"{own.name}: {theirs[0].name} has as many elements as the stream says")
         return out
@@ -162,19 +162,19 @@ class Fit:
             path = f"{prefix}{mine.label}."
             struct = self.vmsd(mine.struct, their.struct, path)
             if struct is not mine.struct or struct.size != mine.size:
-                mine = mine._replace(struct=struct, size=struct.size)
+                mine = replace(mine, struct=struct, size=struct.size)
         if mine.count == their.count and mine.size == their.size:
             return mine
         if mine.struct is None and mine.size != their.size and mine.count is None and their.count is None:
             if mine.type == "buffer" and self.counted(own, other, mine, prefix, mine.size, their.size):
-                return mine._replace(size=their.size)
+                return replace(mine, size=their.size)
             text = f"{mine.label} has {mine.size} bytes at the destination, {their.size} in the stream"
             self.differ(own, "field size", text, mine, their.size, mine.size)
             return mine
         counts = (1 if mine.count is None else mine.count, 1 if their.count is None else their.count)
         if counts[0] != counts[1]:
             if self.counted(own, other, mine, prefix, *counts):
-                return mine._replace(count=their.count)
+                return replace(mine, count=their.count)
             text = f"{mine.label} has {counts[0]} elements at the destination, {counts[1]} in the stream"
             self.differ(own, "array length", text, mine, counts[1], counts[0])
         return mine

@@ -1,4 +1,4 @@
-"""Make `observed.json` from streams that describe themselves.
+"""Makes `data/layouts/observed.json` from streams that describe themselves.
 
     python -m vmstate_tools.stream.observed_layouts captures/manifest.csv
 
@@ -13,15 +13,17 @@ import csv
 import itertools
 import json
 import sys
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from vmstate_tools.data import data_path
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.release import numbers
 from vmstate_tools.stream.stream import open_stream
-from vmstate_tools.vmstate.builtin import INTEGER, number_of, release_key
+from vmstate_tools.vmstate.builtin import INTEGER, number_of
+from vmstate_tools.vmstate.description import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -125,10 +127,10 @@ class Observer:
                 else:
                     kept.append((version, fields, set(releases)))
             rows: list[dict[str, Any]] = [
-                {"version": version, "releases": sorted(releases, key=release_key), "fields": fields}
+                {"version": version, "releases": sorted(releases, key=numbers), "fields": fields}
                 for version, fields, releases in kept
             ]
-            rows.sort(key=lambda v: (v["version"], release_key(v["releases"][0]), json.dumps(v["fields"])))
+            rows.sort(key=lambda v: (v["version"], numbers(v["releases"][0]), json.dumps(v["fields"])))
             found[name] = rows
         return found
 
@@ -166,7 +168,7 @@ def observe(manifest: Path) -> dict[str, list[dict[str, Any]]]:
 
     Raises CatalogError where a stream contradicts facts.json.
     """
-    facts = json.loads((resources.files("vmstate_tools.vmstate.builtin") / "facts.json").read_text())
+    facts = read_json(data_path("layouts", "facts.json").read_bytes())
     observer = Observer(facts)
     with manifest.open() as file:
         rows = list(csv.DictReader(file))
@@ -176,4 +178,4 @@ def observe(manifest: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    Path(__file__).with_name("observed.json").write_text(dump(observe(Path(sys.argv[1]))))
+    data_path("layouts", "observed.json").write_text(dump(observe(Path(sys.argv[1]))))

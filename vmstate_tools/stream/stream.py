@@ -23,7 +23,6 @@ from vmstate_tools.stream.records import (
     record_kind,
     unrolled,
 )
-from vmstate_tools.vmstate.budget import Budget
 from vmstate_tools.vmstate.description import (
     MAX_LEAVES,
     Description,
@@ -32,6 +31,7 @@ from vmstate_tools.vmstate.description import (
     find_vmdesc,
     read_vmdesc,
 )
+from vmstate_tools.vmstate.shared_limit import SharedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -90,7 +90,7 @@ class Stream:
         self._partial = partial
         self._error: StreamError | None = None
         self.channels: list[Channel] = []  # filled by the walk
-        self._unrolled = Budget(2 * MAX_LEAVES)  # fields of all sections that are told one by one
+        self._unrolled = SharedLimit(2 * MAX_LEAVES)  # fields of all sections that are told one by one
         self._laid_out: set[int] = set()  # offsets of the sections counted in it
         with self._located():
             self.header = self._read_header()
@@ -458,9 +458,9 @@ class _Walk:
         self.package_end: int | None = None  # of the package that the walk is in
         self.section_at: Section | None = None  # being read
         self.footers = False  # has a section had one
-        self.holes = Budget(1 << 16)  # elements of pointer arrays looked at for NULLs
-        self.guesses = Budget(1 << 18)  # fields of built-in layouts that did not fit
-        self.leaves = Budget(MAX_LEAVES)  # of handwritten sections
+        self.holes = SharedLimit(1 << 16)  # elements of pointer arrays looked at for NULLs
+        self.guesses = SharedLimit(1 << 18)  # fields of built-in layouts that did not fit
+        self.leaves = SharedLimit(MAX_LEAVES)  # of handwritten sections
         self.complete = False  # has there been a section that could have had one
         vmdesc = stream.vmdesc
         self.devices = {key: found[::-1] for key, found in vmdesc.by_section().items()} if vmdesc else {}

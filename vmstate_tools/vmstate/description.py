@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import marshal
 import re
 import reprlib
-import sys
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NoReturn
 
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.format.framing import MAX_VMDESC, Record
-from vmstate_tools.valued import Valued
 
 if TYPE_CHECKING:
-    import json
-    import re
-    import reprlib
     from collections.abc import Iterator
     from typing import Any
 
@@ -43,76 +38,69 @@ _MAX_KEPT = 1 << 20
 _MAX_KEPT_ITEMS = 1 << 20
 
 
-class FieldDescription(Valued):
+@dataclass(frozen=True, slots=True)
+class FieldDescription:
     """One field of a VMStateDescription.
 
-    `size` is in bytes and of one element. `count` is the number of elements of an array described once
-    (`array_len`), None for a single element. `index` is the element's place where each has its own entry.
-    `struct` is the `Vmsd` of its elements. `equal`, `version_id` and `conditional` are known only from a built-in
-    layout or -dump-vmstate.
+    Attributes
+    ----------
+    size : bytes of one element on the wire.
+    count : number of elements of an array that is described once (`array_len`); None for a single element.
+    index : the element's place in its array, where each element has an entry of its own.
+    struct : the description of each element, where they are structs.
+    version_id, conditional : since which version of the section the field is sent, and whether a test decides it;
+        known only from -dump-vmstate.
     """
 
-    __slots__ = _fields = ("name", "type", "size", "count", "index", "struct", "version_id", "conditional")
-
-    def __init__(
-        self,
-        name: str,
-        type: str,  # noqa: A002
-        size: int,
-        count: int | None = None,
-        index: int | None = None,
-        struct: Vmsd | None = None,
-        version_id: int | None = None,
-        conditional: bool = False,
-    ) -> None:
-        self.name = name
-        self.type = type
-        self.size = size
-        self.count = count
-        self.index = index
-        self.struct = struct
-        self.version_id = version_id
-        self.conditional = conditional
+    name: str
+    type: str
+    size: int
+    count: int | None = None
+    index: int | None = None
+    struct: Vmsd | None = None
+    version_id: int | None = None
+    conditional: bool = False
 
     @property
     def equal(self) -> bool:
-        """Must the destination hold the same value (`VMSTATE_*_EQUAL`)?"""
+        """Whether the destination must hold the same value (`VMSTATE_*_EQUAL`)."""
         return self.type.endswith(" equal")
 
     @property
     def label(self) -> str:
+        """The name, with the element's place behind it where it has one."""
         return self.name if self.index is None else f"{self.name}[{self.index}]"
 
 
-class Vmsd(Valued):
+@dataclass(frozen=True, slots=True)
+class Vmsd:
     """A VMStateDescription: its own fields, then its subsections.
 
-    `wire_name` is the name as the stream has it, `name` is safe to show. `size` are the bytes that a section of this
-    description occupies, subsection headers included; `unrolled` how many fields it has at most when every struct of
-    an array counts for itself.
+    Attributes
+    ----------
+    name : safe to show; `wire_name` has the bytes that stand in a stream.
+    size : bytes that a section of this description occupies, headers of subsections included.
+    unrolled : most fields that it can have when each struct in an array counts for itself.
     """
 
-    _fields = ("name", "version_id", "fields", "subsections", "minimum_version_id", "wire_name")
-    __slots__ = ("fields", "minimum_version_id", "name", "size", "subsections", "unrolled", "version_id", "wire_name")
+    name: str
+    version_id: int
+    fields: tuple[FieldDescription, ...] = ()
+    subsections: tuple[Vmsd, ...] = ()
+    minimum_version_id: int | None = None
+    wire_name: bytes = b""
+    size: int = field(init=False, repr=False, compare=False)
+    unrolled: int = field(init=False, repr=False, compare=False)
 
-    def __init__(
-        self,
-        name: str,
-        version_id: int,
-        fields: tuple[FieldDescription, ...] = (),
-        subsections: tuple[Vmsd, ...] = (),
-        minimum_version_id: int | None = None,
-        wire_name: bytes = b"",
-    ) -> None:
-        self.name = name
-        self.version_id = version_id
-        self.fields = fields
-        self.subsections = subsections
-        self.minimum_version_id = minimum_version_id
-        self.wire_name = wire_name or name.encode()
-        size = sum([f.size * (1 if f.count is None else f.count) for f in fields])
-        self.size: int = size + sum([6 + len(s.wire_name) + s.size for s in subsections])
-        self.unrolled: int = sum(map(_unrolled, fields)) + sum([1 + s.unrolled for s in subsections])
+    def __post_init__(self) -> None:
+        size = sum([f.size * (1 if f.count is None else f.count) for f in self.fields])
+        derived = {
+            "wire_name": self.wire_name or self.name.encode(),
+            "size": size + sum([6 + len(s.wire_name) + s.size for s in self.subsections]),
+            "unrolled": sum(map(_unrolled, self.fields)) + sum([1 + s.unrolled for s in self.subsections]),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
 
 def element_of(path: str) -> tuple[str, str] | None:
@@ -129,7 +117,7 @@ def with_parts(vmsd: Vmsd, fields: tuple[FieldDescription, ...], subsections: tu
     same = all(
         len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True)) for a, b in zip(new, old, strict=True)
     )
-    return vmsd if same else vmsd._replace(fields=fields, subsections=subsections)
+    return vmsd if same else replace(vmsd, fields=fields, subsections=subsections)
 
 
 def _unrolled(field: FieldDescription) -> int:
@@ -182,6 +170,18 @@ class StreamDescription:
         for device in self.devices:
             found.setdefault((device.idstr, device.instance_id), []).append(device)
         return found
+
+
+def read_json(text: bytes) -> Any:
+    """Returns the JSON document that `text` holds, UTF-8 without NaN and infinities. Raises ValueError."""
+    try:
+        return json.loads(text.decode(), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
@@ -238,46 +238,15 @@ def keep(items: int) -> None:
         _trees.clear()
 
 
-class _Default:
-    """How `json` reads."""
-
-    strict = True
-    object_hook = object_pairs_hook = None
-    parse_int, parse_float, parse_constant = int, float, float
-
-
-def _loads(text: bytes) -> Any:
-    """By orjson where something has imported it, or by the scanner of `json`: the import of either takes longer."""
-    if "orjson" in sys.modules:
-        return sys.modules["orjson"].loads(text)
-    try:
-        from _json import make_scanner
-
-        decoded = text.decode()
-        found, end = make_scanner(_Default)(decoded, 0)  # type: ignore[arg-type]
-        if end == len(decoded):
-            return found
-    except (ImportError, StopIteration, ValueError, SystemError):  # the last where its own error is not imported
-        pass
-    return json.loads(text)  # which says what is wrong
-
-
-def _text_of(entry: dict[str, Any]) -> bytes:
-    """The same for equal entries."""
-    text: bytes = sys.modules["orjson"].dumps(entry) if "orjson" in sys.modules else marshal.dumps(entry, 2)
-    return text
-
-
 def _read_vmdesc(text: bytes) -> StreamDescription:
     tokens = sum(map(text.count, (b"{", b"[", b",")))
     if tokens > _MAX_TOKENS:
         raise StreamError(f"a vmdesc of {tokens} objects and elements", expected=f"{_MAX_TOKENS} at most")
     try:
-        document = _loads(text)
-    except json.JSONDecodeError as err:
-        raise StreamError(f"the vmdesc is not JSON: {err}", offset=err.pos, expected="a JSON document") from None
-    except (UnicodeDecodeError, RecursionError) as err:
-        raise StreamError(f"the vmdesc is not JSON: {err}", offset=0, expected="a JSON document") from None
+        document = read_json(text)
+    except ValueError as err:
+        offset = err.pos if isinstance(err, json.JSONDecodeError) else 0
+        raise StreamError(f"the vmdesc is not JSON: {err}", offset=offset, expected="a JSON document") from None
     try:
         page_size = document.get("page_size")
         devices, split = [], 0
@@ -303,7 +272,7 @@ def built_in(entry: dict[str, Any]) -> Description:
 
 
 # What devices consist of, the elements of it that came in runs, and the cache: of all streams and instances alike.
-_trees: dict[bytes, tuple[Vmsd, int, dict[str, Any]]] = {}
+_trees: dict[str, tuple[Vmsd, int, dict[str, Any]]] = {}
 
 
 def _device(entry: dict[str, Any], origin: str) -> tuple[Description, int]:
@@ -314,8 +283,8 @@ def _device(entry: dict[str, Any], origin: str) -> tuple[Description, int]:
     own = {"vmsd_name": name} | entry
     del own["name"], own["instance_id"]
     try:
-        text = _text_of(own)
-    except (TypeError, ValueError, RecursionError):  # orjson's at 254 levels, marshal's at 2,000
+        text = json.dumps(own, check_circular=False)
+    except RecursionError:
         raise ValueError(f"structs nested more than {_MAX_DEPTH} deep") from None
     found = _trees.get(text)
     if found is None:

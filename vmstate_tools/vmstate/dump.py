@@ -14,11 +14,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
-
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import StreamError
-from vmstate_tools.vmstate.description import FieldDescription, Vmsd
+from vmstate_tools.vmstate.description import FieldDescription, Vmsd, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,14 +81,14 @@ def read_dump(where: str | os.PathLike[str]) -> Dump:
     if len(text) > _MAX_DUMP:
         raise StreamError(f"more than {_MAX_DUMP} bytes", file=name, expected="a -dump-vmstate file")
     try:
-        document = orjson.loads(text)
+        document = read_json(text)
         if not isinstance(document, dict):
             raise TypeError("no object")
         if not all(isinstance(value, dict) for value in document.values()):
             raise TypeError("not an object per device class")
         machine = document.get("vmschkmachine", {}).get("Name")
         classes = {k: _class(v) for k, v in document.items() if k != "vmschkmachine"}
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as err:
         raise StreamError(f"not a dump: {err}", file=name, expected="a -dump-vmstate file") from None
     return Dump(name, machine, classes)
 

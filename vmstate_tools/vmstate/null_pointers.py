@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmstate_tools.vmstate.budget import Budget
 from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd
+from vmstate_tools.vmstate.shared_limit import SharedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ _ELEMENTS = {
 
 
 def with_holes(
-    description: Description, view: memoryview, start: int, fits: Callable[[int], bool], budget: Budget
+    description: Description, view: memoryview, start: int, fits: Callable[[int], bool], budget: SharedLimit
 ) -> Description | None:
     """The description with the NULLs of one pointer array put where the bytes have them.
 

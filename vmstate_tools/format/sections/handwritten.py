@@ -8,16 +8,17 @@ record tile its payload, so `build` needs no second statement of the format.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.valued import Valued
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Leaf(Valued):
+@dataclass(frozen=True, slots=True)
+class Leaf:
     """One decoded value of a hand-written section.
 
     `path` (str) names it as QEMU's code does (`chunk[0].n_valid`); `type` (str) is an integer type of the wire
@@ -25,14 +26,11 @@ class Leaf(Valued):
     UTF-8); `offset` is absolute in the view that was parsed, `size` in bytes; `value` an int, bytes or str.
     """
 
-    __slots__ = _fields = ("path", "type", "offset", "size", "value")
-
-    def __init__(self, path: str, type: str, offset: int, size: int, value: int | bytes | str) -> None:  # noqa: A002
-        self.path = path
-        self.type = type
-        self.offset = offset
-        self.size = size
-        self.value = value
+    path: str
+    type: str
+    offset: int
+    size: int
+    value: int | bytes | str
 
 
 _INTEGERS = {

@@ -1,12 +1,17 @@
 """Built-in descriptions, for streams that carry none: QEMU 1.6 to 2.2, suppress-vmdesc, machine types up to 2.2.
 
-`observed.json` holds every shape that a VMStateDescription had in streams that described themselves; `source.json`
-shapes that only other releases write, read from QEMU's source. A shape (variant) is one list of fields, as a vmdesc
-has them, but for this: `struct` names another VMStateDescription; `array_len`, `elements` (of an array described
-element by element) or `size` may name the earlier field that holds the number (`field/4096`: a part of it); `when`
-names the earlier field without which, when it is zero, this one is not sent; `releases` are those the variant was
-seen in, or the first and last that have it. Which variant a section has, the wire does not say: `resolve` reads the
-bytes with one after another, oldest first, until the section ends where a section can end.
+`data/layouts/observed.json` has every shape that a VMStateDescription had in streams that describe themselves;
+`source.json` has shapes that only other releases write, read from QEMU's source. A shape (variant) is one list of
+fields, as a vmdesc has them, with these additions:
+
+- `struct` names another VMStateDescription;
+- `array_len`, `elements` (of an array described element by element) or `size` may name the earlier field that holds the
+  number (`field/4096`: a part of it);
+- `when` names the earlier field without which, when it is zero, this one is not sent;
+- `releases` are the ones that the variant was seen in, or the first and the last that have it.
+
+The wire does not say which variant a section has: `resolve` reads the bytes with one after another, oldest first, until
+the section ends where a section can end.
 """
 
 from __future__ import annotations
@@ -15,7 +20,10 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from vmstate_tools.vmstate.budget import Budget
+from vmstate_tools.data import data_path
+from vmstate_tools.release import numbers as numbers_of
+from vmstate_tools.vmstate.description import read_json
+from vmstate_tools.vmstate.shared_limit import SharedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +47,7 @@ def resolve(
     plausible_end: Callable[[int], bool],
     release: str | None = None,
     instance_id: int = 0,
-    budget: Budget | None = None,
+    budget: SharedLimit | None = None,
 ) -> dict[str, Any] | None:
     """What a section consists of, in the form of its entry in a vmdesc.
 
@@ -62,7 +70,7 @@ def resolve(
     if name is None:
         return None
     # Elements of one array are alike in nearly every device: only when that fails is each looked at for itself.
-    budget = budget or Budget(_MAX_FIELDS)
+    budget = budget or SharedLimit(_MAX_FIELDS)
     left = most = min(_MAX_FIELDS, budget.left)
     for each in (False, True):
         plan: list[int] = []
@@ -247,16 +255,13 @@ def number_of(given: int | str | None, numbers: dict[str, int]) -> int | None:
 
 @functools.cache
 def _library() -> dict[str, list[dict[str, Any]]]:
-    from importlib import resources
-
-    import orjson
-
+    """Returns the variants of each VMStateDescription, those of older releases first."""
     library: dict[str, list[dict[str, Any]]] = {}
     for file in ("source.json", "observed.json"):
-        for name, variants in orjson.loads((resources.files(__package__) / file).read_bytes()).items():
+        for name, variants in read_json(data_path("layouts", file).read_bytes()).items():
             library.setdefault(name, []).extend(variants)
     for variants in library.values():
-        variants.sort(key=lambda variant: release_key(variant["releases"][0]))
+        variants.sort(key=lambda variant: numbers_of(variant["releases"][0]))
     return library
 
 
@@ -273,21 +278,16 @@ def _variants(name: str, version_id: int | None, release: str | None, nested: bo
         and not (nested and any(field.get("struct") == name for field in variant["fields"]))
     ]
     if release is not None:
-        wanted = release_key(release)
+        wanted = numbers_of(release)
         found.sort(key=lambda variant: (release not in variant["releases"], _distance(wanted, variant["releases"])))
     return found
 
 
 def _distance(wanted: tuple[int, ...], releases: list[str]) -> int:
     """0 where `wanted` lies between the releases a variant was seen in, 1 where they are later, 2 where earlier."""
-    if wanted < release_key(releases[0]):
+    if wanted < numbers_of(releases[0]):
         return 1
-    return 2 if wanted > release_key(releases[-1]) else 0
-
-
-def release_key(text: str) -> tuple[int, ...]:
-    numbers = [int(n) for n in re.findall(r"\d+", text)[:3]]
-    return (*numbers, *[0] * (3 - len(numbers)))
+    return 2 if wanted > numbers_of(releases[-1]) else 0
 
 
 @functools.lru_cache(maxsize=4096)
