@@ -7,9 +7,11 @@ import pytest
 
 import vmstate_tools as vt
 from vmstate_tools.analysis import fingerprint as fingerprints
-from vmstate_tools.analysis.fingerprint import ALL, RELEASES, bits_of, names, runs, span
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import VmstateError
+from vmstate_tools.release import covered
+
+COVERED = covered()
 
 
 def short(release: str) -> str:
@@ -28,16 +30,17 @@ def candidates(path) -> list[str]:
 
 
 def test_sets_of_releases():
-    assert names(span("2.6", "2.8")) == ["2.6", "2.7", "2.8"]
-    assert names(span("2.9", "2.8")) == []
-    assert runs(span("2.6", "2.8") | span("3.0", "3.0") | span("11.0")) == "2.6-2.8 3.0 11.0-"
-    assert runs(span("11.1")) == "11.1-"
-    assert runs(0) == ""
-    assert span() == ALL
+    assert COVERED.names(COVERED.span("2.6", "2.8")) == ["2.6", "2.7", "2.8"]
+    assert COVERED.names(COVERED.span("2.9", "2.8")) == []
+    several = COVERED.span("2.6", "2.8") | COVERED.span("3.0", "3.0") | COVERED.span("11.0")
+    assert COVERED.runs(several) == "2.6-2.8 3.0 11.0-"
+    assert COVERED.runs(COVERED.span("11.1")) == "11.1-"
+    assert COVERED.runs(0) == ""
+    assert COVERED.span() == COVERED.all
     for text in ("1.6-", "1.6-1.7 2.12", "11.1-", ""):
-        assert runs(bits_of(text)) == text
+        assert COVERED.runs(COVERED.parse(text)) == text
     with pytest.raises(VmstateError, match=r"1\.5"):
-        bits_of("1.5-2.0")
+        COVERED.parse("1.5-2.0")
 
 
 @pytest.mark.parametrize("name", ["framing.csv", "machines.csv", "descriptions.csv", "words.csv"])
@@ -47,9 +50,9 @@ def test_facts_are_in_order(name):
     assert all(None not in row.values() for row in rows)
     for row in rows:
         if "releases" in row:
-            assert runs(bits_of(row["releases"])) == row["releases"]
+            assert COVERED.runs(COVERED.parse(row["releases"])) == row["releases"]
         else:
-            assert span(row["since"], row["until"]) not in (0, ALL)
+            assert COVERED.span(row["since"], row["until"]) not in (0, COVERED.all)
 
 
 @pytest.mark.parametrize("name", ["machines.csv", "descriptions.csv", "words.csv"])
@@ -141,22 +144,24 @@ def test_facts_agree_with_the_commits_behind_them():
         return fingerprints._source_facts(vmsd)[0]
 
     iommu = definitions("spapr_iommu")["vmstate_spapr_tce_table"]
-    assert runs(iommu.fields["mig_table"]) == "2.7-"
+    assert COVERED.runs(iommu.fields["mig_table"]) == "2.7-"
     slb = definitions("cpu/slb")["ppc:vmstate_slb"]
-    assert runs(slb.versions["1"]) == "1.6-9.1"  # c1a13064e3 made it 2
-    assert runs(definitions("globalstate")["vmstate_globalstate"].fields["vm_was_suspended"]) == "9.0-"  # d3c86c99f3
-    assert runs(fingerprints._machine_bits("pseries-2.6")) == "2.6-9.1"  # 445d3facff removed it
+    assert COVERED.runs(slb.versions["1"]) == "1.6-9.1"  # c1a13064e3 made it 2
+    assert (
+        COVERED.runs(definitions("globalstate")["vmstate_globalstate"].fields["vm_was_suspended"]) == "9.0-"
+    )  # d3c86c99f3
+    assert COVERED.runs(fingerprints._machine_bits("pseries-2.6")) == "2.6-9.1"  # 445d3facff removed it
 
 
 def test_deciding_evidence_decides(shared):
     for path, _ in captures(shared, 97):
         with vt.open(path) as stream:
             found = vt.fingerprint(stream)
-        left = ALL
+        left = COVERED.all
         for evidence in found.deciding:
             left &= evidence.bits
-        assert names(left) == found.releases
+        assert COVERED.names(left) == found.releases
 
 
 def test_all_releases_are_listed_once():
-    assert len(set(RELEASES)) == len(RELEASES) == 40
+    assert len(set(COVERED.series)) == len(COVERED.series) == 40

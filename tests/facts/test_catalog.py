@@ -52,8 +52,8 @@ def test_models_are_those_the_installed_qemu_lists(arch: str) -> None:
     models = {m[1].lower(): int(m[2], 16) for m in re.finditer(r"PowerPC (\S+) +PVR ([0-9a-f]{8})", listed)}
     aliases = {m[1].lower(): m[2].lower() for m in re.finditer(r"PowerPC (\S+) +\(alias for (\S+)\)", listed)}
     assert len(models) > 200
-    assert {name: model.pvr for name, model in catalog._models(release, arch).items()} == models
-    known = {alias: model.lower() for alias, model in catalog._aliases(release).items()}
+    assert {model.name.lower(): model.pvr for model in catalog.models(release, arch=arch)} == models
+    known = {alias: model.lower() for alias, model in catalog.aliases(release).items()}
     assert {alias: model for alias, model in known.items() if model in models or model in known} == aliases
 
 

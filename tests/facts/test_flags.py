@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import flags
+from vmstate_tools.facts.tables import rows
 
 words = st.integers(0, (1 << 64) - 1)
 
@@ -101,10 +102,10 @@ def test_bad_input(call: object, says: str) -> None:
 
 def test_every_flag_has_a_meaning_and_every_meaning_a_flag() -> None:
     known = {(flag.word, flag.name) for word in flags.WORDS for flag in flags.known(word)}
-    told = {(row["word"], row["name"]) for row in flags._read("meanings.csv")}
+    told = {(row["word"], row["name"]) for row in rows("catalog", "meanings")}
     assert known == told
     assert all(flag.facility and flag.meaning for word in flags.WORDS for flag in flags.known(word))
-    assert all(row["source"] for row in flags._read("meanings.csv"))
+    assert all(row["source"] for row in rows("catalog", "meanings"))
     assert flags.describe("PPC_CILDST").value == 0x4000
 
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from vmstate_tools.data import data_file
+from vmstate_tools.data import data_path
 from vmstate_tools.errors import VmstateError, printable
 from vmstate_tools.format.framing import COMMAND_NAMES
+from vmstate_tools.release import covered
 from vmstate_tools.stream.stream import open_stream
 from vmstate_tools.vmstate.description import element_of
 
@@ -34,56 +35,7 @@ if TYPE_CHECKING:
     from vmstate_tools.stream.stream import Stream
     from vmstate_tools.vmstate.description import Vmsd
 
-_MINORS = {1: range(6, 8), 2: range(13), 3: range(2), **{major: range(3) for major in range(4, 11)}, 11: range(2)}
-RELEASES = tuple(f"{major}.{minor}" for major, minors in _MINORS.items() for minor in minors)
-"""All releases, oldest first; their stable releases (2.7.1) count as them."""
-
-READ = "10.2"
-"""The newest release whose source the facts were read from; of later ones only what is gone by then is known."""
-
-_BIT = {release: 1 << i for i, release in enumerate(RELEASES)}
-ALL = (1 << len(RELEASES)) - 1
-LATER = ALL & -(_BIT[READ] << 1)
-
-
-def span(since: str = "", until: str = "") -> int:
-    """The releases from one to another, both included, as bits; '' leaves an end open."""
-    low = _BIT[since] if since else 1
-    high = _BIT[until] if until else 1 << (len(RELEASES) - 1)
-    return (high << 1) - low if high >= low else 0
-
-
-def names(bits: int) -> list[str]:
-    """The releases of a set of bits, oldest first."""
-    return [r for i, r in enumerate(RELEASES) if bits >> i & 1]
-
-
-def runs(bits: int) -> str:
-    """A set of releases as text: `1.6-2.4 2.6 8.0-`; an open end means that it still holds."""
-    parts, i = [], 0
-    while i < len(RELEASES):
-        if not bits >> i & 1:
-            i += 1
-            continue
-        j = i
-        while bits >> (j + 1) & 1:
-            j += 1
-        last = "" if j == len(RELEASES) - 1 else RELEASES[j]
-        parts.append(RELEASES[i] if last == RELEASES[i] else f"{RELEASES[i]}-{last}")
-        i = j + 1
-    return " ".join(parts)
-
-
-def bits_of(text: str) -> int:
-    """Reads what `runs` writes. Raises VmstateError for a release that is not known."""
-    found = 0
-    try:
-        for part in text.split():
-            low, dash, high = part.partition("-")
-            found |= span(low, high if dash else low)
-    except KeyError as err:
-        raise VmstateError(f"{err.args[0]!r} is no QEMU release this package knows") from None
-    return found
+_RELEASES = covered()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +77,16 @@ class Fingerprint:
 
         rows = []
         for e in self.found:
-            inside = names(e.bits)
+            inside = _RELEASES.names(e.bits)
             since = "" if e.bits & 1 or not inside else inside[0]
-            until = "" if e.bits >> (len(RELEASES) - 1) or not inside else inside[-1]
-            rows.append((e.what, e.where, since, until, runs(e.bits), e.source))
+            until = "" if e.bits >> (len(_RELEASES.series) - 1) or not inside else inside[-1]
+            rows.append((e.what, e.where, since, until, _RELEASES.runs(e.bits), e.source))
         return pd.DataFrame(rows, columns=["what", "where", "since", "until", "releases", "source"]).astype("str")
 
     @property
     def deciding(self) -> list[Evidence]:
         """The fewest pieces of evidence, taken greedily, that leave these releases."""
-        left, chosen = ALL, []
+        left, chosen = _RELEASES.all, []
         rest = list(self.found)
         while rest:
             best = min(rest, key=lambda e: (left & e.bits).bit_count())
@@ -148,12 +100,12 @@ class Fingerprint:
     def explain(self) -> str:
         """A few lines of plain text: the releases, and the evidence that decides."""
         if self.releases:
-            bits = sum(_BIT[r] for r in self.releases)
-            head = f"{printable(self.file)}: written by QEMU {runs(bits).replace(' ', ', ')}"
+            bits = sum(_RELEASES.bit[r] for r in self.releases)
+            head = f"{printable(self.file)}: written by QEMU {_RELEASES.runs(bits).replace(' ', ', ')}"
         else:
             head = f"{printable(self.file)}: no QEMU release writes all that is in this stream"
         lines = [
-            f"  {printable(e.what)} ({printable(e.where)}): {runs(e.bits) or 'no release'}; {e.source}"
+            f"  {printable(e.what)} ({printable(e.where)}): {_RELEASES.runs(e.bits) or 'no release'}; {e.source}"
             for e in self.deciding
         ]
         return "\n".join([head, *lines])
@@ -161,10 +113,11 @@ class Fingerprint:
     def to_json(self) -> dict[str, Any]:
         """Releases, the same as runs (`2.1-2.6`, `8.0-`), and the evidence that decides, as `vmstate info` shows it."""
         evidence = [
-            {"what": e.what, "where": e.where, "runs": runs(e.bits).split(), "source": e.source} for e in self.deciding
+            {"what": e.what, "where": e.where, "runs": _RELEASES.runs(e.bits).split(), "source": e.source}
+            for e in self.deciding
         ]
-        bits = sum(_BIT[r] for r in self.releases)
-        return {"releases": self.releases, "runs": runs(bits).split(), "evidence": evidence}
+        bits = sum(_RELEASES.bit[r] for r in self.releases)
+        return {"releases": self.releases, "runs": _RELEASES.runs(bits).split(), "evidence": evidence}
 
     def __repr__(self) -> str:
         return f"<Fingerprint of {printable(self.file)}: {' '.join(self.releases) or 'no release'}>"
@@ -185,13 +138,13 @@ def fingerprint(stream: Stream | str | os.PathLike[str]) -> Fingerprint:
         *_descriptions(stream, sections),
         *_cpu_words(stream, sections),
     )
-    found = tuple(dict.fromkeys(e for e in seen if e.bits != ALL))
-    return Fingerprint(stream.name, names(_common(found)), found)
+    found = tuple(dict.fromkeys(e for e in seen if e.bits != _RELEASES.all))
+    return Fingerprint(stream.name, _RELEASES.names(_common(found)), found)
 
 
 def _common(evidence: Iterable[Evidence]) -> int:
     """The releases that all of it leaves."""
-    bits = ALL
+    bits = _RELEASES.all
     for e in evidence:
         bits &= e.bits
     return bits
@@ -203,8 +156,7 @@ def _common(evidence: Iterable[Evidence]) -> int:
 @lru_cache(8)
 def _table(name: str) -> bytes:
     try:
-        with open(data_file("fingerprint", name), "rb") as file:
-            return file.read()
+        return data_path("fingerprint", name).read_bytes()
     except OSError as err:
         raise VmstateError(f"the facts about releases cannot be read: {err}") from None
 
@@ -253,14 +205,14 @@ def _framing_facts() -> dict[str, Evidence]:
     facts = {}
     for line in _table("framing.csv").decode().splitlines()[1:]:
         fact, what, since, until, source = line.split(",", 4)  # only the source has commas: no need of csv
-        facts[fact] = Evidence(what, "framing", span(since, until), source.strip('"'))
+        facts[fact] = Evidence(what, "framing", _RELEASES.span(since, until), source.strip('"'))
     return facts
 
 
 @lru_cache(1024)
 def _machine_bits(machine: str) -> int:
     rows = _rows("machines.csv", machine)
-    return bits_of(rows[0]["releases"]) if rows else ALL
+    return _RELEASES.parse(rows[0]["releases"]) if rows else _RELEASES.all
 
 
 class _Definition:
@@ -277,27 +229,27 @@ class _Definition:
         self.always: dict[str, int] = {}
 
     def version(self, version_id: int) -> int:
-        return self.versions.get(str(version_id), LATER) | self.versions.get("?", 0)
+        return self.versions.get(str(version_id), _RELEASES.unread) | self.versions.get("?", 0)
 
     def field(self, name: str, short: str, type_: str) -> int:
         """The releases that can write this field; `short` is its name as it stands in the source."""
         bits = self.fields.get(name)
         if bits is None:
-            bits = self.fields.get(short, ALL)
+            bits = self.fields.get(short, _RELEASES.all)
         known = self.types.get(name)
         if known is not None:
-            bits &= known.get(type_, LATER) | known.get("?", 0)
+            bits &= known.get(type_, _RELEASES.unread) | known.get("?", 0)
         return bits
 
 
-_read = lru_cache(8192)(bits_of)
+_read = lru_cache(8192)(_RELEASES.parse)
 
 
 @lru_cache(8192)
 def _source_facts(vmsd: str) -> tuple[dict[str, _Definition], int]:
     """Of a VMStateDescription: symbol → what its definition says; and the releases in whose source the name occurs."""
     definitions: dict[str, _Definition] = {}
-    occurs = ALL
+    occurs = _RELEASES.all
     for _, symbol, kind, what, releases in _cells_of("descriptions.csv", vmsd):
         bits = _read(releases)
         if kind == "name":
@@ -376,8 +328,8 @@ def _machine(stream: Stream) -> Iterator[Evidence]:
         return
     bits = _machine_bits(machine)
     number = machine.removesuffix("-sxxm").rpartition("-")[2]
-    if number in _BIT and machine.startswith(("pseries", "pc-", "virt-", "s390-ccw-virtio-")):
-        bits &= span(number)
+    if number in _RELEASES.bit and machine.startswith(("pseries", "pc-", "virt-", "s390-ccw-virtio-")):
+        bits &= _RELEASES.span(number)
     yield Evidence(f"machine type {machine}", "configuration", bits, "the machine types of each release")
 
 
@@ -403,7 +355,7 @@ def _descriptions(stream: Stream, sections: list[Section]) -> Iterator[Evidence]
                 found.append(_framing_facts()[f"type {type_}"])
             elif type_ in known:
                 found.append(Evidence(f"field type {type_}", where, known[type_], f"VMStateInfo {printable(type_)}"))
-        vmdesc.cache["fingerprint"] = [e for e in found if e.bits != ALL]
+        vmdesc.cache["fingerprint"] = [e for e in found if e.bits != _RELEASES.all]
     yield from vmdesc.cache["fingerprint"]
 
 
@@ -448,7 +400,7 @@ def _collect(
 
 def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, where: str) -> Iterator[Evidence]:
     """Evidence from one description: each item by itself, then all together where that says more."""
-    found, occurs = _source_facts(vmsd) if vmsd else ({}, ALL)
+    found, occurs = _source_facts(vmsd) if vmsd else ({}, _RELEASES.all)
     if not found:
         return
     definitions = tuple(found.values())
@@ -466,7 +418,7 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
         for i, allowed in enumerate(each):
             bits |= definitions[i].exists & allowed
             joint[i] &= allowed
-        if bits != ALL:
+        if bits != _RELEASES.all:
             items.append(Evidence(f"vmsd {vmsd} {what} {name}", where, bits, source))
 
     narrow("version", str(version), [d.version(version) for d in definitions])
@@ -476,7 +428,7 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
         for name, type_ in sorted(fields):
             short = (element_of(name) or (name,))[0]  # QEMU numbers fields of one name
             if name not in told and short not in told:
-                if known | unread != ALL:
+                if known | unread != _RELEASES.all:
                     items.append(Evidence(f"vmsd {vmsd} has {name} ({type_})", where, known | unread, source))
                 continue
             named = several and any(name in d.fields for d in definitions)
@@ -493,7 +445,7 @@ def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, w
             bits = unread
             for d in definitions:
                 bits |= d.exists & ~d.always.get(name, 0)
-                if bits == ALL:
+                if bits == _RELEASES.all:
                     break
             else:
                 items.append(Evidence(f"vmsd {vmsd} lacks {name}", where, bits, source))
@@ -534,7 +486,7 @@ def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     pseries = any(s.idstr.startswith("spapr") for s in sections)
     facts = _word_facts(pvr)
     for word, found in seen.items():
-        bits = facts.get((pseries, word, found), facts.get((pseries, word, None), ALL))
+        bits = facts.get((pseries, word, found), facts.get((pseries, word, None), _RELEASES.all))
         what = f"{word} 0x{found:x} of a CPU with PVR 0x{pvr:08x}"
         yield Evidence(what, section.label, bits, "target/ppc/cpu_init.c: data/catalog")
 

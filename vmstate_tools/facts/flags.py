@@ -7,16 +7,31 @@ mean from `data/catalog/meanings.csv`.
 
 from __future__ import annotations
 
-import csv
 import re
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmstate_tools.data import data_path
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.facts.tables import rows
+from vmstate_tools.release import Release
+from vmstate_tools.release import numbers as release_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "WORDS",
+    "Difference",
+    "Flag",
+    "decode",
+    "describe",
+    "diff",
+    "encode",
+    "known",
+    "release_key",
+    "short",
+    "word_name",
+]
 
 WORDS = ("msr_mask", "insns_flags", "insns_flags2")
 
@@ -24,7 +39,7 @@ _UNKNOWN = re.compile(r"bit (\d+) \(unknown\)")
 
 
 class Flag(NamedTuple):
-    """One bit of one word under one name; `since` and `until`: first and last release ("" = still there)."""
+    """One bit of one word under one name; `since` and `until` are the first and the last release ("": still there)."""
 
     word: str
     name: str
@@ -36,18 +51,18 @@ class Flag(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Names of the bits a word gained and lost, lowest bit first."""
+    """The names of the bits that a word gained and lost, lowest bit first."""
 
     added: list[str]
     removed: list[str]
 
 
 def word_name(field: str) -> str:
-    """`env.insns_flags` and `mig_insns_flags` → `insns_flags`.
+    """Returns the word that a field carries: `insns_flags` for `env.insns_flags` and for `mig_insns_flags`.
 
     Raises
     ------
-    CatalogError : no flag word.
+    CatalogError : the field carries no flag word.
     """
     name = field.rsplit(".", 1)[-1].removeprefix("mig_")
     if name not in WORDS:
@@ -55,110 +70,87 @@ def word_name(field: str) -> str:
     return name
 
 
-@lru_cache(4096)
-def release_key(release: str) -> tuple[int, ...]:
-    """Sort key of a release name: `2.7` and `2.7.0` are one.
-
-    Raises
-    ------
-    CatalogError : not a release's name.
-    """
-    if not re.fullmatch(r"v?\d+(\.\d+){1,3}", release):
-        raise CatalogError(f"{release!r} does not name a release of QEMU (as in 2.7 or 2.7.1)")
-    parts = tuple(int(part) for part in release.removeprefix("v").split("."))
-    return parts if len(parts) > 2 else (*parts, 0)
-
-
 def short(release: str) -> str:
-    """A release as a chart or table has room for: `2.7` for `2.7.0`."""
+    """Returns a release's name as a chart or a table has room for it: `2.7` for `2.7.0`."""
     return release.removesuffix(".0") if release.count(".") == 2 else release
 
 
 def known(word: str, release: str | None = None) -> list[Flag]:
-    """Flags of a word, lowest bit first; those of one release, or of all (each name and value once).
+    """Returns the flags of a word, lowest bit first: those of a release, or all (each name and value once).
 
     A release newer than the catalog's newest is answered with the newest's flags.
+
+    Raises
+    ------
+    CatalogError : no such word, or the text names no release.
     """
     return list(_known(word_name(word), release))
 
 
 @lru_cache(1024)
 def _known(word: str, release: str | None) -> tuple[Flag, ...]:
-    rows = _rows()[word]
+    flags = _by_word()[word]
     if release is None:
-        return tuple({(flag.name, flag.value): flag for flag in rows}.values())
-    wanted = release_key(release)
-    return tuple(
-        flag
-        for flag in rows
-        if release_key(flag.since) <= wanted and (not flag.until or wanted <= release_key(flag.until))
-    )
+        return tuple({(flag.name, flag.value): flag for flag in flags}.values())
+    wanted = Release(release)
+    return tuple(flag for flag in flags if wanted.within(flag.since, flag.until))
 
 
 @cache
-def _rows() -> dict[str, list[Flag]]:
-    meanings = {(row["word"], row["name"]): row for row in _read("meanings.csv")}
+def _by_word() -> dict[str, list[Flag]]:
+    meanings = {(row["word"], row["name"]): row for row in rows("catalog", "meanings")}
     found: dict[str, list[Flag]] = {word: [] for word in WORDS}
-    for row in _read("flags.csv"):
-        about = meanings.get((row["word"], row["name"]), {})
-        found[row["word"]].append(
-            Flag(
-                row["word"],
-                row["name"],
-                int(row["value"], 16),
-                row["since"],
-                row["until"],
-                about.get("facility", ""),
-                about.get("meaning", ""),
-            )
-        )
+    for row in rows("catalog", "flags"):
+        word, name = row["word"], row["name"]
+        about = meanings.get((word, name), {})
+        meaning = about.get("facility", ""), about.get("meaning", "")
+        found[word].append(Flag(word, name, int(row["value"], 16), row["since"], row["until"], *meaning))
     for flags in found.values():
-        flags.sort(key=lambda flag: (flag.value, release_key(flag.since)))
+        flags.sort(key=lambda flag: (flag.value, Release(flag.since)))
     return found
-
-
-def _read(name: str) -> list[dict[str, str]]:
-    path = data_path("catalog", name)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise CatalogError(f"the catalog has no {name} ({path})") from None
 
 
 def decode(word: str, value: int, release: str | None = None) -> list[str]:
-    """Names of the bits that are set, lowest bit first.
+    """Returns the names of the bits that are set, lowest bit first.
 
-    A bit unknown to the release is given as `bit 12 (unknown)`; without a release, any name the bit had, the
-    newest where it had several. Where one bit has several names at a time (`MSR_SPE`, `MSR_VR`: it depends on
-    the CPU) they are joined by "/".
+    A bit unknown to the release is given as `bit 12 (unknown)`; without a release, a bit has the names it had last.
+    Where one bit has several names at a time (`MSR_SPE`, `MSR_VR`: it depends on the CPU) they are joined by "/".
 
     Raises
     ------
-    CatalogError : no such word, or not an unsigned 64-bit value.
+    CatalogError : no such word, or `value` is not an unsigned 64-bit word.
     """
     if not 0 <= value < 1 << 64:
         raise CatalogError(f"{word}: {value} is not an unsigned 64-bit word")
-    names: dict[int, list[Flag]] = {}
-    for flag in known(word, release):
-        names.setdefault(flag.value, []).append(flag)
-    found = []
-    for bit in range(64):
-        if value >> bit & 1:
-            flags = names.get(1 << bit, [])
-            if release is None:  # the names of the bit's newest release
-                newest = max((release_key(f.until) if f.until else (1 << 30,) for f in flags), default=())
-                flags = [f for f in flags if (release_key(f.until) if f.until else (1 << 30,)) == newest]
-            found.append("/".join(f.name for f in flags) or f"bit {bit} (unknown)")
-    return found
+    names = _names_of_bits(word_name(word), release)
+    return [names.get(bit, f"bit {bit} (unknown)") for bit in range(64) if value >> bit & 1]
+
+
+@lru_cache(1024)
+def _names_of_bits(word: str, release: str | None) -> dict[int, str]:
+    found: dict[int, list[Flag]] = {}
+    for flag in _known(word, release):
+        found.setdefault(flag.value.bit_length() - 1, []).append(flag)
+    if release is None:
+        found = {bit: _last(flags) for bit, flags in found.items()}
+    return {bit: "/".join(flag.name for flag in flags) for bit, flags in found.items()}
+
+
+def _last(flags: list[Flag]) -> list[Flag]:
+    """Returns those flags that were there last; more than one if several share the bit."""
+    still = [flag for flag in flags if not flag.until]
+    if still:
+        return still
+    last = max(Release(flag.until) for flag in flags)
+    return [flag for flag in flags if Release(flag.until) == last]
 
 
 def encode(word: str, names: Iterable[str], release: str | None = None) -> int:
-    """The word with the named bits set: what `decode` gave, or single names.
+    """Returns the word with the named bits set: names as `decode` gives them, or single ones.
 
     Raises
     ------
-    CatalogError : a name the word does not have in that release.
+    CatalogError : a name that the word does not have in that release.
     """
     values = {flag.name: flag.value for flag in known(word, release)}
     result = 0
@@ -178,7 +170,7 @@ def encode(word: str, names: Iterable[str], release: str | None = None) -> int:
 def diff(
     a: Mapping[str, int] | object, b: Mapping[str, int] | object, release: str | None = None
 ) -> dict[str, Difference]:
-    """Per flag word that both have: the names b adds to a, and those it lacks.
+    """Returns, for each flag word that both sides have, the names that b adds to a and those that it lacks.
 
     Parameters
     ----------
@@ -206,14 +198,14 @@ def _value(words: Mapping[str, int] | object, word: str) -> int | None:
 
 
 def describe(name: str) -> Flag:
-    """The newest entry of a flag by its name: word, value, releases, facility and meaning.
+    """Returns the newest entry of a flag: word, value, releases, facility and meaning.
 
     Raises
     ------
     CatalogError : no flag of that name.
     """
     for word in WORDS:
-        flags = [flag for flag in _rows()[word] if flag.name == name]
+        flags = [flag for flag in _by_word()[word] if flag.name == name]
         if flags:
-            return max(flags, key=lambda flag: release_key(flag.since))
+            return max(flags, key=lambda flag: Release(flag.since))
     raise CatalogError(f"no flag {name!r} in the catalog")

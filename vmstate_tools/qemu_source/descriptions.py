@@ -18,9 +18,11 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from vmstate_tools.analysis.fingerprint import ALL, LATER, READ, RELEASES, runs, span
-from vmstate_tools.facts import catalog
 from vmstate_tools.qemu_source.git import Repo
+from vmstate_tools.release import Release as ReleaseName
+from vmstate_tools.release import covered
+
+_RELEASES = covered()
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')", re.DOTALL)
 _DEFINITION = re.compile(r"\bVMStateDescription\s*(?:(\w+)\s*=\s*|\)\s*)\{")
@@ -245,9 +247,9 @@ def sources(repos: Iterable[Path]) -> Iterator[tuple[str, Repo, str]]:
     for repo in map(Repo, repos):
         for release, revision in {**repo.version_commits, **repo.tags}.items():
             found.setdefault(release, (repo, revision))
-    for release, (repo, revision) in sorted(found.items(), key=lambda item: [int(n) for n in item[0].split(".")]):
-        series = ".".join(release.split(".")[:2])
-        if series in RELEASES:
+    for release, (repo, revision) in sorted(found.items(), key=lambda item: ReleaseName(item[0])):
+        series = ReleaseName(release).series
+        if series in _RELEASES.series:
             yield series, repo, revision
 
 
@@ -297,21 +299,21 @@ def write(read: Iterable[Release], folder: Path) -> None:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(("vmsd", "symbol", "kind", "what", "releases"))
         for *key, bits in sorted(_description_rows(found), key=lambda row: row[:4]):
-            out.writerow((*key, runs(bits)))
+            out.writerow((*key, _RELEASES.runs(bits)))
     with (folder / "machines.csv").open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(("machine", "releases"))
         for machine, bits in sorted(_machine_bits(found).items()):
-            out.writerow((machine, runs(bits)))
+            out.writerow((machine, _RELEASES.runs(bits)))
 
 
 def _still(bits: int) -> int:
     """What the newest source has, later releases may have; what it has no more, they have not either."""
-    return bits | LATER if bits & span(READ, READ) else bits
+    return bits | _RELEASES.unread if bits & _RELEASES.bit[_RELEASES.newest_read] else bits
 
 
 def _bits(found: Iterable[Release]) -> int:
-    return _still(functools.reduce(operator.or_, (span(r.release, r.release) for r in found), 0))
+    return _still(functools.reduce(operator.or_, (_RELEASES.span(r.release, r.release) for r in found), 0))
 
 
 def _machine_bits(found: list[Release]) -> dict[str, int]:
@@ -340,14 +342,14 @@ def _description_rows(found: list[Release]) -> Iterator[tuple[str, str, str, str
         here = release.literals | {name for name, _ in release.definitions}
         for vmsd in symbols:
             if vmsd in here or vmsd.startswith(release.pasted):
-                occurs[vmsd] |= span(release.release, release.release)
+                occurs[vmsd] |= _RELEASES.span(release.release, release.release)
     for vmsd, bits in occurs.items():
         yield vmsd, "", "name", "", _still(bits)
     for (vmsd, symbol), by_release in table.items():
         yield from ((vmsd, symbol, *row) for row in _rows_of(by_release, alone=symbols[vmsd] == 1))
     for info in set().union(*(r.infos for r in found)):
         bits = _bits(r for r in found if info in r.literals)
-        if bits != ALL:
+        if bits != _RELEASES.all:
             yield "", "", "info", info, bits
 
 
@@ -358,7 +360,7 @@ def _rows_of(by_release: dict[str, list[Definition]], alone: bool) -> Iterator[t
     always: dict[str, int] = collections.defaultdict(int)
     types: dict[tuple[str, str], int] = collections.defaultdict(int)
     for release, definitions in by_release.items():
-        bit = span(release, release)
+        bit = _RELEASES.span(release, release)
         exists |= bit
         if not all(d.complete for d in definitions):
             open_ |= bit
@@ -394,54 +396,3 @@ def _rows_of(by_release: dict[str, list[Definition]], alone: bool) -> Iterator[t
             for type_, bits in by_type.items():
                 yield "type", f"{name}:{type_}", _still(bits)
             yield "type", f"{name}:?", _still(unknown | open_)
-
-
-# -- words of the ppc CPU ---------------------------------------------------------------------------------------
-
-
-def write_words(folder: Path) -> None:
-    """Write `words.csv` from the catalog: which releases send which words of a CPU, on machines that send them."""
-    with (folder / "words.csv").open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(("pvr", "pseries", "word", "value", "releases"))
-        pvrs = sorted({int(row["pvr"], 16) for row in catalog.table("models")})
-        for pvr in tqdm(pvrs, desc="PVRs"):
-            for pseries in (False, True):
-                out.writerows(_word_rows(pvr, pseries))
-
-
-def _word_rows(pvr: int, pseries: bool) -> Iterator[tuple[str, str, str, str, str]]:
-    sent: dict[str, dict[int, int]] = collections.defaultdict(lambda: collections.defaultdict(int))
-    # A release without such a CPU may have another's behind KVM; one that sends no words is told by its fields.
-    free = LATER
-    for row in catalog.table("releases"):
-        release = ".".join(row["release"].split(".")[:2])
-        if release not in RELEASES or row["kind"] == "development":
-            continue
-        bit = span(release, release)
-        families = {m.family: m.name for m in catalog.model_of_pvr(pvr, row["release"])}
-        if not families:
-            free |= bit
-        for name in families.values():
-            for accel in ("tcg", "kvm"):
-                # Those pseries types that send words send the same ones.
-                words = catalog.stream_words(row["release"], "pseries-2.1" if pseries else "", name, accel)
-                host = catalog.host_flags(row["release"]) if accel == "kvm" else {}
-                if not words:
-                    free |= bit
-                for field_name, value in words.items():
-                    for given in _subsets(host.get(field_name, 0)):
-                        sent[field_name.removeprefix("mig_")][value & ~host.get(field_name, 0) | given] |= bit
-    for word, by_value in sent.items():
-        start = f"0x{pvr:08x}", "yes" if pseries else "no", word
-        yield *start, "", runs(free)
-        for value, bits in sorted(by_value.items()):
-            yield *start, f"0x{value:x}", runs(bits | free)
-
-
-def _subsets(bits: int) -> Iterator[int]:
-    part = bits
-    while part:
-        yield part
-        part = (part - 1) & bits
-    yield 0

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from vmstate_tools.compat import facts
+from vmstate_tools.release import Release
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _STRING = re.compile(r'^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+"([^"\n]*)"', re.MULTILINE)
@@ -260,11 +260,7 @@ def main() -> None:
         for release, revision in repository.releases().items():
             where.setdefault(release, (repository, revision))
         where[HEAD] = (repository, "HEAD" if not repository.git("rev-parse", "-q", "--verify", "master") else "master")
-    first = facts.version(arguments.first) or (0, 0, 0)
-    order = sorted(
-        (r for r in where if r != HEAD and (facts.version(r) or first) >= first),
-        key=lambda r: facts.version(r) or first,
-    )
+    order = sorted((r for r in where if r != HEAD and Release(r) >= Release(arguments.first)), key=Release)
     open_: dict[tuple[str, str], tuple[Vmsd, str, str]] = {}
     lines: list[tuple[str, str, str, Vmsd]] = []
     for release in tqdm([*order, HEAD], unit="release"):
@@ -282,7 +278,7 @@ def main() -> None:
                     lines.append((key[0], since, until, old))
                 open_[key] = (vmsd, release, release)
     lines += [(key[0], since, "", vmsd) for key, (vmsd, since, until) in open_.items()]
-    lines.sort(key=lambda line: (line[0], line[3].name, facts.version(line[1]) or (99, 0, 0)))
+    lines.sort(key=lambda line: (line[0], line[3].name, Release(line[1])))
     with arguments.output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(

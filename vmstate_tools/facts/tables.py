@@ -1,0 +1,34 @@
+"""The tables of facts below `data/`, read as they stand: each cell is text."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from vmstate_tools.data import data_path
+from vmstate_tools.errors import CatalogError
+from vmstate_tools.release import Release
+
+Row = Mapping[str, str]
+
+
+@cache
+def rows(folder: str, name: str) -> tuple[Row, ...]:
+    """Returns the rows of `data/FOLDER/NAME.csv`, column → cell.
+
+    Raises
+    ------
+    CatalogError : there is no such table.
+    """
+    path = data_path(folder, f"{name}.csv")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return tuple(csv.DictReader(file))
+    except FileNotFoundError:
+        raise CatalogError(f"the catalog has no {name}.csv ({path})") from None
+
+
+def holding(table: Iterable[Row], release: Release) -> list[Row]:
+    """Returns the rows that hold in a release: not before their `since`, not after their `until` ("": still)."""
+    return [row for row in table if release.within(row["since"], row["until"])]
