@@ -22,7 +22,7 @@ def test_one_release_has_several_names():
 
 def test_releases_are_ordered_by_number():
     in_order = ["0.10", "1.6.2", "2.4.0", "2.4.0.1", "2.4.1", "2.6", "2.7.1", "2.10", "10.2.50", "11.1"]
-    assert sorted(in_order[::-1], key=Release) == in_order
+    assert sorted(sorted(in_order), key=Release) == in_order
     assert Release("2.7") <= Release("2.7.0") < Release("2.7.1")
 
 

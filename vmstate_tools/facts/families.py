@@ -58,7 +58,8 @@ def _aliases(release: str) -> dict[str, str]:
 def _words_by_release() -> dict[str, dict[str, Words]]:
     found: dict[str, dict[str, Words]] = {}
     for row in rows("catalog", "families"):
-        words = Words(*(int(row[word], 16) for word in flags.WORDS), int(row["nb_BATs"]))
+        msr_mask, insns_flags, insns_flags2 = (int(row[word], 16) for word in flags.WORDS)
+        words = Words(msr_mask, insns_flags, insns_flags2, int(row["nb_BATs"]))
         found.setdefault(row["release"], {})[row["family"]] = words
     return found
 
