@@ -25,10 +25,10 @@ def test_each_control_changes_what_is_shown(lab):
         ("cpu", "POWER8_v2.0"),
         ("machine", "pseries-2.7"),
     ):
-        before = bytes(lab.picture.value), lab.told.value
+        before = bytes(lab.picture.value), lab.summary.value
         getattr(lab, control).value = value
         assert bytes(lab.picture.value).startswith(PNG) and bytes(lab.picture.value) != before[0], control
-        assert lab.told.value != before[1], control
+        assert lab.summary.value != before[1], control
     wanted = proposals.pairs("pseries-2.7", ["POWER8_v2.0"], "ignore", "kvm", None)
     wanted = wanted[wanted["direction"] == "backward"]
     assert lab.pairs["effect"].tolist() == wanted["effect"].tolist() and len(wanted)
@@ -37,7 +37,7 @@ def test_each_control_changes_what_is_shown(lab):
 def test_it_says_that_it_is_predicted_and_what_is_missed(lab):
     lab.policy.value = "ignore"
     lab.since.value = None
-    assert "Predicted" in lab.told.value and "PPC_64BX" in lab.told.value
+    assert "Predicted" in lab.summary.value and "PPC_64BX" in lab.summary.value
 
 
 def test_32_bit_machine(lab):
@@ -59,7 +59,7 @@ def test_a_policy_of_ones_own_is_offered_and_its_name_is_escaped():
 
     lab = vt.policy_lab([Own()])
     lab.policy.label = "<own>"
-    assert "&lt;own&gt;" in lab.told.value and "<own>" not in lab.told.value
+    assert "&lt;own&gt;" in lab.summary.value and "<own>" not in lab.summary.value
     assert (lab.pairs["policy"] == "<own>").all()
 
 

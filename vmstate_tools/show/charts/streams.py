@@ -154,7 +154,7 @@ def stream_strip(stream: Stream, ax: Axes | None = None) -> Axes:
         for section, offset, size, what in _parts(stream)
         if section is not None or what == "vmdesc"
     ]
-    total = len(stream.source.view)
+    total = len(stream.view)
     ax = axes_of(ax, 9, 2.8)
     labelled: list[tuple[float, str]] = []
     for offset, size, name, kind in parts:
@@ -201,7 +201,7 @@ def section_bytes(
     stop = which.payload_size if stop is None else min(stop, which.payload_size)
     if start >= stop:
         raise ValueError(f"section {which.label} has no bytes from {start} to {stop}")
-    data = bytes(stream.source.view[which.payload_offset + start : which.payload_offset + stop])
+    data = bytes(stream.view[which.payload_offset + start : which.payload_offset + stop])
     # (name, first byte shown, first byte behind it, whole size)
     fields = [
         (name, max(at, start) - start, min(at + size, stop) - start, size)

@@ -1,1 +1,1 @@
-"""What one moves in a notebook: the explorer of streams, the policy lab."""
+"""Widgets for notebooks: the explorer of streams and the policy lab."""

@@ -1,4 +1,4 @@
-"""Fields of a stream by name or by value."""
+"""Finds fields of a stream by name, by value or by place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+|0[xX][\da-fA-F]+)")
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One field, array or section that was found. `offset` in bytes of the file; `path` is '' for a section."""
+    """A field, array or section that was found. `offset` is in bytes of the file; `path` is '' for a section."""
 
     section: Section
     vmsd: str
@@ -29,11 +29,11 @@ class Hit:
 
 
 def search(stream: Stream, query: str) -> Iterator[Hit]:
-    """What `query` finds, in stream order.
+    """Yields what `query` finds, in stream order.
 
-    A number (decimal, or hex with 0x) finds fields of that value; text in quotes the buffers that hold it; all else
-    is a part of a field's or section's name, or with `*` and `?` the whole of a name, or of its end behind a dot.
-    RAM is not searched. Raises StreamError where a section cannot be decoded.
+    A number (decimal, or hex with 0x) finds the fields with that value. Text in quotes finds the buffers that hold it.
+    Any other text is a part of the name of a field or section; with `*` and `?` it is the whole name, or its end behind
+    a dot. RAM is not searched. Raises StreamError where a section cannot be decoded.
     """
     query = query.strip()
     find: Callable[[Stream, Section], Iterator[Hit]]
@@ -50,6 +50,7 @@ def search(stream: Stream, query: str) -> Iterator[Hit]:
 
 
 def _named(stream: Stream, section: Section, query: str) -> Iterator[Hit]:
+    """Yields what has this name in a section, or the section itself."""
     wild = "".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in query)
     whole = any(c in query for c in "*?")
     name = re.compile(rf"(?:.*[./])?{wild}" if whole else rf".*{wild}.*", re.IGNORECASE | re.DOTALL)
@@ -72,13 +73,14 @@ def _named(stream: Stream, section: Section, query: str) -> Iterator[Hit]:
 
 
 def _valued(stream: Stream, section: Section, number: int) -> Iterator[Hit]:
+    """Yields the fields and elements of a section that have this value."""
     for leaf in section.leaves:
         if isinstance(leaf.value, int) and leaf.value == number:
             yield Hit(section, "", leaf.path, leaf.offset)
     if not section.described or not -(1 << 63) <= number < 1 << 64:
         return
     layout = stream.layout(section)
-    data = np.frombuffer(stream.source.view, np.uint8)
+    data = np.frombuffer(stream.view, np.uint8)
     base = section.payload_offset
     for offset, width, kind in batches(layout):
         same = gather(data, base + offset, width, kind) == np.uint64(number & 0xFFFF_FFFF_FFFF_FFFF)
@@ -89,6 +91,7 @@ def _valued(stream: Stream, section: Section, number: int) -> Iterator[Hit]:
 
 
 def _holding(stream: Stream, section: Section, text: bytes) -> Iterator[Hit]:
+    """Yields the buffers of a section that hold this text."""
     for leaf in section.leaves:
         value = leaf.value.encode() if isinstance(leaf.value, str) else leaf.value
         if isinstance(value, bytes) and text in value:
@@ -96,7 +99,7 @@ def _holding(stream: Stream, section: Section, text: bytes) -> Iterator[Hit]:
     if not section.described:
         return
     layout = stream.layout(section)
-    base, view = section.payload_offset, stream.source.view
+    base, view = section.payload_offset, stream.view
     for i in np.flatnonzero((layout.kind == BYTES) | (layout.width == 1)).tolist():  # text in an array of uint8, too
         at, length = base + int(layout.offset[i]), int(layout.length[i])
         if length >= len(text) and text in bytes(view[at : at + length]):
@@ -104,9 +107,34 @@ def _holding(stream: Stream, section: Section, text: bytes) -> Iterator[Hit]:
 
 
 def _hit(section: Section, layout: Layout, offset: int) -> Hit:
-    """The field or element that stands at `offset` of the payload."""
+    """Returns the field or element that stands at `offset` of the payload."""
     i = int(np.searchsorted(layout.offset, offset, "right")) - 1
     path = layout.paths[i]
     if layout.count[i]:
         path += f"[{(offset - int(layout.offset[i])) // int(layout.width[i])}]"
     return Hit(section, layout.vmsds[i], path, section.payload_offset + offset)
+
+
+def locate(stream: Stream, label: str, vmsd: str | None, path: str) -> int | None:
+    """Returns the offset of a field or vmsd in the file, None where the stream has none; `vmsd` None means any."""
+    for section in stream.sections:
+        if section.label != label:
+            continue
+        for leaf in section.leaves:
+            if leaf.path == path:
+                return leaf.offset
+        if section.described and (path or vmsd):
+            layout = stream.layout(section)
+            for i, element in layout.find(path) or [(i, 0) for i in layout.index.get(path, ())]:
+                if vmsd in (None, layout.vmsds[i]):
+                    return section.payload_offset + int(layout.offset[i]) + element * int(layout.width[i])
+            for i, name in enumerate(layout.paths):  # a struct, or a subsection
+                if name.startswith((f"{path}.", f"{path}[")) or (layout.vmsds[i] == vmsd and name.startswith(path)):
+                    return section.payload_offset + int(layout.offset[i])
+        if section.how == "ram" and path:
+            for block in stream.ram.block_list:
+                if block.name == path:
+                    return block.offset
+        if not path and not vmsd:
+            return section.offset
+    return None

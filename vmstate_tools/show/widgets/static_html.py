@@ -1,25 +1,25 @@
-"""What a page without a kernel shows in a widget's place: plain HTML, nothing that moves, nothing that runs."""
+"""Plain HTML that stands in for a widget on a page without a kernel: nothing in it moves or runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.show.widgets.rows import Differences
+from vmstate_tools.show.widgets.difference_counts import Differences
 from vmstate_tools.show.widgets.tree import Node, roots
 from vmstate_tools.stream.html import table, text
 from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.layout import format_value
 
-_SECTIONS = 60  # sections told
-_FIELDS = 12  # fields told of each
-_ROW = 16
+_SECTIONS = 60  # sections shown
+_FIELDS = 12  # fields shown of each section
+_ROW = 16  # bytes in a row
 
 
 def stream_still(stream: Stream, chosen: Node | None = None) -> str:
-    """The sections of a stream, each with its first fields; and what is chosen, with its bytes."""
+    """Returns the sections of a stream, each with its first fields, and the chosen node with its bytes."""
     nodes = roots(stream)
-    parts = [f"<p><b>{text(stream.name)}</b>, {len(stream.source.view):,} bytes</p>"]
+    parts = [f"<p><b>{text(stream.name)}</b>, {len(stream.view):,} bytes</p>"]
     for node in nodes[:_SECTIONS]:
         about = f"{text(node.label)} <small>{text(node.note)}, {node.size:,} bytes at {node.offset:,}</small>"
         if node.section is None:
@@ -34,7 +34,7 @@ def stream_still(stream: Stream, chosen: Node | None = None) -> str:
 
 
 def differences_still(streams: Sequence[Stream], differences: Differences) -> str:
-    """Two streams' differences, the first forty of them."""
+    """Returns the first forty differences between two streams."""
     names = " and ".join(f"<b>{text(stream.name)}</b>" for stream in streams)
     frame = differences.frame
     rows = (
@@ -48,6 +48,7 @@ def differences_still(streams: Sequence[Stream], differences: Differences) -> st
 
 
 def _fields(section: Node) -> str:
+    """Returns a table of the first fields of a section, or the error where it cannot be decoded."""
     rows: list[tuple[str, str, str, str]] = []
     try:
         for node in _leaves(section):
@@ -61,7 +62,7 @@ def _fields(section: Node) -> str:
 
 
 def _leaves(node: Node) -> Iterator[Node]:
-    """Fields and arrays in stream order; what frames them is left out."""
+    """Yields fields and arrays in stream order, without the records that frame them."""
     for child in node.children():
         if child.kind in ("field", "array") or (child.kind == "record" and child.note and not child.inner):
             yield child
@@ -70,8 +71,8 @@ def _leaves(node: Node) -> Iterator[Node]:
 
 
 def _bytes(node: Node) -> str:
-    """The rows of bytes around a thing, its own in bold."""
-    view = node.stream.source.view
+    """Returns rows of bytes around a node, with the bytes of the node in bold."""
+    view = node.stream.view
     lines = []
     first = max(0, (node.offset - _ROW) // _ROW * _ROW)
     for start in range(first, min(first + 8 * _ROW, len(view)), _ROW):

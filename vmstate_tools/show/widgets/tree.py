@@ -1,4 +1,4 @@
-"""A stream as a tree, made as far as it is opened: records, sections, subsections, fields, elements of arrays."""
+"""A stream as a tree of records, sections, subsections, fields and elements, made only as far as it is opened."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from vmstate_tools.vmstate.description import FieldDescription, Vmsd
 from vmstate_tools.vmstate.layout import BYTES, Layout, format_value
 from vmstate_tools.vmstate.value_column import ValueArray
 
-_TEXT = 64  # bytes of a buffer that are looked at to show it
+_TEXT = 64  # bytes of a buffer that are read to show it
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Node:
-    """One thing that stands in a stream. `offset` and `size` in bytes of the file.
+    """A node of the tree: a part of a stream. `offset` and `size` are in bytes of the file.
 
-    `kind`: 'section', 'subsection', 'struct', 'array', 'field' or 'record' (whatever frames them; RAM).
-    `path` and `vmsd` are a field's as in `Stream.fields()`. `how`: the kind of its value (of `decode`) if it has one.
+    `kind` is 'section', 'subsection', 'struct', 'array', 'field' or 'record'; the last stands for framing and RAM.
+    `path` and `vmsd` are those of a field in `Stream.fields()`. `how` is the kind of the value (of `vmstate.layout`)
+    where there is one. `shape` is the description of a subsection or struct. `pieces` are the records of a section that
+    was sent in several. `inner` makes the children.
     """
 
     stream: Stream
@@ -39,30 +41,31 @@ class Node:
     how: int | None = None
     value: Any = None
     inner: Callable[[], Sequence[Node]] | None = None
-    shape: Vmsd | None = None  # of a subsection or struct
-    pieces: list[Section] = dataclasses.field(default_factory=list)  # the records of a section that was sent in several
+    shape: Vmsd | None = None
+    pieces: list[Section] = dataclasses.field(default_factory=list)
 
     def children(self) -> Sequence[Node]:
-        """What it consists of, in stream order. Raises StreamError where the bytes are not what was described."""
+        """Returns the parts of the node in stream order. Raises StreamError where the bytes do not fit it."""
         return self.inner() if self.inner else ()
 
     def holds(self, offset: int) -> bool:
+        """Returns whether the byte at `offset` of the file belongs to the node."""
         if self.pieces:
             return any(p.offset <= offset < p.offset + p.size for p in self.pieces)
         return self.offset <= offset < self.offset + self.size
 
     def read(self) -> Any:
-        """The value of a field: int, bool, text, or the first bytes of a buffer. None for all else."""
+        """Returns the value of a field: int, bool, str, or the first bytes of a buffer; None for any other node."""
         if self.how is None:
             return self.value
-        view = self.stream.source.view
+        view = self.stream.view
         if self.how == BYTES:
             return bytes(view[self.offset : self.offset + min(self.size, _TEXT)])
         at, width, kind = np.array([self.offset]), np.array([self.size]), np.array([self.how], np.uint8)
         return ValueArray(gather(np.frombuffer(view, np.uint8), at, width, kind), kind)[0]
 
     def shown(self) -> str:
-        """Its value in short, or what there is to say in its place."""
+        """Returns the value as short text, or the note where there is no value."""
         value = self.read()
         if value is None:
             return self.note
@@ -77,7 +80,7 @@ class Node:
 
 
 class Elements(Sequence[Node]):
-    """Equal-sized children at equal distances, made when asked for."""
+    """Children of equal size at equal distances, each made when it is asked for."""
 
     def __init__(self, count: int, offset: int, width: int, make: Callable[[int, int], Node]) -> None:
         self._count, self._offset, self._width, self._make = count, offset, width, make
@@ -97,12 +100,16 @@ class Elements(Sequence[Node]):
         return self._make(i, self._offset + i * self._width)
 
     def place(self, offset: int) -> int:
-        """The number of the element that holds the byte at `offset`."""
+        """Returns the number of the element that holds the byte at `offset`."""
         return (offset - self._offset) // self._width
 
 
+Pair = tuple[Node | None, Node | None]
+"""What stands at one place of the first stream and of the second; None where that stream has nothing there."""
+
+
 def place(nodes: Sequence[Node], offset: int) -> int | None:
-    """Which of the nodes holds the byte at `offset`."""
+    """Returns the number of the node that holds the byte at `offset`, None where there is none."""
     if isinstance(nodes, Elements):
         i = nodes.place(offset)
         return i if 0 <= i < len(nodes) else None
@@ -110,7 +117,7 @@ def place(nodes: Sequence[Node], offset: int) -> int | None:
 
 
 def roots(stream: Stream) -> list[Node]:
-    """All records of a stream in file order, the parts of a section (START, PARTs, END) in the place of its first."""
+    """Returns all records of a stream in file order; the parts of a section (START, PART, END) are one node."""
     found: dict[Any, Node] = {}
     for number, record in enumerate(unrolled(stream.records)):
         if isinstance(record, Section):
@@ -142,6 +149,7 @@ def roots(stream: Stream) -> list[Node]:
 
 
 def _section(stream: Stream, section: Section) -> Node:
+    """Returns the node of a section; a section sent in parts has a node for each part."""
     node = Node(stream, section.label, "section", section.offset, section.size, section=section)
     node.note = f"version {section.version_id}"
     if section.part == "full":
@@ -165,7 +173,7 @@ def _section(stream: Stream, section: Section) -> Node:
 
 
 def _inside(stream: Stream, section: Section) -> list[Node]:
-    """One section record: header, payload, footer."""
+    """Returns the parts of a section record: header, payload, footer."""
     header = Node(stream, "header", "record", section.offset, section.header.size, section=section)
     header.note = f"section_id {section.section_id}"
     nodes = [header]
@@ -176,19 +184,8 @@ def _inside(stream: Stream, section: Section) -> list[Node]:
         for leaf in section.leaves:
             value = leaf.value if not isinstance(leaf.value, bytes) else None
             how = BYTES if value is None else None
-            node = Node(
-                stream,
-                leaf.path,
-                "field",
-                leaf.offset,
-                leaf.size,
-                leaf.path,
-                leaf.type,
-                "",
-                section,
-                how=how,
-                value=value,
-            )
+            node = Node(stream, leaf.path, "field", leaf.offset, leaf.size, leaf.path, leaf.type, "", section)
+            node.how, node.value = how, value
             nodes.append(node)
     elif section.described:
         layout = stream.layout(section)
@@ -203,6 +200,7 @@ def _inside(stream: Stream, section: Section) -> list[Node]:
 
 
 def _ram(stream: Stream, section: Section | None, start: int, end: int) -> list[Node]:
+    """Returns a node for each entry of `Ram.records` in this range of the file."""
     return [
         _pages(stream, section, offset, size, what, detail[0] if detail else "")
         for offset, size, what, *detail in stream.ram.records(start, end)
@@ -210,12 +208,12 @@ def _ram(stream: Stream, section: Section | None, start: int, end: int) -> list[
 
 
 def _pages(stream: Stream, section: Section | None, offset: int, size: int, what: str, detail: str) -> Node:
-    """One entry of `Ram.records`; under it the pages, where it is some in a row."""
+    """Returns the node of an entry of `Ram.records`; where the entry is a run of pages, they are its children."""
     node = Node(stream, what, "record", offset, size, section=section, note=detail)
     count, _, block = detail.partition(" x ")
     if not block or not count.isdigit() or int(count) < 2:
         return node
-    # Pages in a row: the first may name the block; all others are of one size, or this is none of our business.
+    # The first page of a run may name the block; all others have one size. Other runs are left closed.
     width = 9 if "zero" in what else 8 + (stream.page_size or 0)
     lead = size - int(count) * width
     if what in ("ram zero pages", "ram pages") and lead in (0, 1 + len(block.encode())):
@@ -223,7 +221,7 @@ def _pages(stream: Stream, section: Section | None, offset: int, size: int, what
 
         def page(i: int, at: int) -> Node:
             at, length = (at, width) if i or not lead else (offset, lead + width)
-            head = int.from_bytes(stream.source.view[at : at + 8], "big")
+            head = int.from_bytes(stream.view[at : at + 8], "big")
             kind = "zero page" if "zero" in what else "page"
             return Node(stream, f"0x{head & ~mask:x}", "record", at, length, section=section, note=kind)
 
@@ -232,16 +230,18 @@ def _pages(stream: Stream, section: Section | None, offset: int, size: int, what
 
 
 class _Described:
-    """The fields of one section that has a description. The description gives the tree, the layout the leaves."""
+    """Makes the nodes of a section that has a description: the description gives the tree, the layout the leaves."""
 
     def __init__(self, stream: Stream, section: Section, layout: Layout) -> None:
         self.stream, self.section, self.layout = stream, section, layout
         self.base = section.payload_offset
 
     def node(self, label: str, kind: str, offset: int, size: int, **more: Any) -> Node:
+        """Returns a node at `offset` of the payload."""
         return Node(self.stream, label, kind, self.base + offset, size, section=self.section, **more)
 
     def vmsd(self, vmsd: Vmsd, offset: int, prefix: str) -> Iterator[Node]:
+        """Yields the fields and subsections of a vmsd that begins at `offset` of the payload."""
         for field in vmsd.fields:
             extent = field.size * (1 if field.count is None else field.count)
             if extent:
@@ -259,6 +259,7 @@ class _Described:
             offset += head + sub.size
 
     def field(self, field: FieldDescription, vmsd: Vmsd, offset: int, extent: int, path: str) -> Node:
+        """Returns the node of a field, struct or array that takes `extent` bytes at `offset` of the payload."""
         first, last = np.searchsorted(self.layout.offset, (offset, offset + extent)).tolist()
         if last == first + 1 and self.layout.paths[first] == path:
             return self.leaf(first, field.label)
@@ -279,13 +280,14 @@ class _Described:
         return node
 
     def element(self, field: FieldDescription, offset: int, path: str) -> list[Node]:
-        """The inside of one struct, or of a type that holds several numbers."""
+        """Returns the parts of a struct, or of a type that holds several numbers."""
         if field.struct is not None:
             return list(self.vmsd(field.struct, offset, path + "."))
         first, last = np.searchsorted(self.layout.offset, (offset, offset + field.size)).tolist()
         return [self.leaf(i, self.layout.paths[i].removeprefix(path).removeprefix(".")) for i in range(first, last)]
 
     def leaf(self, number: int, label: str) -> Node:
+        """Returns the node of a leaf of the layout: a field, or an array of plain values."""
         layout = self.layout
         path, type_, vmsd = layout.paths[number], layout.types[number], layout.vmsds[number]
         offset, width, count = (int(c[number]) for c in (layout.offset, layout.width, layout.count))
