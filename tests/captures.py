@@ -1,19 +1,81 @@
-"""The real streams the tests run on: all captures beside the checkout where there are any, else the bundled ones."""
+"""The real captures that tests run on: those in this checkout, and a larger collection where there is one.
+
+Tests on the larger collection carry the marker `collection`, which CI sets; without it they are not selected.
+"""
 
 from __future__ import annotations
 
 import csv
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from vmstate_tools.data import data_path
 
-SHARED = Path(os.environ.get("VMSTATE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-ROOT = SHARED / "captures" if (SHARED / "captures" / "manifest.csv").is_file() else data_path("streams")
+DATA = Path(__file__).resolve().parent / "data"
+COLLECTION = Path(os.environ.get("VMSTATE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
-with (ROOT / "manifest.csv").open(newline="") as table:
-    MANIFEST = {row["file"]: row for row in csv.DictReader(table)}
+
+@dataclass(frozen=True)
+class Captures:
+    """Streams with their manifests, and what lies beside them."""
+
+    name: str
+    folders: tuple[Path, ...]
+    """Each with a `manifest.csv` and the streams that it lists."""
+    dumps: Path
+    """`<release>-<machine>.json.zst`: what -dump-vmstate wrote."""
+    channels: Path
+    """Migrations over several connections: `qemu-<release>/<machine>/<cpu>+<config>/ch<n>.bin.zst`, `meta.json`."""
+    savevm: Path
+    """qcow2 images with a snapshot, each with a `.json` that says how it was made."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @functools.cached_property
+    def manifest(self) -> dict[str, dict[str, str]]:
+        """The rows of the manifests by the file's name."""
+        rows = {}
+        for folder in self.folders:
+            with (folder / "manifest.csv").open(newline="") as table:
+                rows |= {row["file"]: row for row in csv.DictReader(table)}
+        return rows
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        return list(self.manifest.values())
+
+    def path(self, file: str) -> Path:
+        """Where the capture of this name lies."""
+        return next(path for folder in self.folders if (path := folder / file).exists())
+
+    def registers(self, file: str) -> Path:
+        """Where that lies which `info registers` printed; only beside guests that ran."""
+        return self.path(file).with_name(Path(file).name.replace(".mig.zst", ".registers.txt"))
+
+
+HERE = Captures(
+    "here",
+    (data_path("streams"), DATA / "captures"),
+    DATA / "dumps",
+    DATA / "captures/channels",
+    DATA / "captures/savevm",
+)
+_CAPTURES = COLLECTION / "captures"
+LARGER = (
+    Captures("collection", (_CAPTURES,), COLLECTION / "dumps", _CAPTURES / "channels", _CAPTURES / "savevm")
+    if (_CAPTURES / "manifest.csv").is_file()
+    else None
+)
+SETS = [pytest.param(HERE, id="here")]
+if LARGER is not None:
+    SETS.append(pytest.param(LARGER, id="collection", marks=pytest.mark.collection))
 
 
 @dataclass(frozen=True)
@@ -21,24 +83,29 @@ class Batch:
     """Some captures of one release: one test."""
 
     name: str
+    captures: Captures
     files: tuple[str, ...]
 
     def __str__(self) -> str:
         return self.name
 
 
-def batches(files: list[str], size: int = 48) -> list[Batch]:
-    """The files by release, in batches of at most `size`."""
-    by_release: dict[str, list[str]] = {}
-    for file in files:
-        by_release.setdefault(MANIFEST[file]["release"], []).append(file)
-    return [
-        Batch(f"{release}:{i // size}", tuple(of_release[i : i + size]))
-        for release, of_release in by_release.items()
-        for i in range(0, len(of_release), size)
-    ]
+def batches(wanted: Callable[[Captures, str], bool] = lambda captures, file: True, size: int = 48) -> list[Any]:
+    """Parameters for a test: captures by release, at most `size` at a time; each capture is in one batch only."""
+    found = []
+    for captures in filter(None, (HERE, LARGER)):
+        by_release: dict[str, list[str]] = {}
+        for file, row in captures.manifest.items():
+            if (captures is HERE or file not in HERE.manifest) and wanted(captures, file):
+                by_release.setdefault(row["release"], []).append(file)
+        for release, files in by_release.items():
+            for i in range(0, len(files), size):
+                name = f"{captures}:{release}:{i // size}"
+                marks = [pytest.mark.collection] if captures is LARGER else []
+                found.append(pytest.param(Batch(name, captures, tuple(files[i : i + size])), id=name, marks=marks))
+    return found
 
 
-ALL = batches(list(MANIFEST))
-RAN = batches([f for f in MANIFEST if (ROOT / f.replace(".mig.zst", ".registers.txt")).is_file()])
-"""Those beside which stands what `info registers` printed."""
+def capture(file: str) -> Path:
+    """Where a capture lies that is in this checkout."""
+    return HERE.path(file)

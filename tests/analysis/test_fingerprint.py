@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from captures import capture
 
 import vmstate_tools as vt
 from vmstate_tools.analysis import fingerprint as fingerprints
@@ -18,10 +19,9 @@ def short(release: str) -> str:
     return ".".join(release.split(".")[:2])
 
 
-def captures(shared, every: int = 1):
-    with (shared / "captures" / "manifest.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))[::every]
-    return [(shared / "captures" / row["file"], short(row["release"])) for row in rows]
+def sample(captures, every: int):
+    every = {"here": 1 + every // 10, "collection": every}[captures.name]
+    return [(captures.path(row["file"]), short(row["release"])) for row in captures.rows[::every]]
 
 
 def candidates(path) -> list[str]:
@@ -68,15 +68,15 @@ def test_rows_of_a_key_are_found_without_reading_all(name):
     assert not any(fingerprints._rows(name, key) for key in ("\0", "no such", "~~~"))
 
 
-def test_true_release_is_among_the_candidates(shared):
-    """Every 11th of all captures; the whole set takes a minute."""
-    wrong = [(str(path), found) for path, release in captures(shared, 11) if release not in (found := candidates(path))]
+def test_true_release_is_among_the_candidates(captures):
+    """Every 11th of the larger collection; all of it takes a minute."""
+    wrong = [(str(path), found) for path, release in sample(captures, 11) if release not in (found := candidates(path))]
     assert wrong == []
 
 
-def test_snapshots_of_releases_that_no_other_capture_has(shared):
+def test_snapshots_of_releases_that_no_other_capture_has(captures):
     seen = {}
-    for meta in sorted((shared / "captures" / "savevm").glob("*.json")):
+    for meta in sorted(captures.savevm.glob("*.json")):
         release = short(json.loads(meta.read_text())["version"])
         found = candidates(meta.with_name(meta.name.removesuffix(".json") + ".zst"))
         assert release in found
@@ -84,16 +84,16 @@ def test_snapshots_of_releases_that_no_other_capture_has(shared):
     assert {"2.11", "4.1"} <= seen.keys()
 
 
-def test_channels(shared):
-    paths = sorted((shared / "captures" / "channels").glob("*/*/*/ch0.bin.zst"))
+def test_channels(captures):
+    paths = sorted(captures.channels.glob("*/*/*/ch0.bin.zst"))
     assert paths
     for path in paths:
         assert path.parts[-4].removeprefix("qemu-") in candidates(path)
 
 
-def test_the_break_of_2016_names_its_writer(shared):
+def test_the_break_of_2016_names_its_writer():
     """2.7 alone calls a field `dma_liobn[0]`: 2.6 has no such element, 2.8 has the whole array."""
-    path = shared / "captures" / "qemu-2.7.0" / "pseries-2.6" / "POWER8e.mig.zst"
+    path = capture("qemu-2.7.0/pseries-2.6/POWER8e_v2.1.mig.zst")
     with vt.open(path) as stream:
         found = vt.fingerprint(stream)
     assert found.releases == ["2.7"]
@@ -103,8 +103,8 @@ def test_the_break_of_2016_names_its_writer(shared):
     assert (row["since"], row["until"], row["releases"]) == ("2.6", "9.1", "2.6-9.1")
 
 
-def test_unknown_devices_and_machines_say_nothing(shared):
-    path = shared / "captures" / "qemu-2.7.0" / "pseries-2.6" / "POWER8e.mig.zst"
+def test_unknown_devices_and_machines_say_nothing():
+    path = capture("qemu-2.7.0/pseries-2.6/POWER8e_v2.1.mig.zst")
     with vt.open(path) as stream:
         data = bytes(stream.view)
     own = data.replace(b"pseries-2.6", b"acme-vm-001", 1)
@@ -115,9 +115,9 @@ def test_unknown_devices_and_machines_say_nothing(shared):
     assert not found.evidence["what"].str.startswith("machine type").any()
 
 
-def test_contradicting_evidence_leaves_no_release(shared):
+def test_contradicting_evidence_leaves_no_release():
     """A stream of 2.7 that claims a machine type of 7.2."""
-    path = shared / "captures" / "qemu-2.7.0" / "pseries-2.6" / "POWER8e.mig.zst"
+    path = capture("qemu-2.7.0/pseries-2.6/POWER8e_v2.1.mig.zst")
     with vt.open(path) as stream:
         data = bytes(stream.view)
     with vt.open(data.replace(b"pseries-2.6", b"pseries-7.2", 1)) as stream:
@@ -126,9 +126,9 @@ def test_contradicting_evidence_leaves_no_release(shared):
     assert "no QEMU release" in found.explain()
 
 
-def test_flags_of_the_cpu_tell_where_nothing_is_described(shared):
+def test_flags_of_the_cpu_tell_where_nothing_is_described():
     """POWER7 gained an instruction flag in 2.7 (commit 4e0806110c); pseries-2.1 streams have no vmdesc."""
-    path = shared / "captures" / "qemu-2.6.0" / "pseries-2.1" / "POWER7.mig.zst"
+    path = capture("qemu-2.6.0/pseries-2.1/POWER7_v2.3.mig.zst")
     with vt.open(path) as stream:
         assert stream.vmdesc is None
         found = vt.fingerprint(stream)
@@ -153,8 +153,8 @@ def test_facts_agree_with_the_commits_behind_them():
     assert COVERED.runs(fingerprints._machine_bits("pseries-2.6")) == "2.6-9.1"  # 445d3facff removed it
 
 
-def test_deciding_evidence_decides(shared):
-    for path, _ in captures(shared, 97):
+def test_deciding_evidence_decides(captures):
+    for path, _ in sample(captures, 97):
         with vt.open(path) as stream:
             found = vt.fingerprint(stream)
         left = COVERED.all

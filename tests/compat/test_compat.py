@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from captures import capture
 
 import vmstate_tools as vt
 from vmstate_tools.compat import Destination, Policy, check, facts, matrix, rules
@@ -16,19 +17,14 @@ CPU = "POWER8_v2.0"
 
 
 @pytest.fixture(scope="module")
-def captures(request):
-    return request.getfixturevalue("shared") / "captures"
-
-
-@pytest.fixture(scope="module")
-def old(captures):
-    with vt.open(captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst") as stream:
+def old():
+    with vt.open(capture("qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")) as stream:
         yield stream
 
 
 @pytest.fixture(scope="module")
-def reference(captures):
-    path = captures / "qemu-2.7.0/pseries-2.6/POWER8_v2.0.mig.zst"
+def reference():
+    path = capture("qemu-2.7.0/pseries-2.6/POWER8_v2.0.mig.zst")
     return Destination.from_stream(path, "2.7.0", "pseries-2.6", CPU, "tcg")
 
 
@@ -59,9 +55,9 @@ def test_policies_forward_on_64_bit(old, reference, policy, loads):
     assert check(old, reference, policy).loads is loads
 
 
-def test_subset_refuses_backward_after_the_section_was_read(captures):
-    new = captures / "qemu-2.7.0/pseries-2.6/POWER8_v2.0.mig.zst"
-    back = Destination.from_stream(captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst", "2.6.0", cpu=CPU)
+def test_subset_refuses_backward_after_the_section_was_read():
+    new = capture("qemu-2.7.0/pseries-2.6/POWER8_v2.0.mig.zst")
+    back = Destination.from_stream(capture("qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst"), "2.6.0", cpu=CPU)
     verdict = check(new, back, "subset")
     assert [o.stage for o in verdict.reasons] == ["H", "H"]
     # As shipped the sender masks: what it then sends is what 2.6 has.
@@ -123,8 +119,8 @@ def test_machine_options_come_with_the_machine():
     assert refused is not None and refused.remedy == "-machine cap-htm=off"
 
 
-def test_matrix_has_a_row_per_pair(captures, old):
-    frame = matrix([captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst"], ["2.6.0", "2.7.0"], progress=False)
+def test_matrix_has_a_row_per_pair(old):
+    frame = matrix([capture("qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")], ["2.6.0", "2.7.0"], progress=False)
     assert frame["loads"].tolist() == [True, False]
     assert frame["section"].tolist()[1] == "cpu"
 
@@ -137,25 +133,25 @@ def test_a_stream_that_is_none_is_a_row_with_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(("release", "kind"), [("7.2.22", "unknown RAM record"), ("2.3.0", "unknown RAM record")])
-def test_compressed_pages_need_a_release_and_a_capability(captures, release, kind):
+def test_compressed_pages_need_a_release_and_a_capability(release, kind):
     """7.2.22 said: Received an unexpected compressed page. The flag came with 2.4 (20eb617eac)."""
-    verdict = check(captures / "qemu-7.2/q35/qemu64+cap-compress.mig.zst", Destination(release, "q35", "qemu64", "tcg"))
+    verdict = check(capture("qemu-7.2/q35/qemu64+cap-compress.mig.zst"), Destination(release, "q35", "qemu64", "tcg"))
     found = next(o for o in verdict.reasons if o.section == "ram")
     assert (found.stage, found.kind, found.field) == ("C", kind, "compressed page")
 
 
-def test_a_release_that_is_none_is_a_usage_error(captures):
+def test_a_release_that_is_none_is_a_usage_error():
     from click.testing import CliRunner
 
     from vmstate_tools.cli.main import main
 
-    path = str(captures / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")
+    path = str(capture("qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst"))
     done = CliRunner().invoke(main, ["check", path, "--to", "banana"])
     assert done.exit_code == 2 and "banana" in done.output
 
 
-def test_words_of_64_bits_stay_whole_in_a_matrix(captures):
-    paths = [captures / f"qemu-{r}/pseries-2.6/POWER8_v2.0.mig.zst" for r in ("2.6.0", "2.7.0")]
+def test_words_of_64_bits_stay_whole_in_a_matrix():
+    paths = [capture(f"qemu-{r}/pseries-2.6/POWER8_v2.0.mig.zst") for r in ("2.6.0", "2.7.0")]
     frame = matrix([*paths, "nowhere.mig"], ["2.7.0"], progress=False)
     with vt.open(paths[0]) as stream:
         sent = stream.value("cpu", "env.insns_flags")
@@ -189,17 +185,17 @@ def test_sections_under_their_older_names(idstr, number):
     ("release", "loads"),
     [("9.1.0", True), ("9.2.1", False), ("10.0.5", False), ("10.0.13", True), ("10.1.0", False), ("10.1.2", True)],
 )
-def test_releases_that_do_not_read_the_interrupt_presenter(captures, release, loads):
+def test_releases_that_do_not_read_the_interrupt_presenter(release, loads):
     """As real loads into 9.2.1, 10.0.13 and 10.1.0 went; the stable releases between are by their source."""
     destination = Destination(release, "pseries-7.2", "power8e_v2.1", "tcg")
-    verdict = check(captures / "qemu-7.2/pseries-7.2/POWER8e_v2.1.mig.zst", destination)
+    verdict = check(capture("qemu-7.2/pseries-7.2/POWER8e_v2.1.mig.zst"), destination)
     assert verdict.loads == loads
     assert loads or verdict.first.section == "icp/server"
 
 
-def test_a_load_that_takes_a_zero_for_the_end(captures):
+def test_a_load_that_takes_a_zero_for_the_end():
     """1.6.0 loads its own ref405ep stream, though it leaves the CPU's section early: no footer tells."""
-    verdict = check(captures / "qemu-1.6.0/ref405ep/default.mig.zst", Destination("1.6.0", "ref405ep", None, "tcg"))
+    verdict = check(capture("qemu-1.6.0/ref405ep/default.mig.zst"), Destination("1.6.0", "ref405ep", None, "tcg"))
     assert verdict.loads
     assert "never loaded" in " ".join(verdict.warnings)
 
@@ -221,8 +217,8 @@ def test_machine_types_are_deleted_after_six_years(release, machine, starts):
     assert starts or absent.remedy.startswith("load it in a release before 1")
 
 
-def test_remedies_where_the_cpu_or_the_machine_type_is_another(captures, old):
+def test_remedies_where_the_cpu_or_the_machine_type_is_another(old):
     verdict = check(old, Destination("2.6.0", "pseries-2.6", "POWER7", "tcg"))
     assert "-cpu" in verdict.first.remedy
-    verdict = check(captures / "qemu-11.1/q35/qemu64.mig.zst", Destination("9.1", "q35", None, "tcg"))
+    verdict = check(capture("qemu-11.1/q35/qemu64.mig.zst"), Destination("9.1", "q35", None, "tcg"))
     assert verdict.first.remedy == "start the source with -machine pc-q35-9.1 or older"

@@ -15,7 +15,7 @@ from vmstate_tools.stream.cpu_words import cpu_rows
 COLUMNS = {"msr_mask": "msr_mask", "insns_flags": "insns_flags", "insns_flags2": "insns_flags2", "nb_BATs": "nb_bats"}
 
 
-@pytest.mark.parametrize("batch", real.ALL, ids=str)
+@pytest.mark.parametrize("batch", real.batches())
 def test_streams_carry_what_the_catalog_predicts(batch: real.Batch) -> None:
     """Every CPU of every ppc64 capture, those that carry no words among them.
 
@@ -23,11 +23,11 @@ def test_streams_carry_what_the_catalog_predicts(batch: real.Batch) -> None:
     """
     wrong = {}
     for file in batch.files:
-        row = real.MANIFEST[file]
+        row = batch.captures.manifest[file]
         if row["arch"] != "ppc64":
             continue
         predicted = catalog.stream_words(row["release"], row["machine"], row["cpu"] or None, nearest=True)
-        with vt.open(real.ROOT / file) as stream:
+        with vt.open(batch.captures.path(file)) as stream:
             cpus = list(cpu_rows(stream))
         assert cpus, file
         for cpu in cpus:

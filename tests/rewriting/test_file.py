@@ -136,23 +136,23 @@ def _piped(data: bytes, changes: dict, most: int = 1 << 16) -> bytes:
 
 PIPED = sorted(
     f
-    for f, row in real.MANIFEST.items()
+    for f, row in real.HERE.manifest.items()
     # Pages with places in a file; devices before RAM, and so before what describes them.
     if not re.search("mapped-ram|background-snapshot", f) and int(row["size"]) < 8 << 20
-)[:: max(1, len(real.MANIFEST) // 40)]  # fmt: skip
+)[:: max(1, len(real.HERE.manifest) // 40)]  # fmt: skip
 
 
 @pytest.mark.parametrize("most", [300, 70_000])
 def test_real_streams_go_through_as_they_are(most: int) -> None:
     for file in PIPED:
-        data = unzst(real.ROOT / file)
+        data = unzst(real.capture(file))
         assert _piped(data, {}, most) == data, file
 
 
 def test_a_pipe_and_a_file_are_changed_alike() -> None:
     changed = 0
     for file in PIPED:
-        data = unzst(real.ROOT / file)
+        data = unzst(real.capture(file))
         with vt.open(data) as stream:
             try:
                 vt.rewrite(stream, io.BytesIO(), changes := {("timer", "cpu_clock_offset"): 0x1234567})

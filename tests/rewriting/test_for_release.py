@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from functools import cache
+from pathlib import Path
 
 import captures as real
 import pytest
@@ -16,31 +17,25 @@ from vmstate_tools.facts import catalog
 from vmstate_tools.rewriting.changes import Change, patched
 from vmstate_tools.rewriting.for_release import changes_for
 
-MATRIX = real.SHARED / "outcomes" / "load_matrix.csv"
-if not MATRIX.is_file():
-    MATRIX = data_path("outcomes", "load_matrix.csv")
+with data_path("outcomes", "load_matrix.csv").open(newline="") as table:
+    OUTCOMES = list(csv.DictReader(table))
 
-with MATRIX.open(newline="") as table:
-    # The same CPU at both ends, refused for one of the words.
-    REFUSED = [
+
+def refused(captures: real.Captures) -> list[dict[str, str]]:
+    """Loads of these captures with the same CPU at both ends, refused for one of the words."""
+    return [
         row
-        for row in csv.DictReader(table)
+        for row in OUTCOMES
         if row["fail_field"].startswith("cpu:env.")
         and row["cpu_src"].lower() == row["cpu_dst"].lower()
-        and row["stream"] in real.MANIFEST
+        and row["stream"] in captures.manifest
     ]
-
-REFERENCES = {
-    (row["release"], row["machine"], row["cpu"].lower()): file
-    for file, row in real.MANIFEST.items()
-    if row["arch"] == "ppc64"
-}
 
 
 @cache
-def words(file: str) -> dict[str, int]:
+def words(path: Path) -> dict[str, int]:
     """The words as they stand in a stream of a release that compares them."""
-    with vt.open(real.ROOT / file) as stream:
+    with vt.open(path) as stream:
         return {word: stream.value("cpu", f"env.{word}") for word in catalog.WORDS}
 
 
@@ -48,14 +43,19 @@ def accel(release: str) -> str | None:
     return "tcg" if release in ("1.6.0", "2.0.0") else None
 
 
-def check(rows: list[dict[str, str]]) -> tuple[int, int]:
+def check(captures: real.Captures, rows: list[dict[str, str]]) -> tuple[int, int]:
     """Repair each stream for the release that refused it: how many could be held against that release's own, and how
     many it would refuse for something else too."""
+    references = {
+        (row["release"], row["machine"], row["cpu"].lower()): file
+        for file, row in captures.manifest.items()
+        if row["arch"] == "ppc64"
+    }
     held = refused = 0
     for row in rows:
-        reference = REFERENCES.get((row["dst_version"], row["machine"], row["cpu_dst"].lower()))
+        reference = references.get((row["dst_version"], row["machine"], row["cpu_dst"].lower()))
         out = io.BytesIO()
-        with vt.open(real.ROOT / row["stream"]) as stream:
+        with vt.open(captures.path(row["stream"])) as stream:
             release = row["dst_version"]
             try:
                 frame = vt.rewrite(stream, out, release=release, machine=row["machine"], accel=accel(release))
@@ -70,30 +70,30 @@ def check(rows: list[dict[str, str]]) -> tuple[int, int]:
         with vt.open(out.getvalue()) as stream:
             carried = {path.split(".")[-1].removeprefix("mig_"): path for path in stream.fields("cpu")["path"]}
             found = {word: stream.value("cpu", carried[word]) for word in catalog.WORDS}
-            assert found == words(reference), f"{row['stream']} for {row['dst_version']}"
+            assert found == words(captures.path(reference)), f"{row['stream']} for {row['dst_version']}"
             assert not changes_for(stream, release, machine=row["machine"], accel=accel(release))
         held += 1
     return held, refused
 
 
-def test_from_2_6_to_2_7() -> None:
+def test_from_2_6_to_2_7(captures: real.Captures) -> None:
     """The break of 2016: every stream of 2.6.0 that 2.7.0 refused for its CPU has the words of 2.7.0 afterwards."""
-    rows = [r for r in REFUSED if (r["src_version"], r["dst_version"]) == ("2.6.0", "2.7.0")]
-    held, refused = check(rows)
-    assert held and not refused
+    rows = [r for r in refused(captures) if (r["src_version"], r["dst_version"]) == ("2.6.0", "2.7.0")]
+    held, others = check(captures, rows)
+    assert held and not others
 
 
-def test_between_other_releases() -> None:
-    rows = [r for r in REFUSED if (r["src_version"], r["dst_version"]) != ("2.6.0", "2.7.0")]
-    held, _ = check(rows[:: max(1, len(rows) // 40)])
+def test_between_other_releases(captures: real.Captures) -> None:
+    rows = [r for r in refused(captures) if (r["src_version"], r["dst_version"]) != ("2.6.0", "2.7.0")]
+    held, _ = check(captures, rows[:: max(1, len(rows) // 40)])
     assert held
 
 
 def _stream(release: str, machine: str, cpu: str):
-    for file, row in real.MANIFEST.items():
+    for file, row in real.HERE.manifest.items():
         if (row["release"], row["machine"], row["cpu"].lower()) == (release, machine, cpu.lower()):
-            return vt.open(real.ROOT / file)
-    pytest.skip(f"no stream of {release} {machine} {cpu}")
+            return vt.open(real.capture(file))
+    raise LookupError(f"no stream of {release} {machine} {cpu}")
 
 
 def test_each_change_is_told() -> None:
@@ -149,17 +149,17 @@ def test_windows_that_the_source_left_out() -> None:
     """Real 2.6.0s refused these streams of 2.8.0 for the 0 in `dma_liobn`. 2.6.0's own streams have the number."""
     rows = [
         row
-        for row in csv.DictReader(MATRIX.read_text().splitlines())
+        for row in OUTCOMES
         if row["fail_field"].startswith("spapr_pci:dma_liobn")
         and (row["machine"], row["dst_version"], row["cpu_dst"]) == ("pseries-2.6", "2.6.0", "970fx_v3.1")
-        and row["stream"] in real.MANIFEST
+        and row["stream"] in real.HERE.manifest
     ]
     assert rows
     with _stream("2.6.0", "pseries-2.6", "970fx_v3.1") as own:
         names = ("mem_win_addr", "mem_win_size", "io_win_addr", "io_win_size")
         expected = {f"mig_{name}": own.value("spapr_pci", name) for name in names}
         expected["mig_liobn"] = own.value("spapr_pci", "dma_liobn")
-    with vt.open(real.ROOT / rows[0]["stream"]) as stream:
+    with vt.open(real.capture(rows[0]["stream"])) as stream:
         assert {change.path: change.after for change in changes_for(stream, "2.6.0")} == expected
         out = io.BytesIO()
         vt.rewrite(stream, out, {("spapr_pci", "mig_liobn"): 0x80000001})
@@ -173,18 +173,18 @@ def test_what_else_the_release_refuses() -> None:
         changes_for(stream, "2.6.0")
 
 
-def test_real_guests_that_a_rewrite_moved() -> None:
+def test_real_guests_that_a_rewrite_moved(captures: real.Captures) -> None:
     """`rewritten.csv`: QEMUs 2.6.0 and 2.7.0 took these streams after exactly these changes."""
     with data_path("outcomes", "rewritten.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(row["loaded_after"] == "True" and row["registers_differ"] == "0" for row in rows)
     held = 0
     for row in rows:
-        for file, known in real.MANIFEST.items():
+        for file, known in captures.manifest.items():
             key = (known["release"], known["machine"], known["cpu"].lower(), known["config"])
             if key != (row["src_version"], row["machine"], row["cpu"].lower(), "") or row["how"] != "file":
                 continue
-            with vt.open(real.ROOT / file) as stream:
+            with vt.open(captures.path(file)) as stream:
                 changes = changes_for(stream, row["dst_version"], machine=row["machine"])
             told = "; ".join(
                 f"{c.section}/{c.instance_id} {c.path} {int(c.before):#x} -> {int(c.after):#x}" for c in changes
@@ -213,9 +213,6 @@ def test_the_pvr_that_releases_up_to_2_0_compare() -> None:
 
 
 def test_streams_of_other_targets() -> None:
-    for file, row in real.MANIFEST.items():
-        if row["arch"] == "x86_64":
-            with vt.open(real.ROOT / file) as stream, pytest.raises(RewriteError, match="no ppc CPU section"):
-                changes_for(stream, "7.2.0", machine="q35")
-            return
-    pytest.skip("no such stream")
+    path = real.capture("qemu-11.1/q35/qemu64.mig.zst")
+    with vt.open(path) as stream, pytest.raises(RewriteError, match="no ppc CPU section"):
+        changes_for(stream, "7.2.0", machine="q35")

@@ -120,7 +120,7 @@ def test_cut_at_every_byte(footers: bool) -> None:
     ],
 )
 def test_real_streams_cut(file: str) -> None:
-    with vt.open(real.ROOT / file) as stream:
+    with vt.open(real.capture(file)) as stream:
         data = bytes(stream.source.view)
         borders = {0, 8, *(at for s in stream.sections for at in (s.offset, s.payload_offset, s.payload_end))}
         vmdesc = len(data) - (stream.vmdesc.size if stream.vmdesc else 0) - 5

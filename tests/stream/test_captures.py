@@ -30,12 +30,12 @@ RUN_STATES = {  # qapi/run-state.json: RunState
 }
 
 
-@pytest.mark.parametrize("batch", real.ALL, ids=str)
+@pytest.mark.parametrize("batch", real.batches())
 def test_captures(batch: real.Batch) -> None:
     wrong: list[str] = []
     for file in batch.files:
-        row = real.MANIFEST[file]
-        with vt.open(real.ROOT / file) as stream:
+        row = batch.captures.manifest[file]
+        with vt.open(batch.captures.path(file)) as stream:
             for check in (_sections, _fields, _manifest, _coverage, _build):
                 wrong += [f"{file}: {what}" for what in check(stream, row)]
     assert not wrong, "\n".join(wrong)

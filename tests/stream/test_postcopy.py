@@ -13,7 +13,7 @@ import pytest
 from exercise import exercise
 from qemus import qemu
 from ram_streams import unzst
-from test_registers import printed_registers
+from registers import printed_registers
 from writer import Vmsd, Writer, be, pstring, toy, u32
 
 import vmstate_tools as vt

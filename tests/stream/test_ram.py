@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import json
+import re
 import struct
 from typing import TYPE_CHECKING
 
+import captures as real
 import numpy as np
 import pytest
 import ram_streams
@@ -69,11 +70,6 @@ def test_xbzrle_count_is_what_qemu_reported() -> None:
 # -- every capture there is
 
 
-def captures(shared: Path) -> list[dict[str, str]]:
-    with (shared / "captures" / "manifest.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 RELEASES = [
     "1.6.0",
     "2.0.0",
@@ -93,13 +89,13 @@ RELEASES = [
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_captures(release: str, shared: Path, tmp_path: Path) -> None:
+def test_captures(release: str, captures: real.Captures) -> None:
     ran = 0
     loaded = set()
-    rows = [row for row in captures(shared) if row["release"] == release]
+    rows = [row for row in captures.rows if row["release"] == release]
     assert rows
     for row in rows:
-        stream = unzst(shared / "captures" / row["file"])
+        stream = unzst(captures.path(row["file"]))
         ram, payloads = ram_streams.find(stream, stream.index(b"QEVM"))
         for start, end in payloads:
             ram_streams.assert_accounted(ram, stream, start, end)
@@ -124,13 +120,15 @@ def test_captures(release: str, shared: Path, tmp_path: Path) -> None:
     assert ran == sum(row["config"] in ("ran", "ran-htmoff") for row in rows)
 
 
-@pytest.mark.parametrize("config", ["mapped-ram", "mapped-ram-directio", "mapped-ram-multifd", "mapped-ram-multifd-zp"])
-@pytest.mark.parametrize(("machine", "block"), [("pseries-5.2/POWER8_v2.0", "ppc_spapr.ram"), ("q35/qemu64", "pc.ram")])
-def test_mapped_ram_holds_what_the_plain_stream_holds(shared: Path, machine: str, block: str, config: str) -> None:
-    place = shared / "captures" / "qemu-11.1"
-    stream = unzst(place / f"{machine}+{config}.mig.zst")
-    ram, payloads = ram_streams.find(stream)
-    plain, _ = ram_streams.find(unzst(place / f"{machine}+file-uri.mig.zst"))
+MAPPED = real.batches(lambda captures, file: "mapped-ram" in captures.manifest[file]["config"], size=1)
+
+
+@pytest.mark.parametrize("batch", MAPPED)
+def test_mapped_ram_holds_what_the_plain_stream_holds(batch: real.Batch) -> None:
+    (file,) = batch.files
+    block = "pc.ram" if "/q35/" in file else "ppc_spapr.ram"
+    ram, payloads = ram_streams.find(unzst(batch.captures.path(file)))
+    plain, _ = ram_streams.find(unzst(batch.captures.path(re.sub(r"\+.*(?=\.mig)", "+file-uri", file))))
     assert ram.page_size_source == "mapped-ram header"
     mapped, other = ram.pages.set_index("block"), plain.pages.set_index("block")
     assert (mapped["zero"] + mapped["normal"]).to_dict() == (other["zero"] + other["normal"]).to_dict()
@@ -143,8 +141,8 @@ def test_mapped_ram_holds_what_the_plain_stream_holds(shared: Path, machine: str
     assert what.count("mapped-ram pages") == len(ram.blocks)
 
 
-def test_ignored_shared_memory(shared: Path) -> None:
-    stream = unzst(shared / "captures/qemu-11.1/pseries-5.2/POWER8_v2.0+x-ignore-shared.mig.zst")
+def test_ignored_shared_memory() -> None:
+    stream = unzst(real.capture("qemu-11.1/pseries-5.2/POWER8_v2.0+x-ignore-shared.mig.zst"))
     ram, _ = ram_streams.find(stream)
     assert ram.blocks["gpa"].notna().all()
     assert not ram.pages[["zero", "normal"]].to_numpy().any()

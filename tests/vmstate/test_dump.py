@@ -73,8 +73,8 @@ def test_what_is_no_dump_is_a_stream_error(tmp_path, text):
 
 
 @pytest.mark.parametrize("name", ["2.1.0-pseries", "2.7.0-pseries-2.6", "5.2-x86_64-q35", "7.2-pseries-2.7"])
-def test_a_dump_tells_its_release(shared, name):
-    read = read_dump(shared / "dumps" / f"{name}.json.zst")
+def test_a_dump_tells_its_release(captures, name):
+    read = read_dump(captures.dumps / f"{name}.json.zst")
     wanted = name.split("-")[0]
     assert library.release_of(read.vmsds).split(".")[:2] == wanted.split(".")[:2]
 
@@ -116,7 +116,7 @@ def test_another_name_for_the_same_bytes_breaks_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("releases", [("2.6.0", "2.7.0"), ("2.6.0", "2.8.0")])
-def test_one_machine_type_in_two_releases(shared, releases):
+def test_one_machine_type_in_two_releases(captures, releases):
     """What 2.6 writes of these fits 2.7 and 2.8."""
-    frame = diff_dumps(*(shared / "dumps" / f"{r}-pseries-2.6.json.zst" for r in releases))
+    frame = diff_dumps(*(captures.dumps / f"{r}-pseries-2.6.json.zst" for r in releases))
     assert not frame[frame["section"].isin(["e1000", "rtl8139", "spapr-pci-host-bridge"])]["breaks"].any()
