@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import captures as real
 import pytest
+from running_vm import running_vm
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,3 +16,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def captures(request: pytest.FixtureRequest) -> real.Captures:
     """Sets of real captures: what is here, and with the marker `collection` what is in the larger collection."""
     return request.param
+
+
+@pytest.fixture
+def vm(tmp_path: Path) -> Iterator[Path]:
+    """The monitor of a VM that has run to the end of our program."""
+    with running_vm(tmp_path) as monitor:
+        yield monitor

@@ -7,6 +7,9 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+EVIL = "dev<img src=x onerror=alert(1)>\x1b[31m"
+"""A name that runs a script in a browser that believes it, and colours a terminal."""
+
 
 def section(idstr: str, payload: bytes, *, instance: int = 0, version: int = 1, number: int = 1) -> bytes:
     name = idstr.encode()
@@ -47,3 +50,8 @@ def stream(sections: Sequence[bytes], devices: Sequence[dict[str, Any]] | None, 
         text = json.dumps({"page_size": 4096, "devices": list(devices)}).encode()
         out += struct.pack(">BI", 6, len(text)) + text
     return out
+
+
+def hostile() -> bytes:
+    """A stream in which every text is `EVIL`."""
+    return stream([section(EVIL, b"<b>x")], [device(EVIL, [field(EVIL, EVIL, 4)])], machine=EVIL)

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from qemus import children, old_qemu, qemu
+from running_vm import Qmp, until
 from writer import Vmsd, Writer, u32
 
 import vmstate_tools as vt
@@ -203,68 +202,18 @@ def test_nothing_is_left_when_we_end(tmp_path: Path, number: int) -> None:
     env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(vt.__file__).parents[1])}
     ours = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE)
     try:
-        _until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
         ours.send_signal(number)
         _, told = ours.communicate(timeout=30)
     finally:
         ours.kill()
     assert ours.returncode == {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: 143, signal.SIGKILL: -9}[number], told
-    _until(lambda: not any(Path("/proc", pid).exists() for pid in pids.read_text().split()))
+    until(lambda: not any(Path("/proc", pid).exists() for pid in pids.read_text().split()))
     if number != signal.SIGKILL:
         assert not list(tmp_path.glob("vmstate-*"))
 
 
-def _until(done) -> None:
-    end = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 # -- a running VM ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def vm(tmp_path: Path):
-    """A VM of somebody else's that has run to the end of our program, and its monitor."""
-    guest.write(tmp_path)
-    path = tmp_path / "monitor"
-    command = [qemu("qemu-system-ppc64"), "-nodefaults", "-nographic", "-display", "none", "-m", "256"]
-    command += ["-machine", "pseries-2.7", "-cpu", "970_v2.2", "-bios", "ran.bin", "-L", "bios"]
-    process = subprocess.Popen(
-        [*command, "-qmp", f"unix:{path},server=on,wait=off"], cwd=tmp_path, stdin=subprocess.DEVNULL
-    )
-    try:
-        _until(path.exists)
-        with Qmp(path) as qmp:
-            _until(lambda: guest.is_done(qmp("human-monitor-command", **{"command-line": "info registers"})))
-        yield path
-    finally:
-        process.kill()
-        process.wait()
-
-
-class Qmp:
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(str(path))
-        self.file = self.socket.makefile("rw")
-        self.file.readline()
-        self("qmp_capabilities")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc) -> None:
-        self.file.close()
-        self.socket.close()
-
-    def __call__(self, command: str, **arguments):
-        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.file.flush()
-        while "return" not in (answer := json.loads(self.file.readline())):
-            assert "error" not in answer, answer
-        return answer["return"]
 
 
 @pytest.mark.parametrize("stop", [True, False])

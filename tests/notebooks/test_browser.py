@@ -24,7 +24,7 @@ OLD, NEW = (f"../data/streams/qemu-{release}/pseries-2.6/POWER8_v2.0.mig.zst" fo
 HOSTILE = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_widgets import hostile
+from handmade import hostile
 vt.explore(hostile())
 """
 

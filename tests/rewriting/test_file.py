@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from qemus import qemu
 from ram_streams import unzst
-from test_capture import Qmp, _until, vm  # noqa: F401
+from running_vm import Qmp, until
 from writer import Vmsd, Writer, toy, u8, u32
 
 import vmstate_tools as vt
@@ -315,7 +315,7 @@ def test_a_stream_that_was_refused_loads(
     assert outcome.registers is not None and outcome.registers.split() == before.split()
 
 
-def test_a_running_vm_moves_through_the_filter(vm: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_running_vm_moves_through_the_filter(vm: Path, tmp_path: Path) -> None:
     """`migrate "exec:vmstate rewrite - …"`: what comes out loads, and has the field changed."""
     out = tmp_path / "out.mig"
     filter_ = (
@@ -326,8 +326,8 @@ def test_a_running_vm_moves_through_the_filter(vm: Path, tmp_path: Path) -> None
         qmp("stop")
         registers = qmp("human-monitor-command", **{"command-line": "info registers"})
         qmp("migrate", uri=f"exec:PYTHONPATH={here} {filter_} 2> {tmp_path}/told | cat > {out}; > {tmp_path}/done")
-        _until(lambda: qmp("query-migrate")["status"] == "completed")
-    _until((tmp_path / "done").exists)
+        until(lambda: qmp("query-migrate")["status"] == "completed")
+    until((tmp_path / "done").exists)
     told = (tmp_path / "told").read_text()
     assert "cpu/0 env.gpr[7]: 0x707070707070707 -> 119" in told and "spapr_pci/0 buid: " in told
     options = {"machine": "pseries-2.7", "cpu": "970_v2.2", "memory_mib": 256}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import device, field, section, stream
+from handmade import EVIL, device, field, hostile, section, stream
 from pages import tags
 
 import vmstate_tools as vt
@@ -23,7 +23,6 @@ OLD, NEW = (STREAMS / f"qemu-{release}/pseries-2.6/POWER8_v2.0.mig.zst" for rele
 # Releases with and without a vmdesc, several CPUs, subsections in structs, hand-written sections, NULLs in arrays.
 VARIED = sorted(STREAMS.rglob("*.mig.zst"))[5::31]
 PLAIN = {"p", "b", "div", "small", "table", "thead", "tbody", "tr", "th", "td"}
-EVIL = "dev<img src=x onerror=alert(1)>\x1b[31m"
 
 
 def leaves(nodes: Iterator[Node] | Any) -> Iterator[Node]:
@@ -171,10 +170,6 @@ def test_what_only_one_side_has() -> None:
         assert inside == {"header": "", "x": "", "dev/sub": "b", "footer": ""}
         detail = both.answer({"do": "pick", "row": rows["new/0"]["row"]})["detail"]
         assert detail["sides"][0] is None and detail["sides"][1]["size"] == b.section("new").size
-
-
-def hostile() -> bytes:
-    return stream([section(EVIL, b"<b>x")], [device(EVIL, [field(EVIL, EVIL, 4)])], machine=EVIL)
 
 
 def test_hostile_text_stays_text() -> None:
