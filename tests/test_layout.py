@@ -79,7 +79,7 @@ def test_no_circle_through_the_root() -> None:
     graph: dict[str, set[str]] = {}
     for module, uses in imports().items():
         graph.setdefault(room(module), set()).update({room(name) for name in uses} - {room(module)})
-    assert {name for name, uses in graph.items() if "" in uses} <= {"cli", "course"}
+    assert {name for name, uses in graph.items() if "" in uses} <= {"cli"}
 
 
 def test_the_layers_the_table_and_the_folders_name_the_same_rooms() -> None:
@@ -95,7 +95,7 @@ def test_the_layers_the_table_and_the_folders_name_the_same_rooms() -> None:
 
 def test_the_core_is_everything_up_to_the_frames() -> None:
     layers = [name.strip("()") for name in reversed(CONTRACTS["layers"]["layers"])]
-    rooms = [name for name in layers if (PACKAGE / name / "__init__.py").exists() and name != "course"]
+    rooms = [name for name in layers if (PACKAGE / name / "__init__.py").exists()]
     core = rooms[: rooms.index("frames") + 1]
     assert CONTRACTS["core"]["source_modules"] == [f"vmstate_tools.{name}" for name in core]
     assert CONTRACTS["core"]["forbidden_modules"] == [f"vmstate_tools.{name}" for name in rooms[len(core) :]]
