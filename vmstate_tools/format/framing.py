@@ -1,4 +1,4 @@
-"""The framing records of a stream, as formats: these both parse and build.
+"""The framing of a stream: file header, configuration, sections, commands, end mark and vmdesc.
 
 Facts: `migration/savevm.c` (`qemu_savevm_state_header`, `save_section_header`, `save_section_footer`,
 `vmstate_configuration`, `qemu_savevm_command_send`), `migration/savevm.h` and, before 2.8,
@@ -7,14 +7,35 @@ Facts: `migration/savevm.c` (`qemu_savevm_state_header`, `save_section_header`, 
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING
+import construct as c
 
-from vmstate_tools.errors import StreamError, printable
+from vmstate_tools.source.parsing import Counted8, Counted16, Counted32, Format, Parsed, parse, shown_name
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+__all__ = [
+    "COMMAND",
+    "COMMAND_NAMES",
+    "CONFIGURATION",
+    "CONFIGURATION_SUBSECTIONS",
+    "EOF",
+    "FILE_HEADER",
+    "MAGIC",
+    "MAX_VMDESC",
+    "NEXT_RECORDS",
+    "PART_NAMES",
+    "SECTION_CONTINUED",
+    "SECTION_FOOTER",
+    "SECTION_HEADER",
+    "SUBSECTION_HEADER",
+    "VERSION",
+    "VERSION_OBSOLETE",
+    "VMDESCRIPTION",
+    "Command",
+    "Format",
+    "Parsed",
+    "Record",
+    "name",
+    "parse",
+]
 
 MAGIC = b"QEVM"
 VERSION = 3
@@ -37,7 +58,7 @@ class Record:
 
 
 class Command:
-    """`enum qemu_vm_cmd` (migration/savevm.c), since 2.5 where nothing else is said."""
+    """The number of a command: `enum qemu_vm_cmd` (migration/savevm.c), since 2.5 where nothing else is said."""
 
     OPEN_RETURN_PATH = 1
     PING = 2
@@ -54,7 +75,6 @@ class Command:
 
 COMMAND_NAMES = {number: name for name, number in vars(Command).items() if name.isupper()}
 
-
 PART_NAMES = {
     Record.SECTION_START: "start",
     Record.SECTION_PART: "part",
@@ -62,163 +82,57 @@ PART_NAMES = {
     Record.SECTION_FULL: "full",
 }
 
-# What may stand behind a section.
 NEXT_RECORDS = frozenset({Record.EOF, Record.COMMAND, *PART_NAMES})
+"""What may stand behind a section."""
 
-_NUMBERS = {letter: struct.Struct(f">{letter}") for letter in "BHI"}
-
-
-class Values(dict):
-    """A record's fields by name, in order; also as attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+MAX_VMDESC = 64 << 20
+"""Bytes of JSON. No vmdesc seen is larger than 0.2 MB; it grows with the number of devices and CPUs."""
 
 
-class Format:
-    """What a record consists of. Read and written by the same words, unlike `construct` without its time to start.
-
-    A field is 'B', 'H' or 'I' (a big-endian number of 1, 2 or 4 bytes), one of these and '*' (so many bytes behind
-    their number), 'I[]' (so many names, each behind a byte that is its length), an int (so many bytes) or a byte
-    (which must be that one).
-    """
-
-    def __init__(self, **fields: str | int | bytes) -> None:
-        self.fields = fields
-        self._steps = [(name, *_step(kind)) for name, kind in fields.items()]
-
-    def read(self, view: memoryview, at: int, end: int) -> tuple[Values, int]:
-        """The fields at `at`, and where they end. Raises EOFError past `end`, ValueError for another record."""
-        values = Values()
-        value: Any
-        for name, unpack, size, more in self._steps:
-            if at + size > end:
-                raise EOFError
-            if unpack is None:
-                value = bytes(view[at : at + size])
-            else:
-                (value,) = unpack(view, at)
-            at += size
-            if more == "*":
-                value, at = _bytes(view, at, end, value)
-            elif more == "[]":
-                number, value = value, []
-                for _ in range(number):
-                    (length,), at = _bytes(view, at, end, 1)
-                    each, at = _bytes(view, at, end, length)
-                    value.append(each)
-            elif more and value != more[0]:
-                raise ValueError(name)
-            values[name] = value
-        return values, at
-
-    def build(self, values: dict[str, Any]) -> bytes:
-        """The record's bytes; what a field always is need not be given."""
-        out = bytearray()
-        for name, kind in self.fields.items():
-            if isinstance(kind, bytes):
-                out += kind
-            elif isinstance(kind, int):
-                out += values[name]
-            elif kind.endswith("*"):
-                out += _NUMBERS[kind[0]].pack(len(values[name])) + values[name]
-            elif kind.endswith("[]"):
-                out += _NUMBERS[kind[0]].pack(len(values[name]))
-                out += b"".join(bytes([len(each)]) + each for each in values[name])
-            else:
-                out += _NUMBERS[kind].pack(values[name])
-        return bytes(out)
+def _type(record: int) -> c.Construct:
+    """The byte that opens such a record. It need not be given to build one."""
+    return "type" / c.Const(record, c.Int8ub)
 
 
-def _step(kind: str | int | bytes) -> tuple[Callable[..., tuple[int]] | None, int, str | bytes]:
-    """How to read a field: what takes its number, its size in bytes, and what follows or must be."""
-    if isinstance(kind, int):
-        return None, kind, ""
-    number = _NUMBERS["B" if isinstance(kind, bytes) else kind[0]]
-    return number.unpack_from, number.size, kind if isinstance(kind, bytes) else kind[1:]
+FILE_HEADER = Format("file header", "magic" / c.Bytes(4), "version" / c.Int32ub)
 
+SECTION_HEADER = Format(  # of START and FULL
+    "section header",
+    "type" / c.Int8ub,
+    "section_id" / c.Int32ub,
+    "idstr" / Counted8,
+    "instance_id" / c.Int32ub,
+    "version_id" / c.Int32ub,
+    compiled=True,
+)
 
-def _bytes(view: memoryview, at: int, end: int, size: int) -> tuple[bytes, int]:
-    if at + size > end:
-        raise EOFError
-    return bytes(view[at : at + size]), at + size
+SECTION_CONTINUED = Format("section header", "type" / c.Int8ub, "section_id" / c.Int32ub, compiled=True)  # PART, END
 
+SECTION_FOOTER = Format("section footer", _type(Record.SECTION_FOOTER), "section_id" / c.Int32ub, compiled=True)
 
-FILE_HEADER = Format(magic=4, version="I")
+COMMAND = Format(
+    "command", _type(Record.COMMAND), "command" / c.Int16ub, "data" / Counted16, longest=5 + 0xFFFF, compiled=True
+)
 
-SECTION_HEADER = Format(type="B", section_id="I", idstr="B*", instance_id="I", version_id="I")  # of START and FULL
+VMDESCRIPTION = Format("vmdesc", _type(Record.VMDESCRIPTION), "json" / Counted32, longest=5 + MAX_VMDESC)
 
-SECTION_CONTINUED = Format(type="B", section_id="I")  # of PART and END
+EOF = Format("end of file mark", _type(Record.EOF))
 
-SECTION_FOOTER = Format(type=bytes([Record.SECTION_FOOTER]), section_id="I")
+SUBSECTION_HEADER = Format(
+    "subsection header", _type(Record.SUBSECTION), "name" / Counted8, "version_id" / c.Int32ub, compiled=True
+)
 
-COMMAND = Format(type=bytes([Record.COMMAND]), command="H", data="H*")
-
-VMDESCRIPTION = Format(type=bytes([Record.VMDESCRIPTION]), json="I*")
-
-EOF = Format(type=bytes([Record.EOF]))
-
-SUBSECTION_HEADER = Format(type=bytes([Record.SUBSECTION]), name="B*", version_id="I")
-
-CONFIGURATION = Format(type=bytes([Record.CONFIGURATION]), name="I*")  # no section id, no footer; subsections follow
+CONFIGURATION = Format(  # without section id and footer; subsections follow
+    "configuration", _type(Record.CONFIGURATION), "name" / Counted32, longest=4096
+)
 
 CONFIGURATION_SUBSECTIONS = {  # `vmstate_configuration`
-    name: Format(**SUBSECTION_HEADER.fields, **fields)
+    name: Format("configuration", *SUBSECTION_HEADER.struct.subcons, *fields, longest=4096)
     for name, fields in (
-        (b"configuration/target-page-bits", {"page_bits": "I"}),  # since 2.8
-        (b"configuration/capabilities", {"capabilities": "I[]"}),  # since 4.0
-        (b"configuration/uuid", {"uuid": 16}),  # since 4.2
+        (b"configuration/target-page-bits", ["page_bits" / c.Int32ub]),  # since 2.8
+        (b"configuration/capabilities", ["capabilities" / c.PrefixedArray(c.Int32ub, Counted8)]),  # since 4.0
+        (b"configuration/uuid", ["uuid" / c.Bytes(16)]),  # since 4.2
     )
 }
 
-# Bytes of JSON. No vmdesc seen is larger than 0.2 MB; it grows with the number of devices and CPUs.
-MAX_VMDESC = 64 << 20
-
-# How far a record can reach: a u8 name and a few words, or what a length field can hold and still be believed.
-_REACH = 300
-_REACHES = {id(COMMAND): 5 + 0xFFFF, id(CONFIGURATION): 4096, id(VMDESCRIPTION): 5 + MAX_VMDESC}
-
-
-class Parsed:
-    """A framing record with its place: `offset` and `size` in bytes."""
-
-    __slots__ = ("format", "offset", "size", "value")
-
-    def __init__(self, format_: Format, value: Any, offset: int, size: int) -> None:
-        self.format = format_
-        self.value = value
-        self.offset = offset
-        self.size = size
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.size
-
-    def build(self) -> bytes:
-        """The record's bytes, made from `value` alone."""
-        return self.format.build(self.value)
-
-
-def parse(fmt: Format, view: memoryview, offset: int, expected: str) -> Parsed:
-    """Parse one record at `offset`; raises StreamError saying what was `expected` there."""
-    reach = _REACHES.get(id(fmt), _REACH)
-    try:
-        value, end = fmt.read(view, offset, min(len(view), offset + reach))
-    except EOFError:
-        cut = len(view) - offset <= reach
-        raise StreamError(
-            "the stream ends inside a record" if cut else "a length that cannot be",
-            offset=offset,
-            expected=expected,
-        ) from None
-    except ValueError:
-        raise StreamError(f"found 0x{view[offset]:02x}", offset=offset, expected=expected) from None
-    return Parsed(fmt, value, offset, end - offset)
-
-
-def name(raw: bytes) -> str:
-    """A name from a stream as text that is safe to show: what is not UTF-8, or not printable, as escapes."""
-    return printable(raw.decode("utf-8", "backslashreplace"))
+name = shown_name

@@ -15,7 +15,7 @@ import numpy as np
 import zstandard
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.format import framing as wire
+from vmstate_tools.source.parsing import Format, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,13 +29,20 @@ DEVICE_STATE = 0x40  # since 10.0
 _METHODS = {NOCOMP: "plain", ZLIB: "zlib", ZSTD: "zstd", QPL: "qpl", UADK: "uadk", QATZIP: "qatzip"}
 _PACKET_SIZE = 512 * 1024  # MULTIFD_PACKET_SIZE: a packet has room for so many bytes of pages
 
-# MultiFDInit_t
-_GREETING = c.Struct(
-    "magic" / c.Int32ub, "version" / c.Int32ub, "uuid" / c.Bytes(16), "id" / c.Int8ub, "reserved" / c.Bytes(39)
+GREETING = Format(
+    "multifd greeting",
+    "magic" / c.Int32ub,
+    "version" / c.Int32ub,
+    "uuid" / c.Bytes(16),
+    "id" / c.Int8ub,
+    "reserved" / c.Bytes(39),
 )
+"""`MultiFDInit_t`: what a channel begins with."""
+
 _LEAD = ("magic" / c.Int32ub, "version" / c.Int32ub, "flags" / c.Int32ub)
-# MultiFDPacket_t up to offset[]
-_HEADER = c.Struct(
+
+PACKET = Format(
+    "multifd packet",
     *_LEAD,
     "pages_alloc" / c.Int32ub,
     "normal_pages" / c.Int32ub,
@@ -45,14 +52,24 @@ _HEADER = c.Struct(
     "reserved" / c.Bytes(28),
     "ramblock" / c.Bytes(256),
 )
-# MultiFDPacketDeviceState_t, since 10.0
-_DEVICE = c.Struct(*_LEAD, "idstr" / c.Bytes(256), "instance_id" / c.Int32ub, "next_packet_size" / c.Int32ub)
+"""`MultiFDPacket_t` up to `offset[]`."""
+
+DEVICE_PACKET = Format(
+    "multifd packet of device state",
+    *_LEAD,
+    "idstr" / c.Bytes(256),
+    "instance_id" / c.Int32ub,
+    "next_packet_size" / c.Int32ub,
+)
+"""`MultiFDPacketDeviceState_t`, since 10.0."""
+
+_HEADER = Format("multifd packet", *_LEAD, compiled=True)  # what both begin with
 _BEGIN = c.Int32ub[2].build([MAGIC, 1])
 
 
 @dataclass
 class Packet:
-    """One packet: its place in the channel and what it says. `header`: as `_HEADER`, of device state as `_DEVICE`."""
+    """One packet: its place in the channel and what it says. `header`: the fields of `PACKET` or `DEVICE_PACKET`."""
 
     offset: int
     size: int  # of the packet itself
@@ -93,15 +110,15 @@ class Channel:
     def __init__(self, view: memoryview, *, page_size: int | None = None) -> None:
         if not is_channel(view):
             raise StreamError("not a multifd channel", offset=0, expected="11223344 00000001")
-        if len(view) < _GREETING.sizeof():
+        if len(view) < GREETING.size:
             raise StreamError("the channel ends in its first packet", offset=len(view), expected="64 bytes")
         self.view = view
-        self.greeting = _GREETING.parse(bytes(view[: _GREETING.sizeof()]))
+        self.greeting, _ = GREETING.read(view, 0, "a multifd greeting")
         self.id = int(self.greeting.id)
         self.packets: list[Packet] = []
         self.page_size = page_size or self._infer_page_size()
         self._reader: _Reader | None = None
-        at, syncs = _GREETING.sizeof(), 0
+        at, syncs = GREETING.size, 0
         while at < len(view):
             packet = self._packet(at, syncs)
             self.packets.append(packet)
@@ -113,28 +130,29 @@ class Channel:
 
     def _infer_page_size(self) -> int:
         for size in (4096, 1024, 65536, 16384, 8192, 32768, 2048):
-            at = _GREETING.sizeof() + _HEADER.sizeof() + _PACKET_SIZE // size * 8
+            at = GREETING.size + PACKET.size + _PACKET_SIZE // size * 8
             if at == len(self.view) or is_channel(self.view[at : at + 8]):
                 return size
         return 4096
 
     def _packet(self, at: int, syncs: int) -> Packet:
         left = len(self.view) - at
-        if left < _DEVICE.sizeof():
+        if left < DEVICE_PACKET.size:
             raise StreamError("the channel ends in a packet", offset=len(self.view), expected="a whole packet")
-        header = _DEVICE.parse(bytes(self.view[at : at + _DEVICE.sizeof()]))
+        header, _ = _HEADER.read(self.view, at, "a multifd packet")
         if header.magic != MAGIC or header.version != 1:
             raise StreamError(
                 f"packet magic {header.magic:x}, version {header.version}", offset=at, expected="11223344, version 1"
             )
         if header.flags & DEVICE_STATE:
-            packet = Packet(at, _DEVICE.sizeof(), header.next_packet_size, header, syncs)
+            header, _ = DEVICE_PACKET.read(self.view, at, "a multifd packet of device state")
+            packet = Packet(at, DEVICE_PACKET.size, header.next_packet_size, header, syncs)
         else:
             room = _PACKET_SIZE // self.page_size
-            size = _HEADER.sizeof() + room * 8
+            size = PACKET.size + room * 8
             if left < size:
                 raise StreamError("the channel ends in a packet", offset=len(self.view), expected=f"{size} bytes")
-            header = _HEADER.parse(bytes(self.view[at : at + _HEADER.sizeof()]))
+            header, _ = PACKET.read(self.view, at, "a multifd packet")
             normal, zero, follow = header.normal_pages, header.zero_pages, header.next_packet_size
             method = header.flags & METHOD
             if header.pages_alloc > room or normal > room or zero > room - normal or method not in _METHODS:
@@ -162,14 +180,14 @@ class Channel:
     def offsets(self, packet: Packet) -> np.ndarray:
         """Offsets in the RAMBlock of a packet's pages, the full ones first (uint64)."""
         n = packet.normal + packet.zero
-        return np.frombuffer(self.view, ">u8", n, packet.offset + _HEADER.sizeof()).astype(np.uint64)
+        return np.frombuffer(self.view, ">u8", n, packet.offset + PACKET.size).astype(np.uint64)
 
     def records(self) -> list[tuple[int, int, str, str]]:
         """What the channel consists of: (offset, size, what, detail), no gap, no overlap."""
-        out = [(0, _GREETING.sizeof(), "multifd greeting", f"channel {self.id}")]
+        out = [(0, GREETING.size, "multifd greeting", f"channel {self.id}")]
         for p in self.packets:
             name = p.header.idstr if p.is_device else p.ramblock
-            text = wire.name(name.split(b"\0")[0])
+            text = shown_name(name.split(b"\0")[0])
             what = "device state" if p.is_device else "sync" if p.flags & SYNC and not p.normal + p.zero else "packet"
             detail = text if p.is_device else f"{p.normal} full, {p.zero} zero x {text}" if p.normal + p.zero else ""
             out.append((p.offset, p.size, f"multifd {what}", detail))
@@ -180,14 +198,14 @@ class Channel:
 
     def build(self) -> Iterator[bytes | memoryview]:
         """The channel's bytes again: headers from what was read; room that is not used, and data, from the channel."""
-        yield _GREETING.build(self.greeting)
+        yield GREETING.build(self.greeting)
         for p in self.packets:
             if p.is_device:
-                yield _DEVICE.build(p.header)
+                yield DEVICE_PACKET.build(p.header)
             else:
                 offsets = self.offsets(p).astype(">u8").tobytes()
-                yield _HEADER.build(p.header) + offsets
-                yield self.view[p.offset + _HEADER.sizeof() + len(offsets) : p.data]
+                yield PACKET.build(p.header) + offsets
+                yield self.view[p.offset + PACKET.size + len(offsets) : p.data]
             yield self.view[p.data : p.data + p.data_size]
 
     def page(self, start: int) -> bytes | memoryview:

@@ -1,70 +1,137 @@
-"""The list of RAMBlocks at the head of the RAM section."""
+"""The list of RAMBlocks at the head of the RAM section (migration/ram.c: `ram_save_setup`, `parse_ramblocks`)."""
 
 from __future__ import annotations
 
-import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import construct as c
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.format import framing as wire
+from vmstate_tools.format.ram_pages import FLAGS, PAGE_SIZES
+from vmstate_tools.source.parsing import Counted8, Format, shown_name
 
-PAGE_SIZES = tuple(1 << bits for bits in range(16, 9, -1))
-"""Page sizes a target may have, in bytes. Below 1024 there is no room for the flags of a page record."""
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-_MAPPED_HEADER = struct.Struct(">IQQQ")  # MappedRamHeader, since 9.0
 _MAX_BLOCKS = 65536
 _MAX_LENGTH = 1 << 62  # so that offsets are good in signed arithmetic
 
-put_be64 = struct.Struct(">Q").pack
-_get_be64 = struct.Struct(">Q").unpack_from
+
+def _is_host_page_size(context: Any) -> bool:
+    """Whether a page size stands here. Nothing announces it, but what could stand here instead (a name's length and
+    the name, a record with flags) is never a power of two from 4096 on.
+    """
+    if context._building:
+        return context.page_size is not None
+    word = context._ahead
+    return word is not None and word & (word - 1) == 0 and 4096 <= word < 1 << 48
 
 
-def be64(view: memoryview, offset: int) -> int:
-    """The 64-bit word at `offset`; `StreamError` past the end."""
-    if offset + 8 > len(view):
-        raise StreamError("the stream ends inside the RAM section", offset=len(view), expected="8 bytes more")
-    return int(_get_be64(view, offset)[0])
+TOTAL = Format("RAM total size", "head" / c.Int64ub)
+"""The record in front of the list: the sum of all blocks' lengths, with the flag MEM_SIZE."""
+
+MAPPED_HEADER = Format(
+    "mapped-ram header",
+    "version" / c.Int32ub,
+    "page_size" / c.Int64ub,
+    "bitmap_offset" / c.Int64ub,
+    "pages_offset" / c.Int64ub,
+)
+"""`MappedRamHeader` (migration/ram.c), since 9.0. Offsets count from the file's start."""
+
+BLOCK = Format(
+    "RAM block",
+    "name" / Counted8,
+    "used_length" / c.Int64ub,
+    "gpa" / c.If(c.this._params.shared, c.Int64ub),  # x-ignore-shared, since 4.0
+    "_ahead" / c.If(c.this._params.postcopy & c.this._parsing, c.Peek(c.Int64ub)),
+    "page_size" / c.If(_is_host_page_size, c.Int64ub),  # of huge pages, where postcopy was advised, since 2.9
+    "mapped" / c.If(c.this._params.mapped, MAPPED_HEADER.struct),
+)
+"""An entry of the list. Give `shared`, `postcopy` and `mapped`: which capabilities change it."""
 
 
-def short_string(view: memoryview, offset: int) -> bytes:
-    """The bytes that follow their number, one byte, at `offset`; `StreamError` past the end."""
-    if offset >= len(view) or offset + 1 + view[offset] > len(view):
-        raise StreamError("the stream ends inside a RAM block name", offset=len(view), expected="a name")
-    return bytes(view[offset + 1 : offset + 1 + view[offset]])
-
-
+@dataclass(slots=True)
 class Block:
-    """One RAMBlock as the stream lists it. Sizes and offsets in bytes; None where the stream does not say."""
+    """A RAMBlock as the stream lists it. Sizes and offsets in bytes; None where the stream does not say.
 
-    def __init__(self, raw_name: bytes, used_length: int, offset: int, end: int) -> None:
-        self.raw_name = raw_name
-        self.used_length = used_length
-        self.offset = offset  # of its entry in the block list
-        self.end = end
-        self.page_size: int | None = None  # of the backing memory, where it is huge pages and postcopy was advised
-        self.gpa: int | None = None
-        self.mapped: tuple[int, int, int, int] | None = None  # MappedRamHeader: version, page size, bitmap, pages
+    Attributes
+    ----------
+    raw_name : its bytes in the stream, by which blocks are told apart.
+    used_length : bytes of guest memory.
+    offset, end : of its entry in the list; with mapped-ram `end` is that of the pages.
+    page_size : of the backing memory, where that is huge pages and postcopy was advised.
+    gpa : guest physical address, with x-ignore-shared.
+    mapped : the fields of `MAPPED_HEADER`, with mapped-ram.
+    """
+
+    raw_name: bytes
+    used_length: int
+    offset: int
+    end: int
+    page_size: int | None = None
+    gpa: int | None = None
+    mapped: Any = None
 
     @property
     def name(self) -> str:
-        return wire.name(self.raw_name)
+        """The name as text that is safe to show. Two different names may look alike: see `number_of`."""
+        return shown_name(self.raw_name)
 
     @property
     def bitmap_offset(self) -> int | None:
-        return self.mapped[2] if self.mapped and self.mapped[3] else None
+        """Where the bitmap of pages that have content begins, counted from the file's start."""
+        return self.mapped.bitmap_offset if self._in_file else None
 
     @property
     def pages_offset(self) -> int | None:
-        return self.mapped[3] if self.mapped and self.mapped[3] else None
+        """Where the block's first page lies, counted from the file's start."""
+        return self.mapped.pages_offset if self._in_file else None
+
+    @property
+    def _in_file(self) -> bool:
+        # Shared memory that is ignored has a header, and no place in the file.
+        return self.mapped is not None and self.mapped.pages_offset != 0
 
     @property
     def bitmap_size(self) -> int:
         """Bytes of the mapped-ram bitmap: whole host `long`s of 64 bits."""
-        return -(-(self.used_length // self.mapped[1]) // 64) * 8 if self.mapped else 0
+        return -(-(self.used_length // self.mapped.page_size) // 64) * 8 if self.mapped else 0
 
     def build(self) -> bytes:
-        out = bytes([len(self.raw_name)]) + self.raw_name + put_be64(self.used_length)
-        out += b"".join(put_be64(word) for word in (self.page_size, self.gpa) if word is not None)
-        return out + (_MAPPED_HEADER.pack(*self.mapped) if self.mapped else b"")
+        """The bytes of the entry in the list, without the bitmap and the pages of mapped-ram."""
+        values = {
+            "name": self.raw_name,
+            "used_length": self.used_length,
+            "gpa": self.gpa,
+            "page_size": self.page_size,
+            "mapped": self.mapped,
+        }
+        return BLOCK.build(values, shared=self.gpa is not None, postcopy=False, mapped=self.mapped is not None)
+
+
+def number_of(blocks: Sequence[Block], name: str | bytes) -> int:
+    """The number of the block of that name in the list.
+
+    Bytes are the name as the stream has it. Text is a name as it is shown; if several blocks are shown alike, it is
+    the one whose bytes are this text.
+
+    Raises
+    ------
+    KeyError : no block has this name, or several are shown so and none of them is written so.
+    """
+    raw = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+    exact = [number for number, block in enumerate(blocks) if block.raw_name == raw]
+    if exact:
+        return exact[0]
+    found = [number for number, block in enumerate(blocks) if block.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(repr(blocks[number].raw_name) for number in found)
+        raise KeyError(f"{len(found)} RAM blocks are shown as {name!r}: give its bytes, one of {names}")
+    raise KeyError(f"no RAM block {name!r}; there are {', '.join(repr(block.name) for block in blocks)}")
 
 
 def read_block_list(
@@ -75,64 +142,68 @@ def read_block_list(
     postcopy: bool,
     page_size: int | None,
 ) -> list[Block]:
-    """The blocks of the MEM_SIZE record at `offset` (migration/ram.c: `ram_save_setup`, `parse_ramblocks`).
+    """The blocks of the MEM_SIZE record at `offset`.
 
-    Their sizes add up to the total in the record; nothing else tells where the list ends.
+    Their sizes add up to the total in the record; nothing else says where the list ends.
+
+    Parameters
+    ----------
+    capabilities : names from the configuration section; `mapped-ram` and `x-ignore-shared` change the entries.
+    postcopy : the command POSTCOPY_ADVISE came before.
+    page_size : of the target, in bytes, if it is known; the headers of mapped-ram must agree with it.
+
+    Raises
+    ------
+    StreamError : the list is cut short, names a block twice, does not add up, or places pages outside the file.
     """
-    left = total = be64(view, offset) & ~0x3FF
+    total, at = TOTAL.read(view, offset, "the total size of the RAM")
+    left = total = total.head & ~FLAGS
+    mapped = "mapped-ram" in capabilities
+    shared = "x-ignore-shared" in capabilities
     blocks: list[Block] = []
     names: set[bytes] = set()
-    at = offset + 8
     while left:
-        name = short_string(view, at)
-        length = be64(view, at + 1 + len(name))
-        if not name or name in names or length > min(left, _MAX_LENGTH) or len(blocks) == _MAX_BLOCKS:
+        entry, end = BLOCK.read(
+            view, at, "a RAM block", shared=shared, postcopy=postcopy and not mapped and not shared, mapped=mapped
+        )
+        block = Block(entry.name, entry.used_length, at, end, entry.page_size, entry.gpa, entry.mapped)
+        if (
+            not block.raw_name
+            or block.raw_name in names
+            or block.used_length > min(left, _MAX_LENGTH)
+            or len(blocks) == _MAX_BLOCKS
+        ):
             raise StreamError(
-                f"RAM block {Block(name, 0, 0, 0).name!r} of {length} bytes, the {len(blocks) + 1}th",
+                f"RAM block {block.name!r} of {block.used_length} bytes, the {len(blocks) + 1}th",
                 offset=at,
                 expected=f"blocks of different names that add up to {total} bytes; {left} are still missing",
             )
-        block = Block(name, length, at, at + 1 + len(name) + 8)
-        if "x-ignore-shared" in capabilities:  # since 4.0
-            block.gpa = be64(view, block.end)
-            block.end += 8
-        elif postcopy and "mapped-ram" not in capabilities:  # since 2.9; excludes the other two
-            # Nothing announces the page size, but what could stand here instead (a name's length and the
-            # name, a record with flags) is never a power of two from 4096 on.
-            word = be64(view, block.end)
-            if word & (word - 1) == 0 and 4096 <= word < 1 << 48:
-                block.page_size = word
-                block.end += 8
-        if "mapped-ram" in capabilities:
-            _read_mapped_header(view, block, page_size)
-            page_size = page_size or (block.mapped[1] if block.mapped else None)
-        left -= length
-        names.add(name)
+        if mapped:
+            _check_mapped(view, block, page_size)
+            page_size = page_size or block.mapped.page_size
+        left -= block.used_length
+        names.add(block.raw_name)
         blocks.append(block)
         at = block.end
     return blocks
 
 
-def _read_mapped_header(view: memoryview, block: Block, page_size: int | None) -> None:
-    """The header, then the bitmap and the pages at the places it names (`parse_ramblock_mapped_ram`)."""
-    at = block.end
-    if at + _MAPPED_HEADER.size > len(view):
-        raise StreamError("the stream ends inside a mapped-ram header", offset=len(view), expected="28 bytes")
-    block.mapped = _MAPPED_HEADER.unpack_from(view, at)
-    version, size, bitmap, pages = block.mapped
-    block.end = at + _MAPPED_HEADER.size
-    if version > 1:
-        raise StreamError(f"mapped-ram version {version}", offset=at, expected="version 1")
-    if size not in PAGE_SIZES or page_size not in (None, size):
+def _check_mapped(view: memoryview, block: Block, page_size: int | None) -> None:
+    """Hold a mapped-ram header against the file and take the block's end from it (`parse_ramblock_mapped_ram`)."""
+    header, at = block.mapped, block.end - MAPPED_HEADER.size
+    bitmap, pages = header.bitmap_offset, header.pages_offset
+    if header.version > 1:
+        raise StreamError(f"mapped-ram version {header.version}", offset=at, expected="version 1")
+    if header.page_size not in PAGE_SIZES or page_size not in (None, header.page_size):
         wanted = str(page_size) if page_size else "a power of two from 1024 to 65536"
-        raise StreamError(f"mapped-ram page size {size}", offset=at, expected=wanted)
+        raise StreamError(f"mapped-ram page size {header.page_size}", offset=at, expected=wanted)
     if not bitmap and not pages and block.gpa is not None:
         return  # shared memory, ignored: it has no place in the file
-    if block.used_length % size or pages % size:
+    if block.used_length % header.page_size or pages % header.page_size:
         raise StreamError(
             f"mapped-ram pages of block {block.name!r}: {block.used_length} bytes at {pages}",
             offset=at,
-            expected=f"multiples of the page size {size}",
+            expected=f"multiples of the page size {header.page_size}",
         )
     end = pages + block.used_length
     if not block.end <= bitmap <= bitmap + block.bitmap_size <= pages <= end <= len(view):

@@ -15,9 +15,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmstate_tools.errors import StreamError, printable
+from vmstate_tools.errors import StreamError
 from vmstate_tools.format import framing as wire
-from vmstate_tools.format.ram_blocks import PAGE_SIZES, Block, be64, put_be64, read_block_list, short_string
+from vmstate_tools.format import xbzrle
+from vmstate_tools.format.ram_blocks import TOTAL, Block, number_of, read_block_list
+from vmstate_tools.format.ram_pages import (
+    COMPRESS_PAGE,
+    COMPRESSED_HEADER,
+    CONTINUE,
+    EOS,
+    FLAGS,
+    HOOK,
+    KINDS,
+    MEM_SIZE,
+    MULTIFD_FLUSH,
+    PAGE,
+    PAGE_HEADER,
+    PAGE_SIZES,
+    XBZRLE,
+    XBZRLE_HEADER,
+    ZERO,
+    head_at,
+    longest_compressed,
+    stride,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,19 +50,6 @@ if TYPE_CHECKING:
     from vmstate_tools.format.multifd import Channel, Packet
     from vmstate_tools.stream.guest_memory import GuestMemory
 
-# RAM_SAVE_FLAG_*: migration/ram.c (arch_init.c before 2.4)
-ZERO = 0x002  # RAM_SAVE_FLAG_COMPRESS until 2.7: one fill byte; always 0 since 1.5, any byte before
-MEM_SIZE = 0x004
-PAGE = 0x008
-EOS = 0x010
-CONTINUE = 0x020
-XBZRLE = 0x040  # since 1.2
-HOOK = 0x080  # RDMA, since 1.6
-COMPRESS_PAGE = 0x100  # 2.4 to 9.0
-MULTIFD_FLUSH = 0x200  # since 8.1
-FLAGS = 0x3FF
-
-KINDS = {ZERO: "zero", PAGE: "normal", XBZRLE: "xbzrle", COMPRESS_PAGE: "compressed"}
 _WHAT = {
     ZERO: "ram zero page",
     PAGE: "ram page",
@@ -195,7 +203,7 @@ class Ram:
         self._forgotten = max(self._forgotten, offset)
         self.parsed_to = offset
         while True:
-            head = be64(self._view, self.parsed_to)
+            head = head_at(self._view, self.parsed_to)
             kind = head & FLAGS & ~CONTINUE
             if kind in KINDS and "mapped-ram" not in self._capabilities:
                 self._pages(head, kind)
@@ -223,7 +231,7 @@ class Ram:
 
         Its last payload was just parsed, and those that follow are taken too.
         """
-        size, head = end - start, be64(self._view, payload)
+        size, head = end - start, head_at(self._view, payload)
         if head & FLAGS != EOS or self._view[start:end] != self._view[end : end + size]:
             return 0
         section = np.frombuffer(self._view[start:end], np.uint8)
@@ -255,7 +263,7 @@ class Ram:
         self._add(start, head, NO_BLOCK, blocks[-1].end if blocks else start + 8)
         for block in blocks:
             if block.mapped and not self._page:
-                self._page, self.page_size_source = block.mapped[1], "mapped-ram header"
+                self._page, self.page_size_source = block.mapped.page_size, "mapped-ram header"
             if block.raw_name in self._numbers:  # listed again: COLO sends the list with every checkpoint
                 self._blocks[self._numbers[block.raw_name]] = block
             else:
@@ -291,7 +299,7 @@ class Ram:
                 expected="a RAM page record",
             )
         if not head & CONTINUE:
-            self._single(head, kind, self._named_block(self.parsed_to + 8))
+            self._single(head, kind, self._named_block())
         elif self._current == NO_BLOCK:
             raise StreamError("a page of the same block as before, and none before", offset=self.parsed_to)
         elif kind not in (ZERO, PAGE):
@@ -302,13 +310,13 @@ class Ram:
             self._mixed(self._stretch)
             self._stretch = min(2 * self._stretch, _MIXED)
 
-    def _named_block(self, offset: int) -> int:
-        name = short_string(self._view, offset)
-        number = self._numbers.get(name)
+    def _named_block(self) -> int:
+        header, _ = PAGE_HEADER.read(self._view, self.parsed_to, "a RAM page record with its block's name")
+        name, number = header.block, self._numbers.get(header.block)
         if number is None:
             raise StreamError(
                 f"a page of RAM block {wire.name(name)!r}",
-                offset=offset,
+                offset=self.parsed_to,
                 expected="a block from the block list",
             )
         return number
@@ -329,23 +337,22 @@ class Ram:
             return 1
         if kind == PAGE:
             return self._page
-        if body + 4 > self._size:
-            raise StreamError("the stream ends inside a RAM record", offset=self._size, expected="a length")
         if kind == XBZRLE:
-            encoding, length = self._view[body], _be16(self._view, body + 1)[0]
-            if encoding != 1 or length > self._page:
+            header, end = XBZRLE_HEADER.read(self._view, body, "an XBZRLE page")
+            if header.encoding != xbzrle.ENCODING or header.length > self._page:
                 raise StreamError(
-                    f"XBZRLE encoding {encoding}, {length} bytes",
+                    f"XBZRLE encoding {header.encoding}, {header.length} bytes",
                     offset=body,
                     expected="encoding 1, at most a page",
                 )
-            return 3 + int(length)
-        length = _be32(self._view, body)[0]
-        # zlib's compressBound, which QEMU's loader holds the length against
-        limit = self._page + (self._page >> 12) + (self._page >> 14) + (self._page >> 25) + 13
-        if not 0 < length <= limit:
-            raise StreamError(f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes")
-        return 4 + int(length)
+        else:
+            header, end = COMPRESSED_HEADER.read(self._view, body, "a compressed page")
+            limit = longest_compressed(self._page)
+            if not 0 < header.length <= limit:
+                raise StreamError(
+                    f"a compressed page of {header.length} bytes", offset=body, expected=f"1 to {limit} bytes"
+                )
+        return end - body + int(header.length)
 
     def _beyond(self, offset: int, head: int, block: int) -> StreamError:
         return StreamError(
@@ -524,7 +531,7 @@ class Ram:
 
     def _stride(self, head: int) -> int:
         """Bytes from one record of a run to the next."""
-        return 9 if head & ZERO else 8 + self._page
+        return stride(head, self._page)
 
     # -- the page size, where nothing tells it ---------------------------------------------------------------
 
@@ -754,9 +761,8 @@ class Ram:
                 parts, waiting = [], 0
                 yield from self._build_run(file, head, count)
             else:
-                named = number != NO_BLOCK and not head & CONTINUE
-                name = self._blocks[number].raw_name if named else b""
-                parts.append(put_be64(head) + (bytes([len(name)]) + name if named else b""))
+                name = self._blocks[number].raw_name if number != NO_BLOCK else None
+                parts.append(PAGE_HEADER.build({"head": head, "block": name}))
                 parts.append(self._view[file + len(parts[-1]) : stop])
             waiting += stop - file
             if waiting > 1 << 20:
@@ -776,7 +782,7 @@ class Ram:
             yield out.reshape(-1).data
 
     def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
-        yield put_be64(head)
+        yield TOTAL.build({"head": head})
         for block in self._lists[file]:
             entry = block.build()
             yield entry
@@ -839,15 +845,14 @@ class Ram:
 
     # -- guest memory ----------------------------------------------------------------------------------------
 
-    def read(self, block: str, offset: int, size: int) -> bytes:
+    def read(self, block: str | bytes, offset: int, size: int) -> bytes:
         """`size` bytes of guest memory at `offset` in a RAMBlock, as the destination would have them.
 
+        `block` is its name as it is shown, or its bytes in the stream where several are shown alike.
         The last write of a page wins; what was never sent is zero. Raises `KeyError` for an unknown block,
         `ValueError` for a range outside it, `StreamError` where a page cannot be decoded.
         """
-        if block not in self._numbers_by_name:
-            raise KeyError(f"no RAM block {block!r}; there are {', '.join(map(repr, self._numbers_by_name))}")
-        number = self._numbers_by_name[block]
+        number = number_of(self._blocks, block)
         length = self._blocks[number].used_length
         if not 0 <= offset <= offset + size <= length:
             raise ValueError(f"bytes {offset} to {offset + size} of a RAM block of {length}")
@@ -860,7 +865,7 @@ class Ram:
 
     def extract(
         self,
-        block: str,
+        block: str | bytes,
         out: BinaryIO | str | os.PathLike[str],
         *,
         overwrite: bool = False,
@@ -875,14 +880,14 @@ class Ram:
 
         from tqdm.auto import tqdm
 
-        number = self._numbers_by_name[block]
+        number = number_of(self._blocks, block)
         length = self._blocks[number].used_length
         written = 0
         with contextlib.ExitStack() as stack:
             if isinstance(out, (str, os.PathLike)):
                 out = stack.enter_context(open(out, "wb" if overwrite else "xb"))
             bar = stack.enter_context(
-                tqdm(total=length, unit="B", unit_scale=True, desc=printable(block), disable=not progress)
+                tqdm(total=length, unit="B", unit_scale=True, desc=self._blocks[number].name, disable=not progress)
             )
             try:
                 out.truncate(length)
@@ -894,10 +899,6 @@ class Ram:
                 written += len(data)
                 bar.update(len(data))
         return written
-
-    @property
-    def _numbers_by_name(self) -> dict[str, int]:
-        return {b.name: number for number, b in enumerate(self._blocks)}
 
     def _memory_of(self, number: int) -> GuestMemory:
         if number not in self._memory:

@@ -197,7 +197,7 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
             start = max(low, end - size)
             found = bytes(view[start:end]).rfind(Record.VMDESCRIPTION)  # JSON has no such byte; its length may have
             size <<= 4
-        for at in range(start + found, max(low, start + found - 4) - 1, -1):
+        for at in range(min(start + found, end - 6), max(low, start + found - 4) - 1, -1):
             if bytes(view[at : at + 6]) == b"\x06" + (end - at - 5).to_bytes(4, "big") + b"{":
                 return at, end - at
     # Something follows it (padding, another stream), or it is not there.
