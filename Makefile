@@ -30,7 +30,7 @@ docs: $(READY)  ## build the documentation into site/; any warning fails
 	@echo "$(abspath site/index.html)"
 
 test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto $(if $(CI),--formats)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -5,11 +5,18 @@ from pathlib import Path
 
 import captures as real
 import pytest
+from formats_table import FormatsRan
 from running_vm import running_vm
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", type=Path, help="where the browser tests write the pictures of the documentation")
+    parser.addoption("--formats", action="store_true", help="fail unless every test that docs/formats.md names passed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--formats") and not hasattr(config, "workerinput"):  # under xdist, once for all workers
+        config.pluginmanager.register(FormatsRan())
 
 
 @pytest.fixture(scope="session", params=real.SETS)
