@@ -16,7 +16,7 @@ NBCONVERT := $(BIN)/jupyter nbconvert --log-level=WARN --ExecutePreprocessor.tim
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help report docs test lab lint notebooks wheel bench clean
+.PHONY: help report docs test fuzz lab lint notebooks wheel bench clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -29,8 +29,11 @@ docs: $(READY)  ## build the documentation into site/; any warning fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "$(abspath site/index.html)"
 
-test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest -n auto $(if $(CI),--formats)
+test: $(READY)  ## run the tests; with CI=true also on the larger collection of captures, where there is one
+	@$(BIN)/python -m pytest -n auto $(if $(CI),-m "" --formats)
+
+fuzz: $(READY)  ## read 2,000 mutated inputs under limits of time and memory; COUNT=… for more
+	$(BIN)/python -m fuzz.stress --count $(or $(COUNT),2000) --workers $(shell nproc)
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
@@ -51,7 +54,7 @@ wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove what was built; the virtual environment stays
-	rm -rf reports site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf reports site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find vmstate_tools tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The text lies beside the page.
