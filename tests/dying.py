@@ -1,4 +1,4 @@
-"""Work for `tests/test_spread.py` that takes its process along; it imports little, so that a process starts quickly."""
+"""Work for test_executors.py that takes its process along; it imports little, so that a process starts quickly."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def dies_at(items: Sequence[str], marks: Path, poison: str) -> list[str]:
     return [item.upper() for item in items]
 
 
-def fails(items: Sequence[str]) -> list[str]:
-    raise TypeError(items)
+def fails_at_b(items: Sequence[str]) -> list[str]:
+    if "b" in items:
+        raise TypeError(items)
+    return [item.upper() for item in items]
 
 
 def slow(items: Sequence[str]) -> list[tuple[str, int]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from vmstate_tools.facts import catalog as catalog
     from vmstate_tools.facts import flags as flags
     from vmstate_tools.frames.collection import Collection as Collection
-    from vmstate_tools.frames.collection import load as load
+    from vmstate_tools.frames.loading import load as load
     from vmstate_tools.rewriting.file import rewrite as rewrite
     from vmstate_tools.show.reports import report as report
     from vmstate_tools.show.widgets.explore import explore as explore
@@ -60,7 +60,7 @@ _PUBLIC = {
     "fingerprint": "analysis.fingerprint:fingerprint",
     "flags": "facts.flags",
     "lint": "compat.lint:lint_file",
-    "load": "frames.collection:load",
+    "load": "frames.loading:load",
     "matrix": "compat.matrix:matrix",
     "open": "stream.stream:open_stream",
     "policy_lab": "show.widgets.policylab:policy_lab",
@@ -79,7 +79,7 @@ if not TYPE_CHECKING:  # hidden from type checkers, for which any name would oth
         if name not in _PUBLIC:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name in ("load", "Collection"):
-            importlib.import_module(f"{__name__}.facts.flag_columns")  # its frames print flags by name
+            importlib.import_module(f"{__name__}.facts.frame_names")  # its frames show names of flags and models
         module, _, attribute = _PUBLIC[name].partition(":")
         found = importlib.import_module(f"{__name__}.{module}")
         value = globals()[name] = getattr(found, attribute) if attribute else found

@@ -10,6 +10,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def plain_text(text: str) -> str:
+    """Returns text that UTF-8 can hold: a byte of a file's name that is not UTF-8 becomes `\\udcff` (ff: the byte)."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 # The longest part of an error's text: names and values from a stream stand in it.
 _MOST = 600
 

@@ -38,7 +38,7 @@ def _registers(text: str) -> list[str]:
 def test_what_was_captured_loads(taken: Path, machine: str) -> None:
     (file,) = taken.glob(f"*/{machine}/*.mig.zst")
     binary = "qemu-system-x86_64" if machine in ("q35", "microvm") else "qemu-system-ppc64"
-    outcome = vt.try_load(file, binary, registers=True)
+    outcome = vt.try_load(file, binary, registers=True, manifest=taken / "manifest.csv")
     assert outcome.loaded and outcome.vmstate_loaded and outcome.fail_field == ""
     assert outcome.status == "paused"
     assert outcome.machine == machine
@@ -53,7 +53,7 @@ def test_refusals_and_where(taken: Path, tmp_path: Path) -> None:
     table = tmp_path / "outcomes.csv"
 
     def refused(message: str, at: str, **options) -> None:
-        outcome = vt.try_load(file, "qemu-system-ppc64", outcomes=table, **options)
+        outcome = vt.try_load(file, "qemu-system-ppc64", outcomes=table, manifest=taken / "manifest.csv", **options)
         assert not outcome.loaded and not outcome.vmstate_loaded
         assert message in outcome.message and outcome.fail_field.startswith(at)
         assert outcome.status.startswith("exited rc=1")
@@ -61,7 +61,7 @@ def test_refusals_and_where(taken: Path, tmp_path: Path) -> None:
     refused("of device 'cpu'", "(last field cpu/slb:env.slb) cpu end=-22", cpu="POWER7_v2.3")
     refused("Machine type received is 'pseries-2.7'", "(last field configuration:name)", machine="pseries-2.6")
     refused("Size mismatch: ppc_spapr.ram", "(last field configuration:name)", memory_mib=512)
-    outcome = vt.try_load(file, "qemu-system-ppc64", outcomes=table)
+    outcome = vt.try_load(file, "qemu-system-ppc64", outcomes=table, manifest=taken / "manifest.csv")
     assert outcome.loaded
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert tuple(rows[0]) == OUTCOMES
@@ -73,7 +73,7 @@ def test_refusals_and_where(taken: Path, tmp_path: Path) -> None:
 
 def test_a_destination_that_does_not_start(taken: Path) -> None:
     (file,) = taken.glob("*/pseries-2.7/*.mig.zst")
-    outcome = vt.try_load(file, "qemu-system-ppc64", cpu="POWER8_v2.0")
+    outcome = vt.try_load(file, "qemu-system-ppc64", cpu="POWER8_v2.0", manifest=taken / "manifest.csv")
     assert not outcome.vmstate_loaded and "Transactional Memory" in outcome.message
     outcome = vt.try_load(file, "qemu-system-ppc64", machine="toaster")
     assert not outcome.vmstate_loaded and outcome.status == "exited rc=1"
@@ -176,13 +176,13 @@ def test_side_by_side(taken: Path) -> None:
         Verdict(str(file), f"QEMU {release}, pseries-5.2, 970_v2.2", True),
         Verdict(str(file), "somewhere", False, obstacle),
     ]
-    frame = vt.confirm(verdicts, [binary])
+    frame = vt.confirm(verdicts, [binary], manifest=taken / "manifest.csv")
     assert list(frame["predicted"]) == [True, False]
     assert list(frame["loaded"]) == [True, True]
     assert list(frame["agree"]) == [True, False]
     assert list(frame["section"])[1] == "cpu"
     assert list(frame["qemu"]) == [release] * 2
-    refused = vt.confirm(verdicts[1], {release: binary}, cpu="POWER7_v2.3")
+    refused = vt.confirm(verdicts[1], {release: binary}, cpu="POWER7_v2.3", manifest=taken / "manifest.csv")
     assert list(refused["agree"]) == [True]
     with pytest.raises(QemuError, match=r"no binary of release 2.4 .*there are: "):
         vt.confirm(Verdict(str(file), "QEMU 2.4.0, pseries-2.4", True), binary)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dying import dies_at, fails, slow
+from dying import dies_at, fails_at_b, slow
 from pandas.testing import assert_frame_equal
 
 import vmstate_tools as vt
 from vmstate_tools.data import data_path
-from vmstate_tools.errors import StreamError
 from vmstate_tools.frames.executors import spread
 
 SOME = [
@@ -29,8 +28,8 @@ SOME = [
 ]
 
 
-def lost(item: str, error: StreamError) -> list[str]:
-    return [f"lost {item}"]
+def lost(item: str, error: Exception) -> list[str]:
+    return [f"lost {item}: {type(error).__name__}"]
 
 
 def pool() -> ProcessPoolExecutor:
@@ -49,12 +48,13 @@ def test_what_kills_each_process_is_given_up_alone(tmp_path: Path) -> None:
     items = [*"abc", "poison", *"defgh"]
     with pool() as executor:
         found = list(spread(executor, functools.partial(dies_at, marks=tmp_path, poison="poison"), items, 3, lost))
-    assert [x for batch in found for x in batch] == [*"ABC", "lost poison", *"DEFGH"]
+    assert [x for batch in found for x in batch] == [*"ABC", "lost poison: StreamError", *"DEFGH"]
 
 
-def test_an_error_of_the_work_is_raised() -> None:
-    with pool() as executor, pytest.raises(TypeError):
-        list(spread(executor, fails, ["a"], 1, lost))
+def test_an_item_that_the_work_raises_for_takes_no_other_along() -> None:
+    with pool() as executor:
+        found = list(spread(executor, fails_at_b, [*"abcd"], 3, lost))
+    assert [x for batch in found for x in batch] == ["A", "lost b: TypeError", "C", "D"]
 
 
 # -- a cluster and an object store, on this machine --------------------------------------------------------------------

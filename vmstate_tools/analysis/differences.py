@@ -10,23 +10,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from vmstate_tools.stream.records import Section
 from vmstate_tools.stream.stream import Stream
-from vmstate_tools.vmstate.decode import gather
 from vmstate_tools.vmstate.description import Description, FieldDescription, StreamDescription, Vmsd
 from vmstate_tools.vmstate.dump import Dump, diff_dumps
-from vmstate_tools.vmstate.layout import BYTES
-from vmstate_tools.vmstate.value_column import ValueArray
+from vmstate_tools.vmstate.layout import read_value
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vmstate_tools.stream.ram import Ram
 
 _STEP = 4 << 20  # bytes of guest memory compared at once
 
 
-class _Row(NamedTuple):
+class Difference(NamedTuple):
+    """A difference between two streams or descriptions: a row of `diff`.
+
+    `flags` holds `-NAME` for each flag that only `a` has, `+NAME` for each that only `b` has, where the values are
+    flag words. `pages` is the number of guest pages that differ, in rows of kind `pages`.
+    """
+
     section: str
     instance_id: int | None
     vmsd: str
@@ -34,6 +39,7 @@ class _Row(NamedTuple):
     kind: str
     a: Any = None
     b: Any = None
+    flags: tuple[str, ...] = ()
     pages: int | None = None
 
 
@@ -41,38 +47,42 @@ _Sides = Stream | StreamDescription | Description | Dump
 
 
 def diff(a: _Sides, b: _Sides, *, ram: bool = False) -> pd.DataFrame:
-    """Every difference between two streams, or between two descriptions, a row each.
+    """Returns every difference between two streams, or between two descriptions, a row each.
 
-    Of two -dump-vmstate files (`vmstate_tools.vmstate.dump.read_dump`) the frame is that of `diff_dumps`. Otherwise:
+    Parameters
+    ----------
+    a, b : two opened streams; or two descriptions of one kind. Of two -dump-vmstate files
+        (`vmstate_tools.vmstate.dump.read_dump`) the frame is that of `diff_dumps`.
+    ram : of streams, compare the guest's memory too.
 
-    Columns: section, instance_id (Int64; NA for the configuration), vmsd, path, kind, a and b (what either side has, a
+    Returns
+    -------
+    Columns section, instance_id (Int64; NA for the configuration), vmsd, path, kind, a and b (what either side has, a
     `ValueDtype`: int, bool, bytes or text; None where it has nothing), flags (of msr_mask, insns_flags, insns_flags2:
-    `-NAME` for a flag that only `a` has, `+NAME` for one that only `b` has, separated by commas).
+    `-NAME` for a flag that only `a` has, `+NAME` for one that only `b` has, separated by commas); with `ram=True`
+    pages (Int64).
 
-    Kinds: `value`; `type`, `size`, `name` and `version` of a field, section or vmsd; `only in a`, `only in b`;
+    Kinds are `value`; `type`, `size`, `name` and `version` of a field, section or vmsd; `only in a`, `only in b`;
     `subsection only in a`, `subsection only in b` (its fields are not listed one by one); `described in a only`,
     `described in b only` (the other side's section is opaque, nothing in it is compared). `name`: a field at the same
     place with the same size under another name, as the wire carries none; path is `old → new`, a and b are its values
-    (of an array its extents; the elements that differ follow).
+    (of an array its extents; the elements that differ follow). `pages`: so many pages of a RAM block differ.
 
-    Sections are matched by idstr and instance_id. Of RAM the block list is compared, and with `ram=True` the guest's
-    memory: rows of kind `pages`, whose number stands in a further column `pages` (Int64).
+    Sections are matched by idstr and instance_id. Of RAM the block list is compared.
 
-    Raises TypeError for anything else than two of one sort, StreamError where a section cannot be decoded.
+    Raises
+    ------
+    TypeError : a and b are not two of one kind.
+    StreamError : a section cannot be decoded.
     """
-    rows: Iterable[_Row]
     if isinstance(a, Dump) and isinstance(b, Dump):
         return diff_dumps(a, b)
-    if isinstance(a, Stream) and isinstance(b, Stream):
-        rows = _streams(a, b, ram)
-    elif isinstance(a, StreamDescription) and isinstance(b, StreamDescription):
-        rows = _stream_descriptions(a, b)
-    elif isinstance(a, Description) and isinstance(b, Description):
-        rows = _vmsds(a, a.vmsd, b.vmsd)
-    else:
-        raise TypeError(f"diff takes two streams or two descriptions, not {type(a).__name__} and {type(b).__name__}")
-    frame = pd.DataFrame(list(rows), columns=_Row._fields, dtype=object)
-    frame.insert(7, "flags", [_flags(*row) for row in zip(frame["path"], frame["a"], frame["b"], strict=True)])
+    import pandas as pd
+
+    from vmstate_tools.vmstate.value_column import ValueArray
+
+    frame = pd.DataFrame(list(differences(a, b, ram=ram)), columns=Difference._fields, dtype=object)
+    frame["flags"] = [", ".join(flags) for flags in frame["flags"]]
     if not ram:
         frame = frame.drop(columns="pages")
     text = dict.fromkeys(("section", "vmsd", "path", "kind", "flags"), "str")
@@ -81,20 +91,34 @@ def diff(a: _Sides, b: _Sides, *, ram: bool = False) -> pd.DataFrame:
     return frame.assign(**values).astype(text | integers)
 
 
-def _flags(path: str, a: Any, b: Any) -> str:
+def differences(a: _Sides, b: _Sides, *, ram: bool = False) -> Iterator[Difference]:
+    """Yields the rows of `diff` of two streams or two descriptions, without pandas. Raises as `diff` does."""
+    if isinstance(a, Stream) and isinstance(b, Stream):
+        rows = _streams(a, b, ram)
+    elif isinstance(a, StreamDescription) and isinstance(b, StreamDescription):
+        rows = _stream_descriptions(a, b)
+    elif isinstance(a, Description) and isinstance(b, Description):
+        rows = _vmsds(a, a.vmsd, b.vmsd)
+    else:
+        raise TypeError(f"diff takes two streams or two descriptions, not {type(a).__name__} and {type(b).__name__}")
+    return (row._replace(flags=_flags(row.path, row.a, row.b)) for row in rows)
+
+
+def _flags(path: str, a: Any, b: Any) -> tuple[str, ...]:
+    """Returns `Difference.flags` of a field with these values; nothing where it is no flag word."""
     from vmstate_tools.facts import flags
 
     word = path.rsplit(".", 1)[-1].split(" → ")[-1].removeprefix("mig_")
     if word not in flags.WORDS or not isinstance(a, int) or not isinstance(b, int):
-        return ""
+        return ()
     gone, come = flags.decode(word, a & ~b), flags.decode(word, b & ~a)
-    return ", ".join([f"-{name}" for name in gone] + [f"+{name}" for name in come])
+    return (*(f"-{name}" for name in gone), *(f"+{name}" for name in come))
 
 
 # -- streams --------------------------------------------------------------------------------------------------------
 
 
-def _streams(a: Stream, b: Stream, ram: bool) -> Iterator[_Row]:
+def _streams(a: Stream, b: Stream, ram: bool) -> Iterator[Difference]:
     yield from _configuration(a, b)
     yield from _blocks(a.ram, b.ram, ram)
     theirs = _numbered(b)
@@ -102,17 +126,17 @@ def _streams(a: Stream, b: Stream, ram: bool) -> Iterator[_Row]:
     both = [key for key in mine if key in theirs]
     for key in mine:
         if key not in theirs:
-            yield _Row(key[0], key[1], "", "", "only in a", a=_payload(mine[key]))
+            yield Difference(key[0], key[1], "", "", "only in a", a=_payload(mine[key]))
     for key in theirs:
         if key not in mine:
-            yield _Row(key[0], key[1], "", "", "only in b", b=_payload(theirs[key]))
+            yield Difference(key[0], key[1], "", "", "only in b", b=_payload(theirs[key]))
     for key in both:
         one, two = mine[key][0], theirs[key][0]
         if one.version_id != two.version_id:
-            yield _Row(*key[:2], "", "", "version", one.version_id, two.version_id)
+            yield Difference(*key[:2], "", "", "version", one.version_id, two.version_id)
         if (one.how == "opaque") != (two.how == "opaque"):
             side = "b" if one.how == "opaque" else "a"
-            yield _Row(*key[:2], "", "", f"described in {side} only", _payload(mine[key]), _payload(theirs[key]))
+            yield Difference(*key[:2], "", "", f"described in {side} only", _payload(mine[key]), _payload(theirs[key]))
         else:
             if one.description and two.description:
                 yield from _subsections(one, one.description.vmsd, two.description.vmsd, "")
@@ -137,31 +161,31 @@ def _payload(sections: list[Section]) -> str:
     return f"{sum(s.payload_size for s in sections)} bytes"
 
 
-def _configuration(a: Stream, b: Stream) -> Iterator[_Row]:
+def _configuration(a: Stream, b: Stream) -> Iterator[Difference]:
     for name in dict.fromkeys([*a.configuration, *b.configuration]):
         one, two = (
             " ".join(v) if isinstance(v, list) else v for v in (a.configuration.get(name), b.configuration.get(name))
         )
         if one != two:
             kind = "only in b" if one is None else "only in a" if two is None else "value"
-            yield _Row("configuration", None, "configuration", name, kind, one, two)
+            yield Difference("configuration", None, "configuration", name, kind, one, two)
     if a.page_size != b.page_size:
-        yield _Row("configuration", None, "", "page_size", "value", a.page_size, b.page_size)
+        yield Difference("configuration", None, "", "page_size", "value", a.page_size, b.page_size)
 
 
-def _subsections(section: Section, a: Vmsd, b: Vmsd, where: str) -> Iterator[_Row]:
+def _subsections(section: Section, a: Vmsd, b: Vmsd, where: str) -> Iterator[Difference]:
     """Subsections and versions of two vmsds; structs are followed where both have them under one name."""
     who = (section.idstr, section.instance_id)
     if a.version_id != b.version_id:
-        yield _Row(*who, b.name, where.rstrip("."), "version", a.version_id, b.version_id)
+        yield Difference(*who, b.name, where.rstrip("."), "version", a.version_id, b.version_id)
     theirs = {s.name: s for s in b.subsections}
     for sub in a.subsections:
         if sub.name in theirs:
             yield from _subsections(section, sub, theirs.pop(sub.name), where)
         else:
-            yield _Row(*who, sub.name, where.rstrip("."), "subsection only in a")
+            yield Difference(*who, sub.name, where.rstrip("."), "subsection only in a")
     for name in theirs:
-        yield _Row(*who, name, where.rstrip("."), "subsection only in b")
+        yield Difference(*who, name, where.rstrip("."), "subsection only in b")
     structs = {f.label: f.struct for f in b.fields if f.struct}
     for field in a.fields:
         other = structs.get(field.label)
@@ -192,7 +216,6 @@ class _Leaf:
 
 def _leaves(stream: Stream, sections: list[Section]) -> Iterator[_Leaf]:
     view = stream.source.view
-    data = np.frombuffer(view, np.uint8)
     for section in sections:
         if not section.described:
             for vmsd, path, type_, offset, size, value in _undescribed(stream, section):
@@ -205,7 +228,7 @@ def _leaves(stream: Stream, sections: list[Section]) -> Iterator[_Leaf]:
         for vmsd, path, type_, at, width, count, kind in zip(
             layout.vmsds, layout.paths, layout.types, *(column.tolist() for column in columns), strict=True
         ):
-            values = functools.partial(_elements, data, at, width, kind)
+            values = functools.partial(_elements, view, at, width, kind)
             yield _Leaf(vmsd, path, type_, width, count or None, view[at : at + width * max(count, 1)], values)
 
 
@@ -213,14 +236,8 @@ def _only(value: Any, numbers: npt.NDArray[np.int64]) -> Sequence[Any]:
     return [value]
 
 
-def _elements(
-    data: npt.NDArray[np.uint8], offset: int, width: int, kind: int, numbers: npt.NDArray[np.int64]
-) -> Sequence[Any]:
-    places = offset + numbers * width
-    if kind == BYTES:
-        return [bytes(data[at : at + width]) for at in places.tolist()]
-    kinds = np.full(len(numbers), kind, np.uint8)
-    return list(ValueArray(gather(data, places, np.full(len(numbers), width), kinds), kinds))
+def _elements(view: memoryview, offset: int, width: int, kind: int, numbers: npt.NDArray[np.int64]) -> Sequence[Any]:
+    return [read_value(kind, view, offset, number * width, width) for number in numbers.tolist()]
 
 
 def _undescribed(stream: Stream, section: Section) -> Iterator[tuple[str, str, str, int, int, Any]]:
@@ -231,29 +248,29 @@ def _undescribed(stream: Stream, section: Section) -> Iterator[tuple[str, str, s
         yield "", "data", "opaque", at, size, bytes(stream.source.view[at : at + size])
 
 
-def _fields(who: tuple[str, int], left: Iterable[_Leaf], right: Iterable[_Leaf]) -> Iterator[_Row]:
+def _fields(who: tuple[str, int], left: Iterable[_Leaf], right: Iterable[_Leaf]) -> Iterator[Difference]:
     """Two sections' fields, matched by vmsd and path."""
     for a, b in _matched(list(left), list(right)):
         if b is None:
             assert a is not None
-            yield _Row(*who, a.vmsd, a.path, "only in a", a=a.extent if a.count else a.first)
+            yield Difference(*who, a.vmsd, a.path, "only in a", a=a.extent if a.count else a.first)
             continue
         if a is None:
-            yield _Row(*who, b.vmsd, b.path, "only in b", b=b.extent if b.count else b.first)
+            yield Difference(*who, b.vmsd, b.path, "only in b", b=b.extent if b.count else b.first)
             continue
         here = (*who, b.vmsd, b.path)
         if a.path != b.path:
             both = (a.extent, b.extent) if a.count else (a.first, b.first)
-            yield _Row(*who, b.vmsd, f"{a.path} → {b.path}", "name", *both)
+            yield Difference(*who, b.vmsd, f"{a.path} → {b.path}", "name", *both)
         if a.type != b.type:
-            yield _Row(*here, "type", a.type, b.type)
+            yield Difference(*here, "type", a.type, b.type)
         if a.extent != b.extent:
-            yield _Row(*here, "size", a.extent, b.extent)
+            yield Difference(*here, "size", a.extent, b.extent)
         if (a.raw != b.raw or a.width != b.width) and (a.path == b.path or a.count):
             yield from _values(here, a, b)
 
 
-def _values(here: tuple[str, int, str, str], a: _Leaf, b: _Leaf) -> Iterator[_Row]:
+def _values(here: tuple[str, int, str, str], a: _Leaf, b: _Leaf) -> Iterator[Difference]:
     """The elements that differ, of those that both sides have."""
     section, instance, vmsd, path = here
     many = np.arange(min(a.count or 1, b.count or 1))
@@ -262,7 +279,7 @@ def _values(here: tuple[str, int, str, str], a: _Leaf, b: _Leaf) -> Iterator[_Ro
         many = np.flatnonzero((rows[0] != rows[1]).any(axis=1))
     for i, one, two in zip(many.tolist(), a.values(many), b.values(many), strict=True):
         if one != two:
-            yield _Row(section, instance, vmsd, path if b.count is None else f"{path}[{i}]", "value", one, two)
+            yield Difference(section, instance, vmsd, path if b.count is None else f"{path}[{i}]", "value", one, two)
 
 
 def _matched(left: list[_Leaf], right: list[_Leaf]) -> Iterator[tuple[_Leaf | None, _Leaf | None]]:
@@ -310,18 +327,18 @@ def _by_key(leaves: Iterable[_Leaf]) -> dict[tuple[str, str, int], _Leaf]:
 # -- RAM ------------------------------------------------------------------------------------------------------------
 
 
-def _blocks(a: Ram, b: Ram, contents: bool) -> Iterator[_Row]:
+def _blocks(a: Ram, b: Ram, contents: bool) -> Iterator[Difference]:
     theirs = {block.name: block for block in b.block_list}
     for block in a.block_list:
         other = theirs.pop(block.name, None)
         if other is None:
-            yield _Row("ram", 0, "", block.name, "only in a", a=block.used_length)
+            yield Difference("ram", 0, "", block.name, "only in a", a=block.used_length)
         elif block.used_length != other.used_length:
-            yield _Row("ram", 0, "", block.name, "size", block.used_length, other.used_length)
+            yield Difference("ram", 0, "", block.name, "size", block.used_length, other.used_length)
         elif contents and (pages := _differing_pages(a, b, block.name, block.used_length)):
-            yield _Row("ram", 0, "", block.name, "pages", pages=pages)
+            yield Difference("ram", 0, "", block.name, "pages", pages=pages)
     for name, block in theirs.items():
-        yield _Row("ram", 0, "", name, "only in b", b=block.used_length)
+        yield Difference("ram", 0, "", name, "only in b", b=block.used_length)
 
 
 def _differing_pages(a: Ram, b: Ram, block: str, length: int) -> int:
@@ -342,53 +359,53 @@ def _differing_pages(a: Ram, b: Ram, block: str, length: int) -> int:
 # -- descriptions ---------------------------------------------------------------------------------------------------
 
 
-def _stream_descriptions(a: StreamDescription, b: StreamDescription) -> Iterator[_Row]:
+def _stream_descriptions(a: StreamDescription, b: StreamDescription) -> Iterator[Difference]:
     if a.page_size != b.page_size:
-        yield _Row("", None, "", "page_size", "value", a.page_size, b.page_size)
+        yield Difference("", None, "", "page_size", "value", a.page_size, b.page_size)
     theirs = b.by_section()
     for key, devices in a.by_section().items():
         for one, two in itertools.zip_longest(devices, theirs.pop(key, [])):
             if two is None:
-                yield _Row(*key, one.vmsd.name, "", "only in a", a=f"version {one.vmsd.version_id}")
+                yield Difference(*key, one.vmsd.name, "", "only in a", a=f"version {one.vmsd.version_id}")
             elif one is None:
-                yield _Row(*key, two.vmsd.name, "", "only in b", b=f"version {two.vmsd.version_id}")
+                yield Difference(*key, two.vmsd.name, "", "only in b", b=f"version {two.vmsd.version_id}")
             else:
                 yield from _vmsds(one, one.vmsd, two.vmsd)
     for key, devices in theirs.items():
         for two in devices:
-            yield _Row(*key, two.vmsd.name, "", "only in b", b=f"version {two.vmsd.version_id}")
+            yield Difference(*key, two.vmsd.name, "", "only in b", b=f"version {two.vmsd.version_id}")
 
 
-def _vmsds(device: Description, a: Vmsd, b: Vmsd, where: str = "") -> Iterator[_Row]:
+def _vmsds(device: Description, a: Vmsd, b: Vmsd, where: str = "") -> Iterator[Difference]:
     who = (device.idstr, device.instance_id, b.name)
     here = where.rstrip(".")
     if a.name != b.name:
-        yield _Row(*who, here, "name", a.name, b.name)
+        yield Difference(*who, here, "name", a.name, b.name)
     if a.version_id != b.version_id:
-        yield _Row(*who, here, "version", a.version_id, b.version_id)
+        yield Difference(*who, here, "version", a.version_id, b.version_id)
     theirs = _by_label(b)
     for key, one in _by_label(a).items():
         two = theirs.pop(key, None)
         path = where + one.label
         if two is None:
-            yield _Row(*who, path, "only in a", a=_say(one))
+            yield Difference(*who, path, "only in a", a=_say(one))
             continue
         if one.type != two.type:
-            yield _Row(*who, path, "type", one.type, two.type)
+            yield Difference(*who, path, "type", one.type, two.type)
         if (one.size, one.count) != (two.size, two.count):
-            yield _Row(*who, path, "size", _extent(one), _extent(two))
+            yield Difference(*who, path, "size", _extent(one), _extent(two))
         if one.struct and two.struct and one.struct is not two.struct:
             yield from _vmsds(device, one.struct, two.struct, f"{path}.")
     for two in theirs.values():
-        yield _Row(*who, where + two.label, "only in b", b=_say(two))
+        yield Difference(*who, where + two.label, "only in b", b=_say(two))
     others = {s.name: s for s in b.subsections}
     for sub in a.subsections:
         if sub.name in others:
             yield from _vmsds(device, sub, others.pop(sub.name), where)
         else:
-            yield _Row(*who[:2], sub.name, here, "subsection only in a", a=f"version {sub.version_id}")
+            yield Difference(*who[:2], sub.name, here, "subsection only in a", a=f"version {sub.version_id}")
     for sub in others.values():
-        yield _Row(*who[:2], sub.name, here, "subsection only in b", b=f"version {sub.version_id}")
+        yield Difference(*who[:2], sub.name, here, "subsection only in b", b=f"version {sub.version_id}")
 
 
 def _by_label(vmsd: Vmsd) -> dict[tuple[str, int], FieldDescription]:

@@ -1,20 +1,13 @@
-"""What `vmstate info` says of a stream."""
+"""`vmstate info`: what a stream holds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-from vmstate_tools.analysis.fingerprint import fingerprint
-from vmstate_tools.cli.files import over
-from vmstate_tools.show.text import print_table, say, wrapped
-from vmstate_tools.stream.summary import by_section
-from vmstate_tools.stream.summary import summarize as summarized
+import click
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
-
-    from vmstate_tools.stream.stream import Stream
+from vmstate_tools.cli.common import example, files_argument, json_option, leave, opening_options
+from vmstate_tools.show.text import print_json, print_table, say, wrapped
 
 _PAGES = {
     "zero": "zero pages",
@@ -26,37 +19,42 @@ _PAGES = {
 }
 
 
-def show(files: Sequence[str], opening: Mapping[str, Any], *, ram: bool = False) -> int:
-    """`vmstate info` as text; the exit code."""
-    return over(files, opening, lambda stream: print_info(summarize(stream), ram))[1]
+@click.command(
+    epilog=example("vmstate info guest.mig", "vmstate info --ram guest.mig", "vmstate info --json *.mig.zst")
+)
+@files_argument
+@json_option
+@click.option("--ram", is_flag=True, help="Count the pages of each RAM block, by kind.")
+@opening_options
+def info(files: tuple[str, ...], as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
+    """What a stream holds: machine type, sections, RAM blocks, where its bytes go; which releases can have written it.
+
+    With --json and one FILE one object, with several a list of them.
+    """
+    from vmstate_tools.analysis.fingerprint import fingerprint
+    from vmstate_tools.cli.streams import each_stream
+    from vmstate_tools.stream.summary import summarize
+
+    def work(stream: Any) -> dict[str, Any]:
+        summary = summarize(stream) | {"written_by": fingerprint(stream).to_json()}
+        if not as_json:
+            _print_info(summary, ram)
+        return summary
+
+    found, code = each_stream(files, opening, work)
+    if as_json and (found or len(files) > 1):
+        print_json(found[0] if len(files) == 1 else found)
+    leave(code)
 
 
-def summarize(stream: Stream) -> dict[str, Any]:
-    """The summary of a stream, and which releases can have written it (`written_by`)."""
-    return summarized(stream) | {"written_by": fingerprint(stream).to_json()}
+def _print_info(summary: dict[str, Any], ram: bool) -> None:
+    """Prints the summary as text; with `ram` the pages of each block by kind."""
+    from vmstate_tools.stream.summary import by_section
 
-
-def print_info(summary: dict[str, Any], ram: bool) -> None:
-    """The summary as text; `ram` with the pages of each block by kind."""
     say(summary["file"])
-    facts = {
-        "machine": summary["machine"] or "not said",
-        "page size": "not said" if summary["page_size"] is None else f"{summary['page_size']}",
-        "size": f"{summary['size']:,} bytes" + ("" if summary["container"] == "raw" else f" ({summary['container']})"),
-        "described": f"{summary['coverage']['described']:,} bytes",
-        "opaque": f"{summary['coverage']['opaque']:,} bytes",
-        "vmdesc": "none" if summary["vmdesc_size"] is None else f"{summary['vmdesc_size']:,} bytes",
-    }
-    for name, value in summary["configuration"].items():
-        if name in ("capabilities", "uuid"):
-            facts[name] = " ".join(value) if isinstance(value, list) else value
-    if summary["commands"]:
-        facts["commands"] = " ".join(summary["commands"])
-    written = summary["written_by"]
-    facts["written by"] = f"QEMU {_runs(written)}" if written["runs"] else "no release of QEMU"
-    for name, value in facts.items():
+    for name, value in _facts(summary).items():
         say(f"  {name:<13}{value}")
-    for e in written["evidence"]:
+    for e in summary["written_by"]["evidence"]:
         say(*wrapped(f"{_runs(e)}: {e['what']} ({e['where']})", 4))
     say()
     print_table(
@@ -84,6 +82,25 @@ def print_info(summary: dict[str, Any], ram: bool) -> None:
         )
         print_table(names, rows)
         say()
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, str]:
+    facts = {
+        "machine": summary["machine"] or "not said",
+        "page size": "not said" if summary["page_size"] is None else f"{summary['page_size']}",
+        "size": f"{summary['size']:,} bytes" + ("" if summary["container"] == "raw" else f" ({summary['container']})"),
+        "described": f"{summary['coverage']['described']:,} bytes",
+        "opaque": f"{summary['coverage']['opaque']:,} bytes",
+        "vmdesc": "none" if summary["vmdesc_size"] is None else f"{summary['vmdesc_size']:,} bytes",
+    }
+    for name, value in summary["configuration"].items():
+        if name in ("capabilities", "uuid"):
+            facts[name] = " ".join(value) if isinstance(value, list) else value
+    if summary["commands"]:
+        facts["commands"] = " ".join(summary["commands"])
+    written = summary["written_by"]
+    facts["written by"] = f"QEMU {_runs(written)}" if written["runs"] else "no release of QEMU"
+    return facts
 
 
 def _runs(written: dict[str, Any]) -> str:

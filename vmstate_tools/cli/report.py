@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import click
 
-from vmstate_tools.cli.common import example, force_option, new_file
+from vmstate_tools.cli.common import example, force_option, leave, manifest_option, new_file
 from vmstate_tools.show.text import complain
 
 _FORMATS = {".html": "html", ".htm": "html", ".mbox": "mbox", ".eml": "mbox"}
@@ -38,6 +38,7 @@ _FORMATS = {".html": "html", ".htm": "html", ".mbox": "mbox", ".eml": "mbox"}
 @click.option("--from", "sender", metavar="ADDRESS", default="", help="mbox: who sends it.")
 @click.option("--mail-to", metavar="ADDRESS", multiple=True, help="mbox: who gets it; repeatable.")
 @click.option("--cc", metavar="ADDRESS", multiple=True, help="mbox: who gets a copy; repeatable.")
+@manifest_option
 @force_option
 def report(
     files: tuple[str, ...],
@@ -47,6 +48,7 @@ def report(
     to: tuple[str, ...],
     title: str | None,
     quote: TextIO | None,
+    manifest: str | None,
     force: bool,
     **headers: Any,
 ) -> None:
@@ -55,8 +57,9 @@ def report(
     A DIR stands for the *.mig* files in it. Text is 72 columns of ASCII, mbox the same as the draft of a mail, HTML
     one file that needs no other. Exit code 2: none of the streams could be read.
     """
-    from vmstate_tools.frames.collection import load
+    import vmstate_tools as vt
     from vmstate_tools.show.reports import render
+    from vmstate_tools.source.new_file import new_text_file
 
     if bool(files) == bool(case):
         raise click.UsageError("say what to report on: streams, or --case")
@@ -64,14 +67,14 @@ def report(
     formats: list[Any] = [form or _FORMATS.get(Path(out).suffix.lower(), "text") for out in outs] or [form or "text"]
     headers |= {"title": title, "quote": quote.read() if quote else None}
     progress = None if sys.stderr.isatty() else False
-    collection = load(files, fields=False, progress=progress) if files else None
+    collection = vt.load(files, fields=False, progress=progress, manifest=manifest) if files else None
     texts = render(collection, formats, case=case, to=to, progress=progress, **headers)
     for target, text in zip(targets or [None], texts, strict=True):
         if target is None:
             click.echo(text, nl=False)
         else:
-            target.write_text(text, encoding="utf-8")
+            with new_text_file(target, overwrite=force) as out:
+                out.write(text)
     for file in collection.errors["file"] if collection is not None else ():
         complain(f"warning: {file} could not be read; the report says why")
-    if collection is not None and collection.streams.empty:
-        sys.exit(2)
+    leave(2 if collection is not None and collection.streams.empty else 0)

@@ -101,6 +101,7 @@ def try_load(
     registers: bool = False,
     trace: bool = True,
     timeout: float = 60,
+    manifest: Path_ | None = None,
 ) -> Outcome:
     """Give a stream to a real QEMU.
 
@@ -117,6 +118,7 @@ def try_load(
     registers : keep what `info registers` prints after the load.
     trace : find the field it stopped at, if this QEMU traces to a log (2.7 and later, as built by most).
     timeout : seconds for the start, and for the load.
+    manifest : the `manifest.csv` that names the stream; without it the one in the stream's own folder.
 
     Raises
     ------
@@ -124,7 +126,11 @@ def try_load(
     VmstateError : no machine type is known, or `outcomes` is a table of something else.
     StreamError, OSError : the stream cannot be opened.
     """
-    return run(_try(Path(file), qemu, machine, cpu, memory_mib, accel, arguments, outcomes, registers, trace, timeout))
+    return run(
+        _try(
+            Path(file), qemu, machine, cpu, memory_mib, accel, arguments, outcomes, registers, trace, timeout, manifest
+        )
+    )
 
 
 async def _try(
@@ -139,16 +145,16 @@ async def _try(
     registers: bool,
     trace: bool,
     timeout: float,
+    manifest: Path_ | None,
 ) -> Outcome:
-    from vmstate_tools.frames.collection import manifest_rows
+    from vmstate_tools.frames.manifest import manifest_rows
     from vmstate_tools.source import open_source
 
     if outcomes is not None:
         _check_table(Path(outcomes))
     binary = find_binary(qemu)
     release, arch = await version_of(binary), await arch_of(binary)
-    rows = manifest_rows([os.fspath(file)])
-    told = {str(k): v for k, v in rows.iloc[0].items()} if len(rows) else {}
+    told = manifest_rows([file], manifest).get(os.fspath(file), {})
     line = [*_destination(file, told, arch, machine, cpu, memory_mib, accel), *arguments]
     traced = await _trace_options(binary) if trace else []
     started = time.monotonic()

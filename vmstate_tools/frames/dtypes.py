@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.extensions import register_extension_dtype
 
+from vmstate_tools.frames.names import FLAG_NAMES
 from vmstate_tools.vmstate.value_column import ValueArray as ValueArray
 from vmstate_tools.vmstate.value_column import ValueDtype as ValueDtype
 
@@ -55,10 +56,6 @@ class InsnsFlags2Dtype(pd.UInt64Dtype):
         return InsnsFlags2Array
 
 
-FLAG_NAMES: dict[str, dict[int, str]] = {}
-"""Word → bit → the name of its flag, for display; `vmstate_tools.facts.flag_columns` fills it in."""
-
-
 def format_flags(word: str, value: int) -> str:
     """Returns a flag word as hex and the names of its flags; a bit without a name in `FLAG_NAMES` is given by number.
 
@@ -72,7 +69,7 @@ def format_flags(word: str, value: int) -> str:
 
 
 def flag_words(word: str, values: pd.Series) -> pd.Series:
-    """A `UInt64` series as one that prints as flags of `word`; the values stay the same."""
+    """Returns a `UInt64` series as one that prints as flags of `word`; the values stay the same."""
     array: Any = values.astype("UInt64").array
     cls = {"insns_flags": InsnsFlagsArray, "insns_flags2": InsnsFlags2Array}[word]
     return pd.Series(cls(array._data, array._mask), index=values.index, name=values.name)

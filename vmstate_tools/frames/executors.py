@@ -1,4 +1,4 @@
-"""Work on many streams, spread over an executor: of one machine, or of a cluster."""
+"""Work on many streams that is spread over an executor: of one machine, or of a cluster."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vmstate_tools.errors import StreamError
 
 R = TypeVar("R")
 Work = Callable[[Sequence[str]], list[R]]
+Lost = Callable[[str, Exception], list[R]]
 
 # Batches handed out and not taken back yet: enough for the workers of a cluster, and results do not pile up.
 _AHEAD = 128
@@ -31,12 +32,12 @@ def spread(
     work: Work[R],
     items: Sequence[str],
     size: int,
-    lost: Callable[[str, StreamError], list[R]],
+    lost: Lost[R],
 ) -> Iterator[list[R]]:
-    """What `work` makes of `items`, in their order, `size` of them at once; `work` must be picklable.
+    """Yields what `work` makes of `items`, in their order, `size` of them at once; `work` must be picklable.
 
-    Where a worker dies its batch is done again. A stream that takes its worker along each time is given up: `lost`
-    makes its result. Any other exception passes.
+    Where a worker dies its batch is done again. An item that takes its worker along each time is given up, and so is
+    one for which `work` raises: `lost` makes its result out of the exception. It takes none of the others along.
     """
     todo = deque(items[i : i + size] for i in range(0, len(items), size))
     waiting: deque[_Batch[R]] = deque()
@@ -55,9 +56,14 @@ def spread(
                 yield first.future.result()
                 continue
             except Exception as err:
-                if not _died(err):
-                    raise
-                workers.mend()
+                raised = None if _died(err) else err
+            if raised is not None:
+                if len(first.items) > 1:
+                    waiting.extendleft(_Batch([item], workers.submit([item])) for item in reversed(first.items))
+                else:
+                    yield lost(first.items[0], raised)
+                continue
+            workers.mend()
             if first.tries < _TRIES:
                 waiting.appendleft(first)
                 # A process pool is lost as a whole.
@@ -67,19 +73,17 @@ def spread(
             elif len(first.items) > 1:
                 waiting.extendleft(_Batch([item], workers.submit([item])) for item in reversed(first.items))
             else:
-                yield workers.alone(first.items[0]) or lost(
-                    first.items[0], StreamError("each worker that reads it dies", file=first.items[0])
-                )
+                yield workers.alone(first.items[0], lost)
 
 
 def _died(error: BaseException | None) -> bool:
-    """Did a worker die of it, or the way to it break, rather than `work` raise it?"""
+    """True where a worker died, or the way to it broke, rather than `work` raised."""
     module = type(error).__module__.partition(".")[0]
     return isinstance(error, (BrokenExecutor, CancelledError, ConnectionError)) or module == "distributed"
 
 
 class _Workers(Generic[R]):
-    """The executor, or where it is a process pool and one of its processes died another like it."""
+    """An executor; where it is a process pool and one of its processes died, another pool like it takes its place."""
 
     def __init__(self, executor: Executor, work: Work[R]) -> None:
         self.executor = executor
@@ -96,8 +100,8 @@ class _Workers(Generic[R]):
             broken.set_exception(err)
             return broken
 
-    def alone(self, item: str) -> list[R] | None:
-        """The result where no other item can be to blame; None where a worker died again."""
+    def alone(self, item: str, lost: Lost[R]) -> list[R]:
+        """Returns the result where no other item can be to blame; that of `lost` where a worker died again."""
         try:
             if not isinstance(self.executor, ProcessPoolExecutor):
                 return self.submit([item]).result()
@@ -105,9 +109,7 @@ class _Workers(Generic[R]):
             with ProcessPoolExecutor(1, mp_context=like._mp_context) as own:
                 return own.submit(_call, self.work, [item], 0).result()
         except Exception as err:
-            if not _died(err):
-                raise
-            return None
+            return lost(item, StreamError("each worker that reads it dies", file=item) if _died(err) else err)
 
     def mend(self) -> None:
         if not isinstance(self.executor, ProcessPoolExecutor) or not getattr(self.executor, "_broken", False):

@@ -101,10 +101,9 @@ def _window(stream: Stream, obstacle: Obstacle) -> Change | None:
 
 def _told(stream: Stream) -> str | None:
     """The machine type in the manifest beside the stream."""
-    from vmstate_tools.frames.collection import manifest_rows
+    from vmstate_tools.frames.manifest import manifest_rows
 
-    rows = manifest_rows([stream.name])
-    return str(rows["machine"].iloc[0]) or None if len(rows) and "machine" in rows else None
+    return manifest_rows([stream.name]).get(stream.name, {}).get("machine") or None
 
 
 def _number(stream: Stream, section: Section, path: str) -> int | None:

@@ -1,54 +1,99 @@
-"""What commands print: lines, tables, JSON, complaints. Nothing here takes long to import."""
+"""What commands print: lines, tables, JSON, CSV, complaints. Nothing here takes long to import."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from vmstate_tools.errors import printable
+from vmstate_tools.errors import plain_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, TextIO
+
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-# Arrays of more values than this are one row of a table.
-FOLD = 64
+def standard_output() -> TextIO:
+    """Returns standard output. Raises OSError where whoever called the command closed it."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
+    return sys.stdout
 
 
 def say(*lines: str) -> None:
+    """Prints lines, an empty one where none is given; characters that control a terminal become escapes."""
+    out = standard_output()
     for line in lines or ("",):
-        sys.stdout.write(printable(line) + "\n")
+        out.write(printable(line) + "\n")
 
 
 def complain(problem: Exception | str) -> None:
-    """One line on stderr."""
+    """Prints one line on stderr."""
     if isinstance(problem, OSError) and problem.strerror:
         name = f"{problem.filename}: " if problem.filename is not None else ""
         problem = f"{name}{problem.strerror}"
     text = str(problem) or type(problem).__name__
-    sys.stdout.flush()
-    sys.stderr.write(f"vmstate: {printable(text)}\n")
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    if sys.stderr is not None:
+        sys.stderr.write(f"vmstate: {printable(text)}\n")
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
+    """Prints one JSON document."""
+    standard_output().write(json_text(document, indent=1) + "\n")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Returns a value as JSON, in ASCII; bytes as hex digits, and names of files that are not UTF-8 as `plain_text`."""
     import json
 
-    json.dump(document, sys.stdout, indent=1, default=_plain)
-    sys.stdout.write("\n")
+    text = json.dumps(value, indent=indent, default=_plain)
+    return text if "\\ud" not in text else json.dumps(_without_surrogates(value), indent=indent, default=_plain)
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Returns the value with each text as `plain_text`: half a surrogate pair is no JSON for most readers."""
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_surrogates(each) for each in value]
+    return plain_text(value) if isinstance(value, str) else value
+
+
+def write_csv(
+    file: TextIO, names: Sequence[str], rows: Iterable[Iterable[Any]], *, for_spreadsheet: bool = False
+) -> None:
+    """Writes a table as CSV, lines ended by a newline alone.
+
+    With `for_spreadsheet`, text that a spreadsheet would take for a formula gets a `'` before it.
+    """
+    import csv
+
+    if for_spreadsheet:
+        rows = ([_no_formula(cell) for cell in row] for row in rows)
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(names)
+    table.writerows(rows)
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no type for: bytes as hex."""
+    """Returns what stands in JSON for a value that JSON has no type for: the hex digits of bytes."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
     raise TypeError(f"{type(value).__name__} in a JSON document")
 
 
 def columns() -> int:
-    """The terminal's width; 80 where there is none."""
+    """Returns the terminal's width in characters; 80 where there is none."""
     if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given):
         return int(given)
     try:
@@ -58,7 +103,7 @@ def columns() -> int:
 
 
 def wrapped(text: str, indent: int = 2) -> list[str]:
-    """Text as indented lines that fit the terminal, broken between words."""
+    """Returns text as indented lines that fit the terminal, broken between words."""
     space = " " * indent
     width = max(columns(), 20)
     lines = [space]
@@ -72,12 +117,16 @@ def wrapped(text: str, indent: int = 2) -> list[str]:
 
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table that fits the terminal: columns called `>…` are numbers; these and `=…` stay whole, others are cut."""
+    """Prints rows as `print_columns` does."""
     print_columns(names, list(zip(*rows, strict=True)) or [()] * len(names))
 
 
 def print_columns(names: Sequence[str], columns_: Sequence[Sequence[str]]) -> None:
-    """The same, column by column."""
+    """Prints a table that fits the terminal.
+
+    A column whose name begins with `>` holds numbers, and is flush right; it and one whose name begins with `=` stay
+    whole. Cells of other columns are cut where the terminal is too narrow.
+    """
     cells = [_Column(name.lstrip(">="), column) for name, column in zip(names, columns_, strict=True)]
     widths = [column.width for column in cells]
     excess = sum(widths) + 2 * (len(names) - 1) - columns()
@@ -94,13 +143,14 @@ def print_columns(names: Sequence[str], columns_: Sequence[Sequence[str]]) -> No
             excess -= cut
     fitted = [c.fitted(w, n[0] == ">") for c, w, n in zip(cells, widths, names, strict=True)]
     lines = [*map(str.rstrip, map("  ".join, zip(*fitted, strict=True)))]
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+    out = standard_output()
+    if out.isatty() and "NO_COLOR" not in os.environ:
         lines[0] = f"\033[1m{lines[0]}\033[0m"
-    sys.stdout.write("\n".join(lines) + "\n")
+    out.write("\n".join(lines) + "\n")
 
 
 class _Column:
-    """A column of a table, its head first; all at once where nothing in it is out of the ordinary."""
+    """A column of a table with its head; its cells are taken all at once where each character is one column wide."""
 
     def __init__(self, head: str, cells: Sequence[str]) -> None:
         self.cells = [head, *cells]
@@ -123,7 +173,7 @@ class _Column:
 
 
 def _cut(text: str, width: int) -> str:
-    """At most so wide, with an ellipsis where something is missing."""
+    """Returns the text, or as much of its beginning as fits into `width` columns with an ellipsis behind it."""
     if _width(text) <= width:
         return text
     if text.isascii():
@@ -134,7 +184,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal."""
+    """Returns how many columns of a terminal the text takes."""
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width

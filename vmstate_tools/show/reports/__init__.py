@@ -9,7 +9,9 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vmstate_tools.errors import VmstateError, printable
-from vmstate_tools.frames.collection import Collection, load
+from vmstate_tools.facts import frame_names as _frame_names  # noqa: F401 - frames show names of flags and models
+from vmstate_tools.frames.collection import Collection
+from vmstate_tools.frames.loading import load
 from vmstate_tools.show.reports import case_2016, case_2016_phrases, mail, phrases, pictures
 from vmstate_tools.show.reports.cpu_words import WORDS
 from vmstate_tools.show.reports.findings import findings

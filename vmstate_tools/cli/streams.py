@@ -1,4 +1,4 @@
-"""Streams that a command is given, one after another."""
+"""Streams that a command is given: opened one after another, each with its own complaint where it cannot be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def open_file(file: str, opening: Mapping[str, Any]) -> Stream:
-    """Open a stream and say what stopped its reading."""
+    """Opens a stream; where its reading stopped early (`--partial`), a warning on stderr says why."""
     from vmstate_tools.stream.stream import open_stream
 
     stream = open_stream(file, **opening)
@@ -26,8 +26,12 @@ def open_file(file: str, opening: Mapping[str, Any]) -> Stream:
     return stream
 
 
-def over(files: Sequence[str], opening: Mapping[str, Any], work: Callable[[Stream], T]) -> tuple[list[T], int]:
-    """`work` done on every stream, and the exit code: 2 where some, told on stderr, cannot be read."""
+def each_stream(files: Sequence[str], opening: Mapping[str, Any], work: Callable[[Stream], T]) -> tuple[list[T], int]:
+    """Returns what `work` makes of every stream, and an exit code: 2 where some could not be read.
+
+    A file that cannot be read, whatever is raised for it, is a line on stderr and does not keep the next one from
+    being read.
+    """
     results, code = [], 0
     progress: Iterable[str] = files
     if len(files) >= 20:
@@ -40,7 +44,8 @@ def over(files: Sequence[str], opening: Mapping[str, Any], work: Callable[[Strea
                 results.append(work(stream))
         except BrokenPipeError:
             raise
-        except (VmstateError, OSError) as err:
-            complain(err)
+        except Exception as err:
+            known = isinstance(err, (VmstateError, OSError))
+            complain(err if known else f"{file}: {type(err).__name__}: {err}")
             code = 2
     return results, code

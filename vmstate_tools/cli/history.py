@@ -1,0 +1,82 @@
+"""`vmstate history`: how the words of a CPU family changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vmstate_tools.cli.common import accelerators, example, json_option, leave
+from vmstate_tools.errors import VmstateError
+from vmstate_tools.show.text import complain, print_json, print_table, say, wrapped
+
+_COLUMNS = ("family", "release", "insns_flags", "insns_flags2", "msr_mask", "added", "removed", "commits")
+
+
+@click.command(
+    epilog=example(
+        "vmstate history --cpu POWER8 --from 2.6 --until 2.8",
+        "vmstate history --cpu POWER7_v2.3 --accel tcg --machine pseries-2.6 --json",
+        "vmstate history --from 1.6",
+    )
+)
+@click.option("--cpu", "name", metavar="FAMILY", help="A family of CPUs, or that of a model or alias. Without it: all.")
+@click.option("--from", "since", metavar="R", help="The first release.")
+@click.option("--until", metavar="R", help="The last release.")
+@click.option("--accel", type=accelerators, help="The words a CPU has under this accelerator, not those of its class.")
+@click.option("--machine", metavar="M", help="The words that streams of this machine type carry (--accel: tcg).")
+@json_option
+def history(
+    name: str | None, since: str | None, until: str | None, accel: str | None, machine: str | None, as_json: bool
+) -> None:
+    """How a CPU family's words changed, release by release, and the commits that changed them.
+
+    Releases x.y.0. "-": a stream does not carry the word. Without --cpu only what changed is shown; --json has all.
+    """
+    from vmstate_tools.facts.family_history import history_rows
+    from vmstate_tools.facts.tables import rows as table
+    from vmstate_tools.release import Release
+
+    low, high = (Release(bound) if bound else None for bound in (since, until))
+    names = [name] if name else sorted({row["family"] for row in table("catalog", "families")}, key=str.lower)
+    document = []
+    for family in names:
+        try:
+            rows = history_rows(family, accel, machine, sent=machine is not None)
+        except VmstateError:
+            if name:
+                raise
+            continue  # not on this machine type
+        rows = [row for row in rows if Release(row["release"]).within(low, high)]
+        # A family of one release may have the name of another's model: it is shown once.
+        rows = [row for row in rows if name or row["family"] == family]
+        document += [{key: row[key] for key in _COLUMNS} for row in rows]
+        if not as_json:
+            _print_history(rows, words=name is not None)
+    if as_json:
+        print_json(document)
+    elif not document:
+        complain("no release matches")
+    leave(0 if document else 1)
+
+
+def _print_history(rows: list[dict[str, Any]], words: bool) -> None:
+    changed = [row for row in rows if row["added"] or row["removed"] or row["commits"]]
+    if rows and (words or changed):
+        say(rows[-1]["family"])
+    if rows and words:
+        columns = ("msr_mask", "insns_flags", "insns_flags2")
+        print_table(
+            ["=release", "=date", *(f"={word}" for word in columns)],
+            ((r["release"], r["date"], *("-" if r[w] is None else f"{r[w]:#x}" for w in columns)) for r in rows),
+        )
+        say()
+    for row in changed:
+        say(f"  {row['release']}")
+        for sign, names in (("+", row["added"]), ("-", row["removed"])):
+            if names:
+                say(*(f"  {line}" for line in wrapped(f"{sign} {', '.join(names)}")))
+        for commit in row["commits"]:
+            say(f"    {commit['commit'][:10]} {commit['date']} {commit['subject']}")
+    if changed:
+        say()

@@ -1,0 +1,49 @@
+"""`vmstate try`: what a real QEMU does with a stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vmstate_tools.cli.common import example, json_option, leave, manifest_option, qemu_arguments
+from vmstate_tools.errors import printable
+from vmstate_tools.show.text import print_json
+
+
+@click.command(
+    "try",
+    epilog=example(
+        "vmstate try guest.mig --qemu qemu-system-ppc64 --cpu POWER7_v2.3",
+        "vmstate try streams/qemu-2.6.0/mac99/default.mig.zst --qemu new/qemu -o t",
+    ),
+)
+@click.argument("file")
+@click.option("--qemu", metavar="BIN", required=True, help="The destination.")
+@click.option("--machine", metavar="M", help="Machine type, with properties if any.")
+@click.option("--cpu", metavar="C", help="CPU model.")
+@click.option("--memory", "memory_mib", type=click.IntRange(1), metavar="MIB", help="Guest memory.")
+@click.option("--accel", help="Accelerator.")
+@click.option("-o", "--outcomes", metavar="CSV", help="Append the outcome to this table.")
+@click.option("--registers", is_flag=True, help="Print `info registers` after the load.")
+@click.option("--timeout", default=60.0, show_default=True, metavar="S", help="Seconds for start and load.")
+@manifest_option
+@json_option
+@qemu_arguments
+def try_(file: str, as_json: bool, arguments: tuple[str, ...], **options: Any) -> None:
+    """Give FILE to a real QEMU and tell what it does.
+
+    It is configured as the manifest.csv beside FILE (or --manifest) says, or as the stream does. Exit code 0: it
+    loads; 1: it is refused.
+    """
+    from vmstate_tools.emulator.tryload import try_load
+
+    outcome = try_load(file, arguments=arguments, **options)
+    if as_json:
+        print_json({**outcome.row(), "arguments": outcome.arguments, "registers": outcome.registers})
+    else:
+        click.echo(str(outcome))
+        if outcome.registers:
+            for line in outcome.registers.splitlines():
+                click.echo(printable(line))
+    leave(0 if outcome.vmstate_loaded else 1)
