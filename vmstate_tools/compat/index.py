@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from tqdm.auto import tqdm
 
 from vmstate_tools.compat import facts, rules
 from vmstate_tools.compat.expectation import Entry, Expectation
@@ -199,6 +198,8 @@ def build(manifest: Path, rows: Iterable[dict[str, str]]) -> dict[str, Any]:
 
     trees, values, sections = _Pool(), _Pool(), _Pool()
     captures, seen = [], set()
+    from tqdm.auto import tqdm
+
     for row in tqdm(list(rows), unit="stream"):
         if not row["file"].endswith(".mig.zst"):
             continue

@@ -8,14 +8,11 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from vmstate_tools.compat.destination import Destination
 from vmstate_tools.compat.load import check
 from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.verdict import Verdict
 from vmstate_tools.errors import StreamError
-from vmstate_tools.frames.executors import spread
 from vmstate_tools.stream.stream import Stream, open_stream
 
 if TYPE_CHECKING:
@@ -48,6 +45,9 @@ def matrix(
     destination_value (object: int, bytes or str as in the stream); obstacles (Int64, number of them), message, error.
     """
     import pandas as pd
+    from tqdm.auto import tqdm
+
+    from vmstate_tools.frames.executors import spread
 
     given = [destinations] if isinstance(destinations, (Destination, str)) else list(destinations)
     targets = [Destination(release=d) if isinstance(d, str) else d for d in given]

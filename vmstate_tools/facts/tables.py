@@ -31,4 +31,12 @@ def rows(folder: str, name: str) -> tuple[Row, ...]:
 
 def holding(table: Iterable[Row], release: Release) -> list[Row]:
     """Returns the rows that hold in a release: not before their `since`, not after their `until` ("": still)."""
-    return [row for row in table if release.within(row["since"], row["until"])]
+    spans: dict[tuple[str, str], bool] = {}  # thousands of rows have a few dozen of them
+    held = []
+    for row in table:
+        span = row["since"], row["until"]
+        if span not in spans:
+            spans[span] = release.within(*span)
+        if spans[span]:
+            held.append(row)
+    return held
