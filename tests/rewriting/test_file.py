@@ -106,8 +106,11 @@ def test_files(tmp_path: Path) -> None:
         vt.rewrite(tmp_path / "b.mig.zst", tmp_path / "a.mig", {})
     with pytest.raises(RewriteError):
         vt.rewrite(tmp_path / "a.mig", tmp_path / "c.mig", {("toy/1", "a"): -1})
-    vt.rewrite(tmp_path / "a.mig", tmp_path / "a.mig", {("toy/1", "a"): 7}, overwrite=True)
-    with vt.open(tmp_path / "a.mig") as stream:
+    with pytest.raises(FileExistsError, match="is the input itself"):
+        vt.rewrite(tmp_path / "a.mig", tmp_path / "a.mig", {("toy/1", "a"): 7}, overwrite=True)
+    assert (tmp_path / "a.mig").read_bytes() == toy().finish()
+    vt.rewrite(tmp_path / "a.mig", tmp_path / "b.mig.zst", {("toy/1", "a"): 7}, overwrite=True)
+    with vt.open(tmp_path / "b.mig.zst") as stream:
         assert stream.value("toy", "a", instance=1) == 7
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mig", "b.mig.zst"]
 

@@ -9,12 +9,12 @@ import collections
 import csv
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from vmstate_tools.facts import catalog
 from vmstate_tools.release import Release, covered
+from vmstate_tools.source.new_file import new_text_file
 
 _RELEASES = covered()
 
@@ -70,7 +70,7 @@ def _subsets(bits: int) -> Iterator[int]:
 
 def main(path: str) -> None:
     """Writes the table into a file."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    with new_text_file(path, overwrite=True) as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(("pvr", "pseries", "word", "value", "releases"))
         out.writerows(rows())

@@ -171,7 +171,7 @@ def _text(
         return code
     columns = ("file", *COLUMNS)
     rows = (row for each in done for row in each)
-    with _output(target, force) as file:
+    with _output(target, force, [*files, opening["description"]]) as file:
         if form == "csv":
             write_csv(file, columns, rows, for_spreadsheet=for_spreadsheet)
         else:
@@ -182,10 +182,12 @@ def _text(
     return code
 
 
-def _output(target: Path | None, force: bool) -> AbstractContextManager[TextIO]:
+def _output(target: Path | None, force: bool, inputs: list[str | None]) -> AbstractContextManager[TextIO]:
     from vmstate_tools.source.new_file import new_text_file
 
-    return nullcontext(standard_output()) if target is None else new_text_file(target, overwrite=force)
+    if target is None:
+        return nullcontext(standard_output())
+    return new_text_file(target, overwrite=force, inputs=inputs, guest_memory=True)
 
 
 def _parquet(files: tuple[str, ...], opening: dict[str, Any], wanted: _Wanted, target: Path, force: bool) -> int:
@@ -204,6 +206,7 @@ def _parquet(files: tuple[str, ...], opening: dict[str, Any], wanted: _Wanted, t
     frames, code = each_stream(files, opening, work)
     code = _found([len(frame) for frame in frames], code)
     if frames:
-        with complete_file(target, overwrite=force) as file:
+        inputs = [*files, opening["description"]]
+        with complete_file(target, overwrite=force, inputs=inputs, guest_memory=True) as file:
             pd.concat(frames, ignore_index=True).astype({"file": "category"}).to_parquet(file)
     return code

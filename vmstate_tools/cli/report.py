@@ -68,12 +68,13 @@ def report(
     headers |= {"title": title, "quote": quote.read() if quote else None}
     progress = None if sys.stderr.isatty() else False
     collection = vt.load(files, fields=False, progress=progress, manifest=manifest) if files else None
+    inputs = [] if collection is None else [*collection.streams["file"], *collection.errors["file"]]
     texts = render(collection, formats, case=case, to=to, progress=progress, **headers)
     for target, text in zip(targets or [None], texts, strict=True):
         if target is None:
             click.echo(text, nl=False)
         else:
-            with new_text_file(target, overwrite=force) as out:
+            with new_text_file(target, overwrite=force, inputs=inputs) as out:
                 out.write(text)
     for file in collection.errors["file"] if collection is not None else ():
         complain(f"warning: {file} could not be read; the report says why")

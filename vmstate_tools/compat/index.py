@@ -25,6 +25,7 @@ from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.compat.program import NUMBERS
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source.new_file import new_file
 from vmstate_tools.stream.stream import open_stream
 from vmstate_tools.vmstate.description import FieldDescription, Vmsd, built_in
 
@@ -240,11 +241,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with arguments.manifest.open(newline="", encoding="utf-8") as file:
         built = build(arguments.manifest, csv.DictReader(file))
-    arguments.output.write_bytes(
-        zstandard.ZstdCompressor(level=19).compress(
-            json.dumps(built, separators=(",", ":"), ensure_ascii=False).encode()
-        )
-    )
+    text = json.dumps(built, separators=(",", ":"), ensure_ascii=False)
+    with new_file(arguments.output, overwrite=True) as file:
+        file.write(zstandard.ZstdCompressor(level=19).compress(text.encode()))
     print({name: len(pool) for name, pool in built.items()}, arguments.output.stat().st_size)
 
 

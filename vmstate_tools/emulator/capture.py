@@ -15,11 +15,12 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vmstate_tools.emulator import guest
 from vmstate_tools.emulator.process import Monitor, Qemu, ask, find_binary, run, version_of
 from vmstate_tools.errors import QemuError, printable
+from vmstate_tools.source.new_file import new_file, new_text_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +115,9 @@ def capture(
             async with limit:
                 row = table.kept(job.file)
                 if row is None:
-                    row = await _row(job, Path(out), config, memory_mib, ran, accel, arguments, capabilities, timeout)
+                    row = await _row(
+                        job, Path(out), config, memory_mib, ran, accel, arguments, capabilities, timeout, overwrite
+                    )
                     table.add(row)
             bar.update()
             return row
@@ -239,6 +242,7 @@ async def _row(
     arguments: Sequence[str],
     capabilities: Sequence[str],
     timeout: float,
+    overwrite: bool,
 ) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(MANIFEST, "")
     row |= {
@@ -264,12 +268,17 @@ async def _row(
             if ran:
                 await _until_done(qemu, timeout)
             try:
-                taken = await migrate_out(qemu.monitor, target, capabilities=capabilities, timeout=timeout)
+                taken = await migrate_out(
+                    qemu.monitor, target, capabilities=capabilities, timeout=timeout, overwrite=overwrite
+                )
+            except FileExistsError as err:
+                raise QemuError(f"{target}: {err.strerror}") from None
             except QemuError as err:
                 raise QemuError(err.message, output=qemu.output()) from None
             if ran:
                 registers = target.with_name(target.name.removesuffix(".mig.zst") + ".registers.txt")
-                registers.write_text(await qemu.monitor.human("info registers"))
+                with new_text_file(registers, overwrite=True, guest_memory=True) as file:
+                    file.write(await qemu.monitor.human("info registers"))
             row |= {"file": job.file, **taken, "stderr": _one_line(qemu.output())}
     except QemuError as err:
         row["refused"] = str(err)
@@ -303,21 +312,27 @@ async def migrate_out(
     *,
     capabilities: Sequence[str] = (),
     timeout: float,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """Migrate into a file (zstd where it is called `.zst`); its `sha256` and `size` before compression."""
+    with new_file(out, overwrite=overwrite, guest_memory=True) as file:
+        return await _migrate_into(monitor, file, out.suffix == ".zst", capabilities, timeout)
+
+
+async def _migrate_into(
+    monitor: Monitor, file: BinaryIO, compressed: bool, capabilities: Sequence[str], timeout: float
+) -> dict[str, Any]:
     if capabilities:
         on = [{"capability": name, "state": True} for name in capabilities]
         await monitor.execute("migrate-set-capabilities", {"capabilities": on})
-    part = out.with_name(out.name + ".part")
     ours, theirs = socket.socketpair()
-    writing = asyncio.ensure_future(asyncio.to_thread(_spool, ours, part, out.suffix == ".zst"))
+    writing = asyncio.ensure_future(asyncio.to_thread(_spool, ours, file, compressed))
     try:
         await monitor.give("vmstate-out", theirs)
         await monitor.execute("migrate", {"uri": "fd:vmstate-out"})
         async with asyncio.timeout(timeout):
             await _completed(monitor)
             digest, size = await asyncio.shield(writing)
-        part.replace(out)
     except TimeoutError:
         raise QemuError(f"the migration is not done after {timeout:g} s") from None
     finally:
@@ -326,17 +341,16 @@ async def migrate_out(
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await writing
         ours.close()
-        part.unlink(missing_ok=True)
     return {"sha256": digest, "size": size}
 
 
-def _spool(end: socket.socket, out: Path, compressed: bool) -> tuple[str, int]:
+def _spool(end: socket.socket, file: BinaryIO, compressed: bool) -> tuple[str, int]:
     """Write what comes through a socket, until it ends."""
     import zstandard
 
     digest, size = hashlib.sha256(), 0
     buffer = memoryview(bytearray(1 << 20))
-    with out.open("wb") as file, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         to: Any = file
         if compressed:
             to = stack.enter_context(zstandard.ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False))
@@ -415,11 +429,11 @@ class Running:
         path = Path(out)
         if path.exists() and not overwrite:
             raise FileExistsError(17, "exists already", str(path))
-        row = run(self._take(path, stop, timeout))
+        row = run(self._take(path, stop, timeout, overwrite))
         _Table(path.parent, overwrite=True).add(row)
         return pd.Series({name: row[name] for name in MANIFEST})
 
-    async def _take(self, out: Path, stop: bool, timeout: float) -> dict[str, Any]:
+    async def _take(self, out: Path, stop: bool, timeout: float, overwrite: bool) -> dict[str, Any]:
         monitor = Monitor(self.timeout)
         try:
             await monitor.connect(self.qmp_socket)
@@ -428,11 +442,13 @@ class Running:
         except (OSError, EOFError, monitor.failures) as err:
             raise QemuError(f"{self.qmp_socket}: {err}") from None
         try:
-            return await self._migrate(monitor, out, stop, timeout)
+            return await self._migrate(monitor, out, stop, timeout, overwrite)
         finally:
             await monitor.close()
 
-    async def _migrate(self, monitor: Monitor, out: Path, stop: bool, timeout: float) -> dict[str, Any]:
+    async def _migrate(
+        self, monitor: Monitor, out: Path, stop: bool, timeout: float, overwrite: bool
+    ) -> dict[str, Any]:
         if "query-migrate-capabilities" in await monitor.commands():
             told = await monitor.execute("query-migrate-capabilities")
             wrong = sorted(_MORE_THAN_A_FILE & {c["capability"] for c in told if c["state"]})
@@ -447,7 +463,7 @@ class Running:
         try:
             if running and stop:
                 await monitor.execute("stop")
-            taken = await migrate_out(monitor, out, timeout=timeout)
+            taken = await migrate_out(monitor, out, timeout=timeout, overwrite=overwrite)
         finally:
             await asyncio.shield(self._resume(monitor, running, bandwidth))
         row: dict[str, Any] = dict.fromkeys(MANIFEST, "")
@@ -525,11 +541,9 @@ def put_row(path: Path, columns: Sequence[str], row: dict[str, Any], key: Sequen
         header, rows = _read(path)
         header += [name for name in columns if name not in header]
         rows = [r for r in rows if any(r.get(name, "") != text[name] for name in key)]
-        part = path.with_name(path.name + ".part")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with new_text_file(path, overwrite=True) as file:
             writer = csv.DictWriter(file, header, restval="")
             writer.writeheader()
             writer.writerows([*rows, text])
-        part.replace(path)
     finally:
         os.close(folder)

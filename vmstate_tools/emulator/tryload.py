@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vmstate_tools.emulator.capture import Path_, _command_line, arch_of
 from vmstate_tools.emulator.process import Qemu, ask, find_binary, run, version_of
 from vmstate_tools.errors import QemuError, VmstateError, printable
+from vmstate_tools.source.new_file import new_text_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -365,12 +366,19 @@ def _check_table(path: Path) -> bool:
 
 def append_outcome(path: Path, outcome: Outcome) -> None:
     """Append a row; several processes may do so at once. Raises VmstateError if `path` is another table."""
-    with path.open("a", newline="", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, OUTCOMES)
-        if not _check_table(path):
-            writer.writeheader()
-        writer.writerow({k: "" if v is None else v for k, v in outcome.row().items()})
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        before = path.read_bytes() if _check_table(path) else b""
+        with new_text_file(path, overwrite=True) as file:
+            writer = csv.DictWriter(file, OUTCOMES)
+            if before:
+                file.buffer.write(before if before.endswith(b"\n") else before + b"\r\n")
+            else:
+                writer.writeheader()
+            writer.writerow({k: "" if v is None else v for k, v in outcome.row().items()})
+    finally:
+        os.close(folder)
 
 
 # -- prediction and reality -------------------------------------------------------------------------------------------

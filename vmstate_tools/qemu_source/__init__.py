@@ -19,6 +19,7 @@ from vmstate_tools.errors import CatalogError
 from vmstate_tools.qemu_source import changes, machines, ppc, vmsd
 from vmstate_tools.qemu_source.git import Commit, Repo
 from vmstate_tools.qemu_source.tree import SourceTree
+from vmstate_tools.source.new_file import new_text_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -212,7 +213,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     def shown(key: str, value: Any) -> Any:
         return f"{value:#x}" if key in _HEX and isinstance(value, int) else value
 
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with new_text_file(path, overwrite=True) as file:
         writer = csv.writer(file, lineterminator="\n")
         if rows:
             writer.writerow(rows[0])

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from vmstate_tools.qemu_source.git import Repo
 from vmstate_tools.release import Release as ReleaseName
 from vmstate_tools.release import covered
+from vmstate_tools.source.new_file import new_text_file
 
 _RELEASES = covered()
 
@@ -295,12 +296,12 @@ def write(read: Iterable[Release], folder: Path) -> None:
     """Write `descriptions.csv` and `machines.csv` of `data/fingerprint`."""
     found = list(read)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "descriptions.csv").open("w", newline="", encoding="utf-8") as file:
+    with new_text_file(folder / "descriptions.csv", overwrite=True) as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(("vmsd", "symbol", "kind", "what", "releases"))
         for *key, bits in sorted(_description_rows(found), key=lambda row: row[:4]):
             out.writerow((*key, _RELEASES.runs(bits)))
-    with (folder / "machines.csv").open("w", newline="", encoding="utf-8") as file:
+    with new_text_file(folder / "machines.csv", overwrite=True) as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(("machine", "releases"))
         for machine, bits in sorted(_machine_bits(found).items()):

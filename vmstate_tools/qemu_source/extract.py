@@ -19,6 +19,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from vmstate_tools.release import Release
+from vmstate_tools.source.new_file import new_text_file
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _STRING = re.compile(r'^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+"([^"\n]*)"', re.MULTILINE)
@@ -279,7 +280,7 @@ def main() -> None:
                 open_[key] = (vmsd, release, release)
     lines += [(key[0], since, "", vmsd) for key, (vmsd, since, until) in open_.items()]
     lines.sort(key=lambda line: (line[0], line[3].name, Release(line[1])))
-    with arguments.output.open("w", newline="", encoding="utf-8") as file:
+    with new_text_file(arguments.output, overwrite=True) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
             [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vmstate_tools.rewriting.changes import Change, Edit, Value, changes_of, patched
 from vmstate_tools.rewriting.for_release import changes_for
+from vmstate_tools.source.new_file import new_file
 from vmstate_tools.stream.stream import Stream, open_stream
 
 if TYPE_CHECKING:
@@ -50,13 +51,14 @@ def rewrite(
     Raises
     ------
     RewriteError : no such field, a value out of its range, or what `release` needs would be a lie.
-    FileExistsError : `out` is there, and not `overwrite`.
+    FileExistsError : `out` is there, and not `overwrite`; or it is the stream itself, a link, a device or a FIFO.
     StreamError : the stream cannot be read.
     """
+    edit = edit_of(changes, release, machine, cpu, accel)
     if isinstance(stream, Stream):
-        return _written(stream, out, edit_of(changes, release, machine, cpu, accel), overwrite)
+        return _written(stream, out, edit, overwrite, stream.files)
     with open_stream(stream) as opened:
-        return _written(opened, out, edit_of(changes, release, machine, cpu, accel), overwrite)
+        return _written(opened, out, edit, overwrite, [stream, *opened.files])
 
 
 def edit_of(
@@ -77,31 +79,25 @@ def edit_of(
     return edit
 
 
-def _written(stream: Stream, out: str | os.PathLike[str] | BinaryIO, edit: Edit, overwrite: bool) -> pd.DataFrame:
+def _written(
+    stream: Stream, out: str | os.PathLike[str] | BinaryIO, edit: Edit, overwrite: bool, inputs: Sequence[Any]
+) -> pd.DataFrame:
     done = list(edit(stream))
     view = stream.source.view
     if not isinstance(out, (str, os.PathLike)):
         for piece in patched(view, done):
             out.write(piece)
         return frame_of(done)
-    path = Path(out)
-    if path.exists() and not overwrite:
-        raise FileExistsError(17, "exists already", str(path))
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            if path.suffix == ".zst":
-                import zstandard
+    with new_file(out, overwrite=overwrite, inputs=inputs, guest_memory=True) as file:
+        if Path(out).suffix == ".zst":
+            import zstandard
 
-                with zstandard.ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False) as packed:
-                    for piece in patched(view, done):
-                        packed.write(piece)
-            else:
+            with zstandard.ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False) as packed:
                 for piece in patched(view, done):
-                    file.write(piece)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+                    packed.write(piece)
+        else:
+            for piece in patched(view, done):
+                file.write(piece)
     return frame_of(done)
 
 

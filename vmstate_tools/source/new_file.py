@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     Place = str | os.PathLike[str]
 
+EXISTS = "exists already"
+"""What a FileExistsError says where `overwrite` would help."""
+
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a directory"),
@@ -113,7 +116,7 @@ def new_folder(path: Place, *, overwrite: bool = False) -> Iterator[str]:
     with _signals_raise(), _described(path):
         there = _lstat(os.path.join(parent, name))
         if there is not None and not (overwrite and stat.S_ISDIR(there.st_mode)):
-            raise FileExistsError(errno.EEXIST, "exists already", os.fspath(path))
+            raise FileExistsError(errno.EEXIST, EXISTS, os.fspath(path))
         part, old = (os.path.join(parent, _random_name()) for _ in range(2))
         try:
             os.mkdir(part)
@@ -188,7 +191,7 @@ def _refuse(place: int, name: str, path: Place, overwrite: bool, sources: list[o
         if is_kind(there.st_mode):
             refuse(f"is {kind}, which is never replaced")
     if not overwrite:
-        refuse("exists already")
+        refuse(EXISTS)
 
 
 def _rename_to_new(place: int, part: str, name: str) -> None:

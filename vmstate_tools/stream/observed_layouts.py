@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.release import numbers
+from vmstate_tools.source.new_file import new_text_file
 from vmstate_tools.stream.stream import open_stream
 from vmstate_tools.vmstate.builtin import INTEGER, number_of
 from vmstate_tools.vmstate.description import read_json
@@ -178,4 +179,5 @@ def observe(manifest: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    data_path("layouts", "observed.json").write_text(dump(observe(Path(sys.argv[1]))))
+    with new_text_file(data_path("layouts", "observed.json"), overwrite=True) as file:
+        file.write(dump(observe(Path(sys.argv[1]))))

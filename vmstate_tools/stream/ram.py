@@ -39,9 +39,10 @@ from vmstate_tools.format.ram_pages import (
     longest_compressed,
     stride,
 )
+from vmstate_tools.source.new_file import new_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, BinaryIO, Literal
 
     import numpy as np
@@ -140,6 +141,7 @@ class Ram:
     capabilities : names from `configuration/capabilities`; `mapped-ram` and `x-ignore-shared` count here.
     postcopy : MIG_CMD_POSTCOPY_ADVISE came before: a block on huge pages has its page size in the list.
     forget : called with (start, end) of ranges that were walked and are not needed now.
+    files : names of the files that the view comes from: `extract` replaces none of them.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Ram:
         capabilities: frozenset[str] = frozenset(),
         postcopy: bool = False,
         forget: Callable[[int, int], None] | None = None,
+        files: Sequence[str] = (),
     ) -> None:
         if page_size is not None and page_size not in PAGE_SIZES:
             raise StreamError(f"page size {page_size}", expected="a power of two from 1024 to 65536")
@@ -162,6 +165,7 @@ class Ram:
         self._capabilities = capabilities
         self._postcopy = postcopy
         self._forget = forget
+        self._files = files
         self._forgotten = 0
         self._blocks: list[Block] = []
         self._numbers: dict[bytes, int] = {}
@@ -874,7 +878,7 @@ class Ram:
         """Write one RAMBlock's content, with holes where it is zero; the number of bytes that are not holes.
 
         `out` is a path (which must not exist unless `overwrite`) or an empty file opened for writing in
-        binary.
+        binary. A file gets no more permissions than the stream's files have.
         """
         import contextlib
 
@@ -885,7 +889,7 @@ class Ram:
         written = 0
         with contextlib.ExitStack() as stack:
             if isinstance(out, (str, os.PathLike)):
-                out = stack.enter_context(open(out, "wb" if overwrite else "xb"))
+                out = stack.enter_context(new_file(out, overwrite=overwrite, inputs=self._files, guest_memory=True))
             bar = stack.enter_context(
                 tqdm(total=length, unit="B", unit_scale=True, desc=self._blocks[number].name, disable=not progress)
             )

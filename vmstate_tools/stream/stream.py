@@ -107,6 +107,12 @@ class Stream:
         """Whether `close` was called: what needs the bytes is an error then."""
         return self._view is None
 
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that the stream was read from: one, or one for each connection of the migration."""
+        connections = [connection.name for connection in self.source.connections] or [self.name]
+        return [*connections, *(source.name for source in self._channel_sources)]
+
     # -- the walk ---------------------------------------------------------------------------------------------
 
     def _located(self, section: Section | None = None) -> _Located:
@@ -492,6 +498,7 @@ class _Walk:
             capabilities=frozenset(self.configuration.get("capabilities", ())),
             postcopy=self.postcopy,
             forget=self.stream.source.forget,
+            files=self.stream.files,
         )
 
     def run(self) -> None:
