@@ -27,6 +27,7 @@ def main() -> None:
         "ram": ["bench_ram.py", "--mib", str(options.mib)],
         "load": ["bench_load.py", str(options.captures)],
         "matrix": ["bench_matrix.py", str(options.captures)],
+        "commands": ["bench_commands.py"],
         "rewrite": ["bench_rewrite.py", "--mib", str(options.mib)],
     }
     if options.stream:

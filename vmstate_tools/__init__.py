@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from vmstate_tools.analysis.differences import diff as diff
     from vmstate_tools.analysis.fingerprint import fingerprint as fingerprint
     from vmstate_tools.compat.destination import Destination as Destination
-    from vmstate_tools.compat.lint import lint_file as lint  # noqa: F401
+    from vmstate_tools.compat.lint import lint_file
     from vmstate_tools.compat.load import check as check
     from vmstate_tools.compat.matrix import matrix as matrix
     from vmstate_tools.compat.policy import Policy as Policy
@@ -31,9 +31,11 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from vmstate_tools.show.widgets.policylab import policy_lab as policy_lab
     from vmstate_tools.stream.records import Section as Section
     from vmstate_tools.stream.stream import Stream as Stream
-    from vmstate_tools.stream.stream import open_stream as open  # noqa: A004, F401
+    from vmstate_tools.stream.stream import open_stream
     from vmstate_tools.vmstate.dump import diff_dumps as diff_dumps
     from vmstate_tools.vmstate.dump import read_dump as read_dump
+
+    lint, open = lint_file, open_stream  # noqa: A001 - so that strict checkers take them for exported
 
 __version__ = "0.1.0"
 

@@ -140,7 +140,25 @@ def _streams(a: Stream, b: Stream, ram: bool) -> Iterator[Difference]:
         else:
             if one.description and two.description:
                 yield from _subsections(one, one.description.vmsd, two.description.vmsd, "")
-            yield from _fields(key[:2], _leaves(a, mine[key]), _leaves(b, theirs[key]))
+            if not _alike(a, mine[key], b, theirs[key]):
+                yield from _fields(key[:2], _leaves(a, mine[key]), _leaves(b, theirs[key]))
+
+
+def _alike(a: Stream, mine: list[Section], b: Stream, theirs: list[Section]) -> bool:
+    """True where the records of a section hold the same bytes and are laid out alike: then no field differs."""
+    if len(mine) != len(theirs):
+        return False
+    for one, two in zip(mine, theirs, strict=True):
+        if not one.described or not two.described:
+            return False
+        if bytes(a.view[one.payload_offset : one.payload_end]) != b.view[two.payload_offset : two.payload_end]:
+            return False
+        ours, other = a.layout(one), b.layout(two)
+        if ours is not other and any(
+            getattr(ours, name) != getattr(other, name) for name in ("paths", "types", "vmsds", "numbers")
+        ):
+            return False
+    return True
 
 
 def _numbered(stream: Stream) -> dict[tuple[str, int, int], list[Section]]:
@@ -328,32 +346,56 @@ def _by_key(leaves: Iterable[_Leaf]) -> dict[tuple[str, str, int], _Leaf]:
 
 
 def _blocks(a: Ram, b: Ram, contents: bool) -> Iterator[Difference]:
-    theirs = {block.name: block for block in b.block_list}
+    """Yields where the lists of RAMBlocks differ, and with `contents` how many pages of each do."""
+    theirs = {block.raw_name: block for block in b.block_list}
     for block in a.block_list:
-        other = theirs.pop(block.name, None)
+        other = theirs.pop(block.raw_name, None)
         if other is None:
             yield Difference("ram", 0, "", block.name, "only in a", a=block.used_length)
         elif block.used_length != other.used_length:
             yield Difference("ram", 0, "", block.name, "size", block.used_length, other.used_length)
-        elif contents and (pages := _differing_pages(a, b, block.name, block.used_length)):
+        elif contents and (pages := _differing_pages(a, b, block.raw_name)):
             yield Difference("ram", 0, "", block.name, "pages", pages=pages)
-    for name, block in theirs.items():
-        yield Difference("ram", 0, "", name, "only in b", b=block.used_length)
+    for block in theirs.values():
+        yield Difference("ram", 0, "", block.name, "only in b", b=block.used_length)
 
 
-def _differing_pages(a: Ram, b: Ram, block: str, length: int) -> int:
+def _differing_pages(a: Ram, b: Ram, block: bytes) -> int:
+    """Counts the pages of a RAMBlock that differ, of those that either stream sent; what it claims costs nothing."""
     from tqdm.auto import tqdm
 
     page = a.page_size or b.page_size or 4096
+    places = list(_merged(sorted({*_sent(a, block), *_sent(b, block)})))
     count = 0
-    with tqdm(total=length, unit="B", unit_scale=True, desc="comparing RAM", leave=False, delay=2) as bar:
-        for at in range(0, length, _STEP):
-            size = min(_STEP, length - at)
-            one, two = (np.frombuffer(ram.read(block, at, size), np.uint8) for ram in (a, b))
-            unlike = np.flatnonzero(one != two)
-            count += len(np.unique(unlike // page))
-            bar.update(size)
+    total = sum(end - start for start, end in places)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="comparing RAM", leave=False, delay=2) as bar:
+        for start, end in places:
+            for at in range(start, end, _STEP):
+                size = min(_STEP, end - at)
+                one, two = (np.frombuffer(ram.read(block, at, size), np.uint8) for ram in (a, b))
+                unlike = np.flatnonzero(one != two)
+                count += len(np.unique(unlike // page))
+                bar.update(size)
     return count
+
+
+def _sent(ram: Ram, block: bytes) -> Iterator[tuple[int, int]]:
+    """Yields where a stream sent something for a RAMBlock that is not zero: start and end, in bytes."""
+    return ((at, at + len(data)) for at, data in ram.contents(block))
+
+
+def _merged(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yields sorted stretches, those that meet or overlap as one."""
+    first = last = None
+    for start, end in places:
+        if last is not None and start <= last:
+            last = max(last, end)
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first, last = start, end
+    if first is not None and last is not None:
+        yield first, last
 
 
 # -- descriptions ---------------------------------------------------------------------------------------------------

@@ -867,6 +867,15 @@ class Ram:
             out[begin - offset : end - offset] = data[begin - at : end - at]
         return bytes(out)
 
+    def contents(self, block: str | bytes) -> Iterator[tuple[int, memoryview]]:
+        """Yields what a RAMBlock holds that is not zero, as it was sent: offset in the block, and bytes.
+
+        A piece lies on page boundaries, is good until the next is asked for, and goes over an earlier one at its place.
+        Raises as `read` does.
+        """
+        number = number_of(self._blocks, block)
+        yield from self._memory_of(number).pieces(0, self._blocks[number].used_length)
+
     def extract(
         self,
         block: str | bytes,
