@@ -1,22 +1,33 @@
-"""Write a corpus to begin with: `python -m fuzz.seeds DIR`."""
+"""Writes a corpus for `fuzz.guided` to begin with: `python -m fuzz.seeds walk|containers FOLDER`."""
 
 from __future__ import annotations
 
-import random
-import sys
 from pathlib import Path
 
-import strategies
+import click
+
+from fuzz.inputs import make
+
+KINDS = {
+    "walk": ("stream", "real stream", "vmdesc", "configuration", "ram"),
+    "containers": ("gzip", "zstd", "xz", "bz2", "lz4", "lzop", "libvirt", "qcow2"),
+}
 
 
-def main(folder: Path, count: int = 200) -> None:
-    """Small valid streams, and small ones of real QEMUs; the target takes the first byte for itself."""
+@click.command()
+@click.argument("target", type=click.Choice(list(KINDS)))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--count", default=40, show_default=True, help="How many of each kind.")
+@click.option("--most", default=65536, show_default=True, help="Bytes of the largest.")
+def main(target: str, folder: Path, count: int, most: int) -> None:
+    """Inputs of the kinds that the target reads; it takes the first byte of each for itself."""
     folder.mkdir(parents=True, exist_ok=True)
-    seeds = [strategies.build(random.Random(n)) for n in range(count)]
-    seeds += sorted(strategies.samples(), key=len)[:20]
-    for number, data in enumerate(seeds):
-        (folder / f"seed-{number:03}").write_bytes(b"\0" + data)
+    for kind in KINDS[target]:
+        for number in range(count):
+            data = make(number, kind).parts["0"]
+            if len(data) < most:
+                (folder / f"{kind.replace(' ', '-')}-{number:03}").write_bytes(b"\0" + data)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -199,7 +199,8 @@ def samples(most: int = 1 << 20) -> tuple[bytes, ...]:
     """Streams of real QEMUs of at most so many bytes, their guest memory (zero pages, mostly) taken out."""
     out = []
     for path in [*sorted(_STREAMS.rglob("*.mig.zst")), *sorted((DATA / "virtio").glob("*.zst"))]:
-        data = zstandard.ZstdDecompressor().stream_reader(path.open("rb")).read(4 * most)
+        with path.open("rb") as file:
+            data = zstandard.ZstdDecompressor().stream_reader(file).read(4 * most)
         if len(data) < 4 * most and len(data := without_ram(data)) <= most:
             out.append(data)
     return tuple(out)
