@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import mmap
 import os
@@ -83,7 +84,7 @@ def _large() -> None:
         (_slow, "TooSlow: 0.3"),
         (_busy, "TooSlow: over 0.8"),
         (_caught, "Ended: SIGXCPU"),
-        (lambda: os.abort(), "Ended: SIGABRT"),
+        (lambda: (faulthandler.disable(), os.abort()), "Ended: SIGABRT"),
         (_large, "TooMuch: "),
         (lambda: bytearray(8 << 30), "MemoryError"),
     ],
