@@ -1,4 +1,4 @@
-"""Questions of 03-insns-flags-history, which asks `breaks`; the other way is one release's words after the other's."""
+"""Questions of 03-insns-flags-history, which asks `cpu_history`; here the words are compared release by release."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _(answer: Any) -> bool | str:
 
 @question("03-way-back")
 def _(answer: Any) -> bool | str:
-    """What a stream of pseries-2.6 carries must be what 2.6.0 has: `breaks.pairs`, as above."""
+    """What a stream of pseries-2.6 carries must be what 2.6.0 has: `cpu_history.pairs`, as above."""
     cpu, machine = "POWER5+_v2.1", "pseries-2.6"
     own = catalog.stream_words("2.6.0", machine, cpu)
     releases = [row["release"] for row in catalog.table("releases") if row["kind"] == "release"]
@@ -41,7 +41,7 @@ def _(answer: Any) -> bool | str:
 
 @question("03-commit")
 def _(answer: Any) -> bool | str:
-    """`breaks.steps()` has that release and family, with the subjects of its commits."""
+    """`cpu_history.steps()` has that release and family, with the subjects of its commits."""
     (bit,) = {int(row["value"], 16) for row in catalog.table("flags") if row["name"] == "PPC_POPCNTB"}
     rows = [
         row

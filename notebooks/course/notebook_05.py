@@ -16,7 +16,7 @@ def _(answer: Any) -> bool | str:
 
 @question("05-lost")
 def _(answer: Any) -> bool | str:
-    """Of the flags that 2.7 added, the one that is not for a hypervisor; column `lacks` of `proposals.pairs`."""
+    """It is the flag that 2.7 added and that is not for a hypervisor: `lacks` in `policies_compared.pairs`."""
     old, new = (catalog.words("POWER7", r, "tcg", "pseries-2.6") for r in ("2.6.0", "2.7.0"))
     who = {row["name"]: row["tcg"] for row in catalog.table("effects")}
     names = flags.decode("insns_flags", new.insns_flags & ~old.insns_flags)

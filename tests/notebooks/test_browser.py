@@ -1,6 +1,6 @@
-"""JupyterLab in a real browser: every notebook runs in it, and the widgets answer to mouse and keyboard.
+"""JupyterLab in a real browser: notebooks with a widget run in it, and the widgets answer to mouse and keyboard.
 
-`pytest tests/test_browser.py --screenshots docs/images` writes the pictures of the documentation.
+`pytest tests/notebooks/test_browser.py --screenshots docs/images` writes the pictures of the documentation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The others have nothing that needs a browser: test_notebooks.py runs them all.
+WITH_WIDGETS = [
+    path
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+    if "application/vnd.jupyter.widget-view+json" in path.read_text(encoding="utf-8")
+]
 OLD, NEW = (f"../data/streams/qemu-{release}/pseries-2.6/POWER8_v2.0.mig.zst" for release in ("2.6.0", "2.7.0"))
 HOSTILE = """
 import sys
@@ -54,7 +59,7 @@ def row(page: Page, label: str, explorer: int = 0):
     return tree.locator(".vx-row").filter(has=page.get_by_text(label, exact=True)).first
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WITH_WIDGETS, ids=lambda path: path.stem)
 def test_notebook_runs(lab: Lab, chromium: Browser, path: Path) -> None:
     code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     pictures = sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)

@@ -1,19 +1,25 @@
-"""The notebooks run from top to bottom, and lie here executed."""
+"""The notebooks run from top to bottom, lie here executed, and print what is committed."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
-from lab import why_not
 from nbclient import NotebookClient
+from pages import frames
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# What differs from one run to the next: addresses of objects, times, folders for a while.
+VARYING = re.compile(r"0x[0-9a-f]{12}(?=>)|\b\d+(?:\.\d+)? m?s\b|/tmp/\S+")
+NOTHING = {"NaN", "NaT", "None", "<NA>"}
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -21,40 +27,82 @@ def path(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
+def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(cell: nbformat.NotebookNode) -> str:
+    """Returns the text of all outputs of a cell, without what differs from run to run."""
+    streams = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    results = [output.data.get("text/plain", "") for output in cell.outputs if "data" in output]
+    return VARYING.sub("…", "\n".join([streams, *results]))
+
+
+def pictures(cell: nbformat.NotebookNode) -> int:
+    return sum("image/png" in output.get("data", {}) for output in cell.outputs)
+
+
+def empty_frames(cell: nbformat.NotebookNode) -> Iterator[str]:
+    """Yields what is wrong with the frames that a cell shows: no rows, or a column without a value."""
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if "Empty DataFrame" in data.get("text/plain", ""):
+            yield "an empty frame"
+        for rows in frames(data.get("text/html", "")):
+            for number, column in enumerate(zip(*rows, strict=True)):
+                if set(column) <= NOTHING:
+                    yield f"column {number} has no value"
+
+
 def test_there_are_notebooks() -> None:
     wanted = {"01-anatomy-of-a-stream", "02-many-streams", "03-insns-flags-history", "04-where-it-broke"}
     assert wanted | {"05-policy-lab", "06-capture-your-own"} <= {path.stem for path in NOTEBOOKS}
 
 
-@pytest.mark.skipif(not why_not(), reason="test_browser.py runs them in a browser")
-def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prints_what_is_committed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed = nbformat.read(path, as_version=4)
+    programs = set(re.findall(r"qemu-system-\w+", json.dumps([cell.source for cell in code(committed)])))
+    if lacking := {program for program in programs if shutil.which(program) is None}:
+        pytest.skip(f"there is no {', '.join(sorted(lacking))}")
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
-    pictures = [_pictures(cell) for cell in notebook.cells]
+    place = {"metadata": {"path": tmp_path / "notebooks"}}
     start = time.monotonic()
-    NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
-    ).execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
     assert time.monotonic() - start < 240  # under a minute on an idle machine
-    assert [_pictures(cell) for cell in notebook.cells] == pictures
-
-
-def _pictures(cell: nbformat.NotebookNode) -> int:
-    return sum("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+    for now, before in zip(code(notebook), code(committed), strict=True):
+        assert printed(now) == printed(before), now.source
+        assert pictures(now) == pictures(before), now.source
+        assert not list(empty_frames(now)), now.source
 
 
 def test_lies_here_executed(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    for cell in code:
+    cells = code(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
         kinds = {output.output_type for output in cell.outputs}
         assert "error" not in kinds
         assert not any(output.get("name") == "stderr" for output in cell.outputs), cell.source
+        assert not list(empty_frames(cell)), cell.source
         if cell.source.splitlines()[-1].startswith("charts."):
-            assert _pictures(cell), cell.source
-    assert sum(bool(cell.outputs) for cell in code) >= len(code) - 2
+            assert pictures(cell), cell.source
+    assert sum(bool(cell.outputs) for cell in cells) >= len(cells) - 2
+
+
+def test_an_empty_frame_and_an_empty_column_are_seen() -> None:
+    import pandas as pd
+
+    def cell(frame: pd.DataFrame) -> nbformat.NotebookNode:
+        data = {"text/plain": repr(frame), "text/html": frame._repr_html_()}
+        return nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("execute_result", data)])
+
+    assert list(empty_frames(cell(pd.DataFrame({"a": []})))) == ["an empty frame"]
+    assert list(empty_frames(cell(pd.DataFrame({"a": [1, 2], "b": [None, float("nan")]})))) == ["column 1 has no value"]
+    assert not list(empty_frames(cell(pd.DataFrame({"a": [1, None]}))))
 
 
 def test_refers_to_files_of_the_project_alone(path: Path) -> None:
