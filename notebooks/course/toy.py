@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import vmstate_tools as vt
-from vmstate_tools.compat.program import NUMBERS
+from vmstate_tools.compat.reader import NUMBERS
 from vmstate_tools.format import framing as wire
 from vmstate_tools.vmstate.dump import Dump, read_dump
 

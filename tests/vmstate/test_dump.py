@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from vmstate_tools.compat import library
+from vmstate_tools.compat import source_descriptions
 from vmstate_tools.compat.lint import lint
 from vmstate_tools.errors import StreamError
 from vmstate_tools.vmstate.dump import diff_dumps, read_dump
@@ -76,7 +76,7 @@ def test_what_is_no_dump_is_a_stream_error(tmp_path, text):
 def test_a_dump_tells_its_release(captures, name):
     read = read_dump(captures.dumps / f"{name}.json.zst")
     wanted = name.split("-")[0]
-    assert library.release_of(read.vmsds).split(".")[:2] == wanted.split(".")[:2]
+    assert source_descriptions.release_of(read.vmsds).split(".")[:2] == wanted.split(".")[:2]
 
 
 def test_unversioned_changes_are_linted(tmp_path):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmstate_tools.compat import library
+from vmstate_tools.compat import source_descriptions
 from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.description import Vmsd
 from vmstate_tools.vmstate.dump import Dump, dump_differences
@@ -130,7 +130,7 @@ def _vmsd(section: str, instance: int | None, vmsd: Vmsd) -> Iterator[Finding]:
             yield Finding(section, instance, vmsd.name, f.label, "internal state under EQUAL" if internal else "EQUAL")
         if f.struct is not None:
             yield from _vmsd(section, instance, f.struct)
-    for name in library.target_words(vmsd):
+    for name in source_descriptions.target_words(vmsd):
         yield Finding(section, instance, vmsd.name, name, "size of a target word")
     structs = [f.struct.name for f in vmsd.fields if f.struct is not None]
     names = [s.name for s in vmsd.subsections]
@@ -139,7 +139,7 @@ def _vmsd(section: str, instance: int | None, vmsd: Vmsd) -> Iterator[Finding]:
             yield Finding(section, instance, vmsd.name, sub.name, "subsection named like a struct")
         if names.count(sub.name) > 1:
             yield Finding(section, instance, vmsd.name, sub.name, "two subsections of one name")
-        if library.always_sent(sub):
+        if source_descriptions.always_sent(sub):
             yield Finding(section, instance, vmsd.name, sub.name, "subsection always sent")
         yield from _vmsd(section, instance, sub)
 

@@ -108,13 +108,12 @@ def _row_of(
             return _unread(os.fspath(stream), err, targets)
     rows = []
     for destination in targets:
-        told = destination.for_stream(stream)
+        completed = destination.for_stream(stream)
+        row = {"stream": stream.name, **_who(completed)}
         try:
-            verdict = check(stream, told, policy)
+            rows.append(row | _verdict(check(stream, completed, policy)))
         except StreamError as err:
-            rows.append({"stream": stream.name, **_who(told), "error": str(err)})
-            continue
-        rows.append({"stream": stream.name, **_who(told), **_verdict(verdict)})
+            rows.append(row | {"error": str(err)})
     return rows
 
 

@@ -16,9 +16,10 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmstate_tools.compat import facts
 from vmstate_tools.compat.verdict import Obstacle
 from vmstate_tools.facts import catalog, flags
+from vmstate_tools.facts.machines import version_of
+from vmstate_tools.release import Release
 from vmstate_tools.vmstate.description import FieldDescription
 
 
@@ -160,11 +161,9 @@ class Mask(Policy):
         return super().check(field, stream_value, destination_value, context) if field.equal else None
 
     def on_the_way_out(self, word: str, value: int) -> int:
-        never = (0, 0, 0)
-        release = facts.version(self.release) or never
+        release = Release(self.release)
         for row in catalog.table("masks"):
-            since, until = facts.version(row["since"]) or never, facts.version(row["until"]) or release
-            if row["word"] == word and since <= release <= until:
+            if row["word"] == word and release.within(row["since"], row["until"]):
                 bits = int(row["value"], 16)
                 value = value & bits if row["op"] == "and" else value | bits
         return value
@@ -187,10 +186,10 @@ class MachineGated(Policy):
     name = "machine-gated"
 
     def has(self, word: str, value: int, pvr: int | None, context: Context) -> int:
-        born = facts.version(context.machine)
+        born = version_of(context.machine or "")
         if born is None or pvr is None:
             return value
-        words = _words(pvr, f"{born[0]}.{born[1]}.0", context.accel or "tcg", context.machine)
+        words = _words(pvr, str(born), context.accel or "tcg", context.machine)
         return value if words is None else int(getattr(words, word))
 
 

@@ -1,4 +1,4 @@
-"""Verdict: loads or not; and for each obstacle the section, field, both values, the flags between them."""
+"""A verdict: loads or refused; and for each obstacle the section, field, both values and the flags between them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmstate_tools.errors import printable
+from vmstate_tools.facts.commits import short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,8 @@ COLUMNS = (
 class Obstacle:
     """One reason to refuse a stream.
 
-    `stage` is a key of `STAGES`. `message` says it in a sentence. Values are as in the stream: int, bytes or str.
+    `stage` is a key of `STAGES`; `message` says the reason in a sentence. Values are as in the stream: int, bytes or
+    str. `commits` have 40 digits; texts show the first 10 of them.
     """
 
     stage: str
@@ -62,12 +64,19 @@ class Obstacle:
     remedy: str | None = None
 
     def row(self) -> dict[str, Any]:
-        """The obstacle by the names of `COLUMNS`."""
+        """Returns the obstacle by the names of `COLUMNS`."""
         return {name: getattr(self, name) for name in COLUMNS}
 
     def __str__(self) -> str:
         where = "" if self.section is None else f"{self.section}/{self.instance_id}: "
         return f"[{self.stage}] {where}{self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """Something that does not stop a load, but that should be known: it becomes one of a verdict's warnings."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +142,7 @@ def _details(obstacle: Obstacle) -> Iterable[str]:
     if obstacle.flags_only_in_destination:
         yield f"only in the destination: {' '.join(obstacle.flags_only_in_destination)}"
     if obstacle.commits:
-        yield f"commits: {' '.join(obstacle.commits)}"
+        yield f"commits: {' '.join(map(short, obstacle.commits))}"
     if obstacle.remedy:
         yield f"remedy: {obstacle.remedy}"
 

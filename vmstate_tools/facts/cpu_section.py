@@ -13,9 +13,18 @@ from vmstate_tools.facts.machines import default_cpu, gate
 from vmstate_tools.facts.releases import by_release, resolve, rows_at
 from vmstate_tools.facts.tables import Row, rows
 from vmstate_tools.release import Release
+from vmstate_tools.stream.cpu_words import CPU_WORDS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WORD_OF_FIELD = {
+    field: field.removeprefix("env.").removeprefix("mig_")
+    for column, fields in CPU_WORDS.items()
+    if column != "pvr"
+    for field in fields
+}
+"""Name of a field that carries one of the four words → the word: `mig_insns_flags` → `insns_flags`."""
 
 # Before it the section was written by hand (`cpu_save`), with msr_mask alone.
 _DESCRIBED = Release("1.6")

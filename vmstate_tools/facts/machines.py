@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts.releases import resolve, rows_at
+from vmstate_tools.facts.tables import rows as all_rows
 from vmstate_tools.release import Release
 
 _VERSIONED = re.compile(r"(?P<base>.*?)-(?P<version>\d+\.\d+)(?P<variant>-\w+)?\Z", re.ASCII)
@@ -24,6 +25,23 @@ def base_of(machine: str) -> str:
     """Returns the name without its version: `pseries` of `pseries-2.12-sxxm`."""
     match = _VERSIONED.match(machine)
     return match["base"] if match else machine
+
+
+@lru_cache(maxsize=4096)
+def canonical(machine: str, release: Release | None) -> str:
+    """Returns the machine type that a plain name stands for in a release: `pseries-2.6` for `pseries` in 2.6.
+
+    A name that is no alias there (`data/catalog/machine_aliases.csv`) is returned as it is.
+    """
+    for row in all_rows("catalog", "machine_aliases"):
+        if row["alias"] == machine and release is not None and release.within(row["since"], None):
+            return f"{row['base']}-{release.series}"
+    return machine
+
+
+def is_versioned(machine: str) -> bool:
+    """Tells whether a machine type is one of those that each release adds a version of (`pc-q35-2.6`)."""
+    return base_of(machine) in {row["base"] for row in all_rows("catalog", "machine_aliases")}
 
 
 def has_machine(machine: str, release: str, nearest: bool = False) -> bool:

@@ -29,14 +29,25 @@ def rows(folder: str, name: str) -> tuple[Row, ...]:
         raise CatalogError(f"the catalog has no {name}.csv ({path})") from None
 
 
+def holds(row: Row, release: Release) -> bool:
+    """Tells whether a row holds in a release: not before its `since`, not after its `until` ("": still).
+
+    A last release of two numbers (`9.2`) includes its stable releases.
+    """
+    until = row["until"]
+    if until.count(".") == 1:
+        return release.within(row["since"], None) and release.numbers[:2] <= Release(until).numbers[:2]
+    return release.within(row["since"], until)
+
+
 def holding(table: Iterable[Row], release: Release) -> list[Row]:
-    """Returns the rows that hold in a release: not before their `since`, not after their `until` ("": still)."""
+    """Returns the rows that hold in a release."""
     spans: dict[tuple[str, str], bool] = {}  # thousands of rows have a few dozen of them
     held = []
     for row in table:
         span = row["since"], row["until"]
         if span not in spans:
-            spans[span] = release.within(*span)
+            spans[span] = holds(row, release)
         if spans[span]:
             held.append(row)
     return held

@@ -698,6 +698,11 @@ class Ram:
         return table | {"multifd_zero": none, "multifd_normal": none, "bytes": bytes_}
 
     @property
+    def filled(self) -> bool:
+        """Tells whether a page was sent as filled with one byte that is not 0 (to 8.1, see 413d64fedc)."""
+        return self._filled
+
+    @property
     def flags(self) -> int:
         """All flags (`RAM_SAVE_FLAG_*`) that records carry, together."""
         found = 0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmstate_tools.compat.policy import POLICIES, Policy, noticed
-from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.facts import flags
+from vmstate_tools.facts.cpu_section import WORD_OF_FIELD
 from vmstate_tools.show.reports.pairs import Pair, about_words
 
 
@@ -55,7 +55,7 @@ def noticeable(pair: Pair, accel: str = "tcg") -> list[str]:
     """
     names: dict[str, None] = {}
     for obstacle in pair.verdict.reasons:
-        word = SANITY.get(obstacle.field or "") if about_words(obstacle) else None
+        word = WORD_OF_FIELD.get(obstacle.field or "") if about_words(obstacle) else None
         if word in flags.WORDS:
             lost = obstacle.stream_value & ~obstacle.destination_value & noticed(word, accel)
             names |= dict.fromkeys(flags.decode(word, lost))

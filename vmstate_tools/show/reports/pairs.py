@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from vmstate_tools.analysis.outcomes import recorded
 from vmstate_tools.compat import Destination, Verdict, check
 from vmstate_tools.compat.policy import POLICIES
-from vmstate_tools.compat.rules import SANITY
 from vmstate_tools.compat.verdict import Obstacle
+from vmstate_tools.facts.cpu_section import WORD_OF_FIELD
 from vmstate_tools.facts.flags import release_key
 from vmstate_tools.frames.collection import Collection
 from vmstate_tools.show.letters import letters
@@ -116,7 +116,7 @@ def _of_group(group: pd.DataFrame, to: Sequence[str]) -> Iterator[Pair]:
 
 def about_words(obstacle: Obstacle) -> bool:
     """Returns whether the obstacle is the value of one of the CPU's sanity-check words, not its presence."""
-    return obstacle.section == "cpu" and obstacle.field in SANITY and obstacle.stage in ("F", "H")
+    return obstacle.section == "cpu" and obstacle.field in WORD_OF_FIELD and obstacle.stage in ("F", "H")
 
 
 @functools.cache

@@ -1,4 +1,8 @@
-"""Descriptions beyond a stream's own: what a release knows, from QEMU's source; what fits a section, from layouts."""
+"""What QEMU's source says of VMStateDescriptions, release by release: `data/compat/vmsds.csv`.
+
+A vmdesc shows what one stream had. The source tells the rest: which subsections a release knows, when a field is
+read, which lengths vary.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from vmstate_tools.compat import facts
+from vmstate_tools.facts.machines import version_of
+from vmstate_tools.facts.tables import Row, rows
+from vmstate_tools.release import Release
 from vmstate_tools.stream.records import Section
 from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate import builtin as layouts
 from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd, built_in
 
-Release = tuple[int, int, int]
-
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """One VMStateDescription in one release: `fields` as 'MACRO name argument …'."""
+    """A VMStateDescription as the source of some releases has it; each field is 'MACRO name argument …'."""
 
     file: str
     version_id: int
@@ -32,7 +36,7 @@ class Known:
 
     @functools.cached_property
     def shape(self) -> tuple[tuple[str, ...], ...]:
-        """The fields without what C alone cares for: macro, name, numbers, predicate."""
+        """The fields without what only matters to C: macro, name, numbers, predicate."""
         return tuple(
             (w[0], *w[1:2], *(a for a in w[2:] if a.isdigit()), w[-1] if "_TEST" in w[0] else "")
             for w in (f.split(" ") for f in self.fields)
@@ -40,13 +44,13 @@ class Known:
 
     @functools.cached_property
     def gates(self) -> tuple[Release, ...]:
-        """Releases up to whose machine types a field differs: `pre_2_8_migration` is (2, 8, 0)."""
+        """Releases before whose machine types a field differs: 2.8 for `pre_2_8_migration`."""
         found = re.findall(r"pre_(\d+)_(\d+)_migration", " ".join(self.fields))
-        return tuple((int(major), int(minor), 0) for major, minor in found)
+        return tuple(Release(f"{major}.{minor}") for major, minor in found)
 
     @functools.cached_property
     def always(self) -> set[str]:
-        """Names of the fields that are there whatever the version, machine type or state."""
+        """The names of the fields that are there whatever the version, machine type or state."""
         return {
             w[1].partition("[")[0]
             for f in self.fields
@@ -55,20 +59,33 @@ class Known:
 
     @functools.cached_property
     def there(self) -> set[str]:
-        """Names of all fields there may be."""
+        """The names of all fields that there may be, arrays without an element's number, and `unused`."""
         return {n.partition("[")[0] for n in self.names} | {"unused"}
 
     @functools.cached_property
     def names(self) -> set[str]:
+        """The names of all fields, as they stand in the source."""
         return {words[1] for f in self.fields if len(words := f.split(" ", 2)) > 1}
 
 
+class _Span(NamedTuple):
+    """From which release to which the source has a description so."""
+
+    since: Release
+    until: Release | None
+    known: Known
+
+    def has(self, release: Release) -> bool:
+        """Tells whether a release is among them; stable releases go with the first of their series."""
+        minor = release.numbers[:2]
+        return self.since.numbers[:2] <= minor and (self.until is None or minor <= self.until.numbers[:2])
+
+
 @functools.cache
-def _vmsds() -> Mapping[str, list[tuple[Release, Release, Known]]]:
-    """Name -> (first release, last release, what it was). Source: data/compat/vmsds.csv."""
-    found: dict[str, list[tuple[Release, Release, Known]]] = {}
-    for row in facts.rows("vmsds"):
-        since, until = facts.version(row["since"]), facts.version(row["until"])
+def _spans() -> Mapping[str, list[_Span]]:
+    """Returns what there is of each name."""
+    found: dict[str, list[_Span]] = {}
+    for row in rows("compat", "vmsds"):
         known = Known(
             row["file"],
             int(row["version_id"]),
@@ -78,73 +95,78 @@ def _vmsds() -> Mapping[str, list[tuple[Release, Release, Known]]]:
             tuple(row["subsections"].split()) if "vfio devices" not in row["subsections"] else (),
             tuple(row["fields"].split(";")),
         )
-        found.setdefault(row["name"], []).append((since or (0, 0, 0), until or (999, 0, 0), known))
+        span = _Span(Release(row["since"]), Release(row["until"]) if row["until"] else None, known)
+        found.setdefault(row["name"], []).append(span)
     return found
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _of_release(name: str, release: Release) -> tuple[Known, ...]:
-    minor = release[:2]
-    return tuple(k for since, until, k in _vmsds().get(name, ()) if since[:2] <= minor <= until[:2])
+    return tuple(span.known for span in _spans().get(name, ()) if span.has(release))
 
 
 def release_of(vmsds: Mapping[str, Vmsd]) -> str | None:
-    """The newest release whose source has most of these descriptions, by versions and field names."""
-    releases = sorted({since for spans in _vmsds().values() for since, _, _ in spans})
+    """Returns the newest release whose source has most of these descriptions, by versions, fields and subsections."""
+    releases = sorted({span.since for spans in _spans().values() for span in spans})
+    score = functools.partial(_agreeing, vmsds)
+    best = max(releases, key=lambda release: (score(release), release), default=None)
+    return None if best is None else str(best)
 
-    def score(release: Release) -> int:
-        found = 0
-        for vmsd in vmsds.values():
-            known = find(vmsd, release)
-            if known is not None:
-                versions = (known.version_id, known.minimum_version_id) == (vmsd.version_id, vmsd.minimum_version_id)
-                names = {f.name.partition("[")[0] for f in vmsd.fields} - {"unused"}
-                fields = names <= {n.partition("[")[0] for n in known.names}
-                found += versions and fields and set(known.subsections) == {s.name for s in vmsd.subsections}
-        return found
 
-    best = max(releases, key=lambda r: (score(r), r), default=None)
-    return None if best is None else ".".join(map(str, best))
+def _agreeing(vmsds: Mapping[str, Vmsd], release: Release) -> int:
+    """Returns how many of these descriptions the source of a release has just so."""
+    found = 0
+    for vmsd in vmsds.values():
+        known = find(vmsd, release)
+        if known is not None:
+            versions = (known.version_id, known.minimum_version_id) == (vmsd.version_id, vmsd.minimum_version_id)
+            names = {f.name.partition("[")[0] for f in vmsd.fields} - {"unused"}
+            fields = names <= {n.partition("[")[0] for n in known.names}
+            found += versions and fields and set(known.subsections) == {s.name for s in vmsd.subsections}
+    return found
 
 
 @functools.lru_cache(maxsize=1 << 14)
 def known_subsections(known: Known, name: str, release: Release) -> tuple[str, ...]:
-    """Those of a description in a release; a stable release may have one that its first did not."""
-    more = [r["subsection"] for r in facts.rows("backports") if r["vmsd"] == name and "ppc" in known.file]
-    since = {r["subsection"]: facts.version(r["since"]) or release for r in facts.rows("backports")}
-    return (*known.subsections, *(s for s in more if s not in known.subsections and release >= since[s]))
+    """Returns the subsections that a description has in a release; a stable release may add one."""
+    more = [
+        row["subsection"]
+        for row in rows("compat", "backports")
+        if row["vmsd"] == name and "ppc" in known.file and release >= Release(row["since"])
+    ]
+    return (*known.subsections, *(s for s in more if s not in known.subsections))
 
 
 def ever(name: str) -> bool:
-    """Does QEMU's source have a description of this name in any release?"""
-    return name in _vmsds()
+    """Tells whether QEMU's source has a description of this name in any release."""
+    return name in _spans()
 
 
 @functools.cache
 def _always_sent() -> frozenset[str]:
+    first = Release("2.4")  # before, the predicate stood beside the subsection, not in it
     needed: dict[str, bool] = {}
-    for row in facts.rows("vmsds"):
-        since = facts.version(row["since"])
-        if since is not None and since >= (2, 4, 0):  # before, what needs it stood beside it
+    for row in rows("compat", "vmsds"):
+        if Release(row["since"]) >= first:
             needed[row["name"]] = needed.get(row["name"], False) or bool(row["needed"])
     return frozenset(name for name, asked in needed.items() if not asked)
 
 
 def always_sent(subsection: Vmsd) -> bool:
-    """Has QEMU's source no predicate (`.needed`) for this subsection, in any release since 2.4?"""
+    """Tells whether QEMU's source has no predicate (`.needed`) for this subsection, in any release since 2.4."""
     return subsection.name in _always_sent()
 
 
 def target_words(vmsd: Vmsd) -> list[str]:
-    """Fields of a description that are as long as a target_ulong, in the release whose description is most like it."""
+    """Returns the fields that are as long as a target_ulong, in the release whose description is most like this one."""
     here = {f.name for f in vmsd.fields}
-    like = max((k for _, _, k in _vmsds().get(vmsd.name, ())), key=lambda k: len(k.names & here), default=None)
+    like = max((s.known for s in _spans().get(vmsd.name, ())), key=lambda k: len(k.names & here), default=None)
     words = [f.split(" ")[1] for f in like.fields if f.startswith("UINTTL")] if like is not None else []
     return [name for name in words if name in here]
 
 
 def find(vmsd: Vmsd, release: Release | None) -> Known | None:
-    """A description as a release has it; of several of one name the one with the most fields in common.
+    """Returns a description as a release has it; of several with one name that with the most fields in common.
 
     None where the release is not known or its source has no such name.
     """
@@ -162,7 +184,7 @@ def _nearest(candidates: tuple[Known, ...], names: frozenset[str]) -> Known:
 class Condition(NamedTuple):
     """When a field is read: from `version` of its description on, or when the predicate `test` says so.
 
-    `gate` is what the predicate says for the destination's machine type, None where data/compat/gates.csv has nothing.
+    `gate` is what the predicate says for the destination's machine type, None where it is not known.
     """
 
     version: int = 0
@@ -171,33 +193,39 @@ class Condition(NamedTuple):
 
     @property
     def by_machine(self) -> bool:
-        """Does the predicate ask for a property that machine types set?"""
+        """Tells whether the predicate asks for a property that machine types set."""
         return bool(re.search(r"pre_|migrat|compat", self.test))
 
 
 @functools.cache
-def _gates() -> Mapping[str, list[dict[str, str]]]:
-    found: dict[str, list[dict[str, str]]] = {}
-    for row in facts.rows("gates"):
+def _gates() -> Mapping[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows("compat", "gates"):
         found.setdefault(row["vmsd"], []).append(row)
     return found
 
 
 def gated(vmsd: str, field: str, release: Release | None, machine: str | None) -> Condition | None:
-    """The condition of a field that a compat property of the machine type decides; None where none is known to."""
-    of_machine = facts.version(machine)
+    """Returns the condition of a field that a compat property of the machine type decides, by data/compat/gates.csv.
+
+    None where no such property is known.
+    """
+    of_machine = version_of(machine or "")
     for row in _gates().get(vmsd, ()):
         if of_machine is None or release is None or not fnmatch.fnmatchcase(field, row["field"]):
             continue
-        since, until, first = (facts.version(row[c]) for c in ("since_machine", "until_machine", "since"))
-        if (machine or "").startswith(row["machine"]) and first is not None and release >= first:
-            here = (since is None or of_machine >= since) and (until is None or of_machine <= until)
-            return Condition(test=row["source"], gate=here)
+        if (machine or "").startswith(row["machine"]) and release.within(row["since"], None):
+            return Condition(test=row["source"], gate=of_machine.within(row["since_machine"], row["until_machine"]))
     return None
 
 
+def may_be_gated(vmsd: str, field: str) -> bool:
+    """Tells whether a compat property decides over a field with some machine type."""
+    return any(fnmatch.fnmatchcase(field, row["field"]) for row in _gates().get(vmsd, ()))
+
+
 def condition(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> Condition | None:
-    """The condition of a field in a release; None where it has none, or is not known."""
+    """Returns the condition of a field in a release; None where it has none, or the source does not say."""
     known = find(vmsd, release)
     for text in known.fields if known else ():
         macro, *arguments = text.split(" ")
@@ -222,7 +250,7 @@ def condition(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> C
 
 
 def has(vmsd: Vmsd, release: Release | None) -> bool:
-    """Has a release this description with exactly these fields, as far as names and versions tell?"""
+    """Tells whether a release has this description with exactly these fields, as far as names and versions show."""
     known = find(vmsd, release)
     if known is None or known.version_id != vmsd.version_id:
         return False
@@ -231,7 +259,7 @@ def has(vmsd: Vmsd, release: Release | None) -> bool:
 
 
 def varies(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> bool:
-    """Does the source give this array or buffer no fixed length?"""
+    """Tells whether the source gives this array or buffer no fixed length."""
     known = find(vmsd, release)
     texts = [t.split(" ") for t in known.fields] if known else []
     varying = {w[1] for w in texts if "VARRAY" in w[0] or "VBUFFER" in w[0]}
@@ -242,7 +270,7 @@ def varies(vmsd: Vmsd, field: FieldDescription, release: Release | None) -> bool
 
 
 def subsections(vmsd: Vmsd, release: Release | None) -> dict[str, Vmsd] | None:
-    """The subsections a release knows of a description, with versions and no fields; None: not to be told."""
+    """Returns the subsections that a release knows of a description, with versions and no fields; None: not known."""
     known = find(vmsd, release)
     return None if known is None or release is None else _subsections(known, vmsd.name, release)
 
@@ -258,10 +286,10 @@ def _subsections(known: Known, parent: str, release: Release) -> dict[str, Vmsd]
 
 
 def as_read(vmsd: Vmsd) -> Vmsd:
-    """A ppc CPU as a release reads what it writes: of two subsections of one name the first is taken.
+    """Returns a ppc CPU's description as a release reads what it writes: of two subsections of one name, the first.
 
-    To 9.1 the TLB of the embedded CPUs is sent as `cpu/tlb6xx`, the name of another that stands before it
-    (target/ppc/machine.c: vmstate_tlbemb; 203beb6f04 gave it its own): such a stream is misread everywhere.
+    Until 9.1 the TLB of embedded CPUs is sent as `cpu/tlb6xx`, a name that another subsection before it has too
+    (target/ppc/machine.c: vmstate_tlbemb; 203beb6f04 gave it a name of its own): any release misreads such a stream.
     """
     if vmsd.name != "cpu":
         return vmsd
@@ -281,7 +309,7 @@ def _tlb6xx(vmsd: Vmsd) -> Vmsd:
 
 
 def describe(stream: Stream, section: Section, release: str | None = None) -> Description | None:
-    """A built-in description that fits a section no vmdesc describes; `release` is its writer's, if known."""
+    """Returns a built-in description that fits a section without one; `release` is its writer's, if known."""
     if section.part != "full":
         return None
     entry = layouts.resolve(

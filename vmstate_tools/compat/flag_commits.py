@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import catalog, flags
+from vmstate_tools.facts.releases import mainline
 
 
-class Blame(NamedTuple):
-    """Names of the flags that only one side has, and the commits (12 digits, oldest first) that changed any of them."""
+class FlagDifference(NamedTuple):
+    """The names of the flags that only one side has, and the commits that changed any of them (40 digits each)."""
 
     only_in_stream: tuple[str, ...]
     only_in_destination: tuple[str, ...]
@@ -18,20 +19,22 @@ class Blame(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def blame(word: str, stream: int, own: int, pvr: int | None, accel: str | None, machine: str | None) -> Blame:
-    """What two values of one flag word differ in, for a CPU of this PVR."""
+def difference(
+    word: str, stream: int, own: int, pvr: int | None, accel: str | None, machine: str | None
+) -> FlagDifference:
+    """Returns what two values of a flag word differ in, for a CPU of this PVR; commits oldest first."""
     gone, come = (tuple(flags.decode(word, bits & (1 << 64) - 1)) for bits in (stream & ~own, own & ~stream))
     pseries = machine if machine is not None and machine.startswith("pseries") else None
     differ = stream ^ own
     changes = _changes(pvr, accel or "tcg", pseries) if pvr else ()
-    commits = dict.fromkeys(commit[:12] for commit, of, bits in changes if of == word and bits & differ)
-    return Blame(gone, come, tuple(commits))
+    commits = dict.fromkeys(commit for commit, of, bits in changes if of == word and bits & differ)
+    return FlagDifference(gone, come, tuple(commits))
 
 
 @functools.lru_cache(maxsize=256)
 def _changes(pvr: int, accel: str, machine: str | None) -> tuple[tuple[str, str, int], ...]:
-    """(commit, word, bits) of everything that ever changed a word of the family with this PVR, oldest first."""
-    releases = [row["release"] for row in catalog.table("releases") if row["kind"] == "release"]
+    """Returns commit, word and bits of all that ever changed a word of the family with this PVR, oldest first."""
+    releases = mainline()
     name = next((m.family for r in reversed(releases) for m in catalog.model_of_pvr(pvr, r)), "")
     found: list[tuple[str, str, int]] = []
     before: dict[str, int] = {}

@@ -25,32 +25,40 @@ class LostError(Exception):
 
 @dataclass(slots=True)
 class Reader:
-    """Where the loader stands in one section, and what it met there.
+    """Where the loader stands in a section, and what it met there.
 
-    `check` judges a compared number: (vmsd, path, field, value) -> Obstacle or None. `kept` collects the values of
-    the fields that were compiled as wanted, by (vmsd, path).
+    Attributes
+    ----------
+    view, position, end : the stream's bytes, the next one to read, and where the stream ends.
+    check : judges a compared number: (vmsd, path, field, value) → Obstacle or None.
+    values : of the fields that were compiled as wanted, by (vmsd, path).
+    subsections : the names of those that were read.
     """
 
     view: memoryview
     position: int
-    end: int  # of the stream
+    end: int
     check: Callable[[str, str, FieldDescription, Any], Obstacle | None]
-    kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+    values: dict[tuple[str, str], Any] = field(default_factory=dict)
     obstacles: list[Obstacle] = field(default_factory=list)
     subsections: list[str] = field(default_factory=list)
 
     def take(self, size: int) -> memoryview:
+        """Returns the next bytes. Raises LostError where the stream ends before."""
         at, self.position = self.position, self.position + size
         if size < 0 or self.position > self.end:
             raise LostError
         return self.view[at : at + size]
 
     def number(self, size: int, signed: bool = False) -> int:
+        """Returns the big-endian number in the next bytes. Raises LostError where the stream ends before."""
         return int.from_bytes(self.take(size), "big", signed=signed)
 
 
 @dataclass(slots=True)
 class _Skip:
+    """Bytes that nothing is asked of."""
+
     size: int
 
     def run(self, r: Reader, numbers: dict[str, int], prefix: str) -> None:
@@ -73,7 +81,7 @@ class _Number:
         if self.size != self.field.size:  # a policy reads another length than the field has
             value = int.from_bytes(r.view[start : start + self.field.size], "big", signed=self.signed)
         path = prefix + self.field.label
-        r.kept[self.vmsd, path] = value
+        r.values[self.vmsd, path] = value
         if self.check:
             obstacle = r.check(self.vmsd, path, self.field, value)
             if obstacle is not None:
@@ -82,12 +90,12 @@ class _Number:
 
 @dataclass(slots=True)
 class _Bytes:
-    """A buffer or array; kept where wanted. `count_of` names the field that tells its length, where one does."""
+    """A buffer or array; `count_of` names the field that gives its length, where one does."""
 
     vmsd: str
     field: FieldDescription
     count_of: str | None
-    keep: bool
+    wanted: bool
 
     def run(self, r: Reader, numbers: dict[str, int], prefix: str) -> None:
         f = self.field
@@ -98,12 +106,14 @@ class _Bytes:
             else:
                 count = numbers[self.count_of]
         data = r.take(size * count)
-        if self.keep:
-            r.kept[self.vmsd, prefix + f.label] = bytes(data)
+        if self.wanted:
+            r.values[self.vmsd, prefix + f.label] = bytes(data)
 
 
 @dataclass(slots=True)
 class _Struct:
+    """A struct, or an array of them; `count_of` names the field that gives its length, where one does."""
+
     field: FieldDescription
     program: Program
     count_of: str | None
@@ -123,7 +133,7 @@ class _Struct:
 
 @dataclass(eq=False, slots=True)
 class Program:
-    """One description, compiled. `fixed` is its length in bytes where nothing in it is looked at."""
+    """A description, compiled. `fixed` is its length in bytes where nothing in it is looked at."""
 
     name: str
     version_id: int
@@ -133,7 +143,7 @@ class Program:
     fixed: int | None = None
 
     def load(self, r: Reader, version: int, prefix: str = "") -> None:
-        """Read at the version that the stream has: sections and subsections; structs are read at their own."""
+        """Reads a section or subsection at the stream's version. Raises LostError where that is not taken."""
         for wrong, kind, words, limit in (
             (version > self.version_id, "version too new", "at most", self.version_id),
             (version < self.minimum_version_id, "version too old", "at least", self.minimum_version_id),
@@ -145,6 +155,7 @@ class Program:
         self.run(r, prefix)
 
     def run(self, r: Reader, prefix: str) -> None:
+        """Reads fields and subsections; `prefix` is the path of the struct. Raises LostError."""
         numbers: dict[str, int] = {}
         for step in self.steps:
             step.run(r, numbers, prefix)
@@ -153,7 +164,7 @@ class Program:
                 break
 
     def subsection(self, r: Reader, prefix: str) -> bool:
-        """Read one subsection, if it is one of this description: `vmstate_subsection_load`."""
+        """Reads a subsection (`vmstate_subsection_load`); False: it is none of this description. Raises LostError."""
         at = r.position
         length = r.view[at + 1] if at + 1 < r.end else 0
         if length < len(self.name) + 1 or at + 2 + length > r.end:
@@ -176,7 +187,7 @@ class Program:
 
 
 def compared(vmsd: str, field: FieldDescription) -> bool:
-    """Is this a number that QEMU compares with the destination's?"""
+    """Tells whether a field is a number that QEMU compares with the destination's."""
     return field.equal or field.type == "int32 le"
 
 
@@ -184,9 +195,13 @@ def compared(vmsd: str, field: FieldDescription) -> bool:
 class Compiler:
     """How descriptions are compiled.
 
-    `known` gives the subsections the destination knows beyond those in the tree, `checked` which numbers are
-    compared, `wanted` which fields are kept: (vmsd, field name) -> bool. `count_of` names the field that tells an
-    array's length where that is not fixed, `size_of` gives the bytes read for a compared number.
+    Attributes
+    ----------
+    known : gives the subsections that the destination knows beyond those in the tree.
+    wanted : (vmsd, field name) → whether the field's value is collected.
+    checked : (vmsd, field) → whether the field is a number that is compared.
+    count_of : gives the name of the field that holds an array's length, None where the length is fixed.
+    size_of : gives the bytes that are read for a compared number.
     """
 
     known: Callable[[Vmsd], Mapping[str, Vmsd | None]] = lambda _: {}
@@ -196,6 +211,7 @@ class Compiler:
     size_of: Callable[[str, FieldDescription], int] = lambda _, f: f.size
 
     def __call__(self, vmsd: Vmsd) -> Program:
+        """Returns the program that reads what a description describes."""
         steps: list[Any] = []
         counts = {c for f in vmsd.fields if (c := self.count_of(vmsd, f)) is not None}
         for f in vmsd.fields:
@@ -226,7 +242,7 @@ class Compiler:
             if check or f.name in counts or self.wanted(vmsd.name, f.name):
                 return _Number(vmsd.name, f, self.size_of(vmsd.name, f) if check else number[0], number[1], check)
         else:
-            count_of, keep = self.count_of(vmsd, f), self.wanted(vmsd.name, f.name)
-            if count_of is not None or keep:
-                return _Bytes(vmsd.name, f, count_of, keep)
+            count_of, wanted = self.count_of(vmsd, f), self.wanted(vmsd.name, f.name)
+            if count_of is not None or wanted:
+                return _Bytes(vmsd.name, f, count_of, wanted)
         return _Skip(f.size * elements)
