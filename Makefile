@@ -40,7 +40,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 
 lint: $(READY)  ## ruff, mypy, and the layers of the package
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check vmstate_tools notebooks/course tests benchmarks
+	$(BIN)/ruff format --check vmstate_tools notebooks/course tests benchmarks fuzz
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
