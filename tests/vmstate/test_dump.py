@@ -64,12 +64,20 @@ def test_versions_break_one_way(tmp_path):
     assert ("version", "", True) in kinds(b, a)
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a": 1}', b'{"a": {"Name": "x"}}', b"\x28\xb5\x2f\xfdxx"])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"{", b'{"a": 1}', b'{"a": {"Name": "x"}}', b'{"vmschkmachine": {"Name": {}}}', b"\x28\xb5\x2f\xfdxx"],
+)
 def test_what_is_no_dump_is_a_stream_error(tmp_path, text):
     path = tmp_path / "x"
     path.write_bytes(text)
     with pytest.raises(StreamError, match="dump"):
         read_dump(path)
+
+
+def test_a_name_that_no_file_has(tmp_path):
+    with pytest.raises(StreamError, match="null byte"):
+        read_dump(tmp_path / "a\0b")
 
 
 @pytest.mark.parametrize("name", ["2.1.0-pseries", "2.7.0-pseries-2.6", "5.2-x86_64-q35", "7.2-pseries-2.7"])

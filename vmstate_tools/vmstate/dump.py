@@ -66,8 +66,11 @@ class Dump:
 def read_dump(where: str | os.PathLike[str]) -> Dump:
     """Read a -dump-vmstate file, compressed or not. Raises StreamError where it is none."""
     name = os.fspath(where)
-    with open(where, "rb") as file:  # noqa: PTH123 - a path or what os.fspath takes
-        head = file.read(4)
+    try:
+        with open(where, "rb") as file:  # noqa: PTH123 - a path or what os.fspath takes
+            head = file.read(4)
+    except ValueError as err:  # a NUL in the name
+        raise StreamError(str(err), file=name, expected="a -dump-vmstate file") from None
     if head[:1] == b"{":
         text = _read_plain(name)
     else:
@@ -87,6 +90,8 @@ def read_dump(where: str | os.PathLike[str]) -> Dump:
         if not all(isinstance(value, dict) for value in document.values()):
             raise TypeError("not an object per device class")
         machine = document.get("vmschkmachine", {}).get("Name")
+        if not isinstance(machine, str | None):
+            raise TypeError("a machine type that is no text")
         classes = {k: _class(v) for k, v in document.items() if k != "vmschkmachine"}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as err:
         raise StreamError(f"not a dump: {err}", file=name, expected="a -dump-vmstate file") from None
