@@ -24,7 +24,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("reports/bench.json"))
     options = parser.parse_args()
     runs = {
-        "commands": ["bench_commands.py"],
         "ram": ["bench_ram.py", "--mib", str(options.mib)],
         "load": ["bench_load.py", str(options.captures)],
         "matrix": ["bench_matrix.py", str(options.captures)],
