@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import zstandard
-
 import vmstate_tools as vt
+from vmstate_tools.source import zstd
 
 REWRITE = [sys.executable, "-m", "vmstate_tools.cli.main", "rewrite", "-", "--set", "cpu/env.gpr[3]=0x1234"]
 
@@ -46,7 +46,7 @@ def stream(folder: Path, mib: int, mixed: bool) -> Path:
     memory.unlink()
     out = folder / f"stream-{mib}"
     with (folder / str(mib) / frame["file"][0]).open("rb") as packed, out.open("wb") as file:
-        zstandard.ZstdDecompressor().copy_stream(packed, file)
+        shutil.copyfileobj(zstd.reader(packed), file)
     return out
 
 

@@ -19,9 +19,10 @@ from typing import Any
 import lz4.frame
 import ram_streams
 import strategies
-import zstandard
 from containers import libvirt_image, qcow2_image
 from writer import Writer, be
+
+from vmstate_tools.source import zstd
 
 Random = random.Random
 DATA = strategies.DATA
@@ -177,7 +178,7 @@ def _lzop(data: bytes) -> bytes:
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": functools.partial(gzip.compress, mtime=0),
-    "zstd": zstandard.compress,
+    "zstd": zstd.compress,
     "xz": lzma.compress,
     "bz2": bz2.compress,
     "lz4": lz4.frame.compress,

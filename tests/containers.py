@@ -11,7 +11,8 @@ import subprocess
 
 import lz4.frame
 import pytest
-import zstandard
+
+from vmstate_tools.source import zstd
 
 
 def lzop(data: bytes, level: str = "-3") -> bytes:
@@ -21,7 +22,7 @@ def lzop(data: bytes, level: str = "-3") -> bytes:
 
 
 COMPRESS = {
-    "zstd": zstandard.compress,
+    "zstd": zstd.compress,
     "gzip": gzip.compress,
     "xz": lzma.compress,
     "bz2": bz2.compress,

@@ -8,8 +8,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import zstandard
-
+from vmstate_tools.source import zstd
 from vmstate_tools.stream.ram import Ram
 
 DATA = Path(__file__).parent / "data" / "ram"
@@ -26,7 +25,7 @@ def be64(*words: int) -> bytes:
 
 def unzst(path: Path) -> bytes:
     with path.open("rb") as file:
-        return zstandard.ZstdDecompressor().stream_reader(file).read()
+        return zstd.reader(file).read()
 
 
 def pages_of(seed: int, n: int = 1, size: int = 4096) -> bytes:

@@ -17,9 +17,10 @@ from typing import Any
 
 import ram_streams
 import writer
-import zstandard
 from hypothesis import strategies as st
 from writer import Field, Vmsd, be, pstring
+
+from vmstate_tools.source import zstd
 
 DATA = Path(__file__).parent / "data"
 _STREAMS = DATA.parent.parent / "data" / "streams"
@@ -200,7 +201,7 @@ def samples(most: int = 1 << 20) -> tuple[bytes, ...]:
     out = []
     for path in [*sorted(_STREAMS.rglob("*.mig.zst")), *sorted((DATA / "virtio").glob("*.zst"))]:
         with path.open("rb") as file:
-            data = zstandard.ZstdDecompressor().stream_reader(file).read(4 * most)
+            data = zstd.reader(file).read(4 * most)
         if len(data) < 4 * most and len(data := without_ram(data)) <= most:
             out.append(data)
     return tuple(out)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import zstandard
 
 from vmstate_tools.data import data_path
+from vmstate_tools.source import zstd
 
 STREAMS = data_path("streams")
 MANIFEST = pd.read_csv(STREAMS / "manifest.csv", dtype=str, keep_default_na=False)
@@ -46,7 +46,7 @@ def test_enough_of_everything() -> None:
 def test_streams_are_the_ones_captured(file: str) -> None:
     row = MANIFEST.set_index("file").loc[file]
     digest, size = hashlib.sha256(), 0
-    with (STREAMS / file).open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+    with (STREAMS / file).open("rb") as raw, zstd.reader(raw) as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
             size += len(chunk)

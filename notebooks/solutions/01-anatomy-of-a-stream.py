@@ -3,15 +3,14 @@
 import struct
 from pathlib import Path
 
-import zstandard
-
 import vmstate_tools as vt
 from course import check
+from vmstate_tools.source import zstd
 
 
 def read(release):
     path = Path(f"../data/streams/qemu-{release}/pseries-2.6/POWER8_v2.0.mig.zst")
-    return zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()
+    return zstd.reader(path.read_bytes()).read()
 
 
 raw, new = read("2.6.0"), read("2.7.0")

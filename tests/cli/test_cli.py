@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import zstandard
 from click import Context
 from click.testing import CliRunner, Result
 from handmade import device, field, section, stream
@@ -22,6 +21,7 @@ from vmstate_tools.cli.fields import matcher
 from vmstate_tools.cli.main import main
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import printable
+from vmstate_tools.source import zstd
 
 STREAMS = data_path("streams")
 P26 = str(STREAMS / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")
@@ -40,7 +40,7 @@ def run(*args: str, code: int = 0, columns: int = 80) -> Result:
 
 def raw(path: str) -> bytes:
     with Path(path).open("rb") as file:
-        return zstandard.ZstdDecompressor().stream_reader(file).read()
+        return zstd.reader(file).read()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

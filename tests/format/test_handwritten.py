@@ -6,18 +6,18 @@ import struct
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.format.sections import handwritten
 from vmstate_tools.format.sections.handwritten import Leaf, build, known, parse
+from vmstate_tools.source import zstd
 
 DATA = Path(__file__).parents[1] / "data" / "handwritten"
 
 
 def written_by_qemu(name: str) -> bytes:
     """A section payload that QEMU 7.2.22 wrote: see tests/data/handwritten/README.md."""
-    return zstandard.ZstdDecompressor().decompress((DATA / f"{name}.zst").read_bytes())
+    return zstd.decompress((DATA / f"{name}.zst").read_bytes())
 
 
 def decode(idstr: str, payload: bytes, *, part="full", version_id=1, state=None, before=b"in front"):
@@ -280,7 +280,7 @@ def test_hash_table_and_s390_sections_of_captures(captures) -> None:
     seen = {"spapr/htab": 0, "s390-skeys": 0, "s390-storage_attributes": 0, "todclock": 0}
     rows = [row for row in captures.rows if "s390" in row["arch"] or row["machine"] == "pseries-2.7"]
     for row in rows:
-        with zstandard.open(captures.path(row["file"]), "rb") as file:
+        with zstd.ZstdFile(captures.path(row["file"]), "rb") as file:
             stream = file.read()
         for idstr in seen:
             name = bytes([len(idstr)]) + idstr.encode()

@@ -15,7 +15,6 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
-import zstandard
 from click.testing import CliRunner
 from handmade import device, field, section, stream
 from pages import tags
@@ -25,6 +24,7 @@ from vmstate_tools.cli.main import main
 from vmstate_tools.data import data_path
 from vmstate_tools.show.reports.mail import draft
 from vmstate_tools.show.reports.pairs import pairs
+from vmstate_tools.source import zstd
 
 mpl.use("Agg")
 # What docs/examples/streams.* are made from; run from the checkout, as the paths in them say.
@@ -51,7 +51,7 @@ def html(collection: vt.Collection) -> str:
 def words(release: str, model: str) -> tuple[int, int]:
     """insns_flags and insns_flags2 from the raw bytes: they stand right before the first subsection but nb_BATs."""
     packed = data_path("streams", f"qemu-{release}/pseries-2.6/{model}.mig.zst").read_bytes()
-    data = zstandard.ZstdDecompressor().stream_reader(packed).read()
+    data = zstd.decompress(packed)
     return struct.unpack(">QQ", data[(end := data.index(b"\x05\x07cpu/fpu")) - 20 : end - 4])
 
 

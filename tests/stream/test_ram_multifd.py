@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import ram_streams
-import zstandard
 from captures import Captures
 from ram_streams import CONTINUE, DATA, EOS, FLUSH, PATTERN, ZERO, be64, mem_size, pages_of, unzst
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.format.multifd import SYNC, ZLIB, ZSTD, Channel, is_channel
+from vmstate_tools.source import zstd
 
 if TYPE_CHECKING:
     from vmstate_tools.stream.ram import Ram
@@ -109,8 +109,8 @@ def test_pages_of_a_later_round_win(method: int) -> None:
     compress = {
         0: lambda: lambda page: page,
         ZLIB: lambda: (lambda z: lambda page: z.compress(page) + z.flush(zlib.Z_SYNC_FLUSH))(zlib.compressobj()),
-        ZSTD: lambda: (lambda z: lambda page: z.compress(page) + z.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))(
-            zstandard.ZstdCompressor().compressobj()
+        ZSTD: lambda: (lambda z: lambda page: z.compress(page) + z.flush(zstd.ZstdCompressor.FLUSH_BLOCK))(
+            zstd.ZstdCompressor()
         ),
     }[method]
     a, b = compress(), compress()
@@ -170,7 +170,7 @@ def test_bad_framing_is_refused(channel: bytes) -> None:
         packet([0], [], b"nonsense", flags=ZLIB),
         packet([0], [], b"nonsense", flags=ZSTD),
         packet([0], [], b"whatever", flags=4 << 1),
-        packet([0], [], zstandard.compress(bytes(100)), flags=ZSTD),
+        packet([0], [], zstd.compress(bytes(100)), flags=ZSTD),
     ],
 )
 def test_bad_pages_are_refused(bad: bytes) -> None:

@@ -100,8 +100,8 @@ def _numbers(stream: Stream, section: Section, layout: Layout) -> Values:
     which = np.flatnonzero((layout.count == 0) & (layout.kind != BYTES))
     if len(which) > _MANY_NUMBERS:
         which = np.array([i for i in which if layout.types[i].endswith(" equal")], np.int64)
-    data = np.frombuffer(stream.view, np.uint8)
-    words = gather(data, layout.offset[which] + section.payload_offset, layout.width[which], layout.kind[which])
+    data = np.frombuffer(stream.view[section.payload_offset : section.payload_end], np.uint8)
+    words = gather(data, layout.offset[which], layout.width[which], layout.kind[which])
     values: Values = {}
     for i, word in zip(which.tolist(), words.tolist(), strict=True):
         signed = NUMBERS.get(layout.types[i], (0, False))[1]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from vmstate_tools.emulator import guest
 from vmstate_tools.emulator.process import Monitor, Qemu, ask, find_binary, run, version_of
 from vmstate_tools.errors import QemuError, printable
+from vmstate_tools.source import zstd
 from vmstate_tools.source.new_file import new_file, new_text_file
 
 if TYPE_CHECKING:
@@ -346,14 +347,12 @@ async def _migrate_into(
 
 def _spool(end: socket.socket, file: BinaryIO, compressed: bool) -> tuple[str, int]:
     """Write what comes through a socket, until it ends."""
-    import zstandard
-
     digest, size = hashlib.sha256(), 0
     buffer = memoryview(bytearray(1 << 20))
     with contextlib.ExitStack() as stack:
         to: Any = file
         if compressed:
-            to = stack.enter_context(zstandard.ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False))
+            to = stack.enter_context(zstd.writer(file))
         while n := end.recv_into(buffer):
             digest.update(buffer[:n])
             to.write(buffer[:n])

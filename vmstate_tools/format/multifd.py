@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import construct as c
 import numpy as np
-import zstandard
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source import zstd
 from vmstate_tools.source.parsing import Format, shown_name
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ class Channel:
     def offsets(self, packet: Packet) -> np.ndarray:
         """Offsets in the RAMBlock of a packet's pages, the full ones first (uint64)."""
         n = packet.normal + packet.zero
-        return np.frombuffer(self.view, ">u8", n, packet.offset + PACKET.size).astype(np.uint64)
+        at = packet.offset + PACKET.size
+        return np.frombuffer(self.view[at : at + 8 * n], ">u8").astype(np.uint64)
 
     def records(self) -> list[tuple[int, int, str, str]]:
         """What the channel consists of: (offset, size, what, detail), no gap, no overlap."""
@@ -257,7 +258,7 @@ class _Source:
 
 
 class _Zlib:
-    """What `zstandard` has and `zlib` has not: a reader that never expands more than it is asked for."""
+    """A reader that never expands more than it is asked for, over a zlib stream that has no end."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
@@ -275,21 +276,20 @@ class _Zlib:
 
 
 class _Zstd:
-    """The same for zstd. (`stream_reader` loses what is still inside when the input ends, and the frame never
-    ends.)
-    """
+    """The same for a zstd frame that has no end."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
-        self._stream = zstandard.ZstdDecompressor().decompressobj()
-        self._left = memoryview(b"")
+        self._stream = zstd.ZstdDecompressor()
 
     def read(self, size: int) -> bytes:
-        # 1 KiB of input is at most 256 blocks of 128 KiB
-        while not self._left and (data := self._source.read(1024)):
-            self._left = memoryview(self._stream.decompress(data))
-        out, self._left = bytes(self._left[:size]), self._left[size:]
-        return out
+        while not self._stream.eof:
+            data = self._source.read() if self._stream.needs_input else b""
+            ended = self._stream.needs_input and not data
+            out = self._stream.decompress(data, size)
+            if out or ended:
+                return out
+        return b""
 
 
 class _Reader:
@@ -314,7 +314,7 @@ class _Reader:
         try:
             while len(out) < self._size and (more := self._stream.read(self._size - len(out))):
                 out += more
-        except (zlib.error, zstandard.ZstdError) as error:
+        except (zlib.error, zstd.ZstdError) as error:
             raise StreamError(f"multifd pages do not expand: {error}") from None
         if len(out) < self._size:
             raise StreamError("multifd pages expand to too little", expected=f"pages of {self._size} bytes")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vmstate_tools.rewriting.changes import Change, Edit, Value, changes_of, patched
 from vmstate_tools.rewriting.for_release import changes_for
+from vmstate_tools.source import zstd
 from vmstate_tools.source.new_file import new_file
 from vmstate_tools.stream.stream import Stream, open_stream
 
@@ -90,9 +91,7 @@ def _written(
         return frame_of(done)
     with new_file(out, overwrite=overwrite, inputs=inputs, guest_memory=True) as file:
         if Path(out).suffix == ".zst":
-            import zstandard
-
-            with zstandard.ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False) as packed:
+            with zstd.writer(file) as packed:
                 for piece in patched(view, done):
                     packed.write(piece)
         else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import bz2
+import lzma
 import zlib
 from typing import TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source import zstd
 
 if TYPE_CHECKING:
-    import zlib
     from collections.abc import Iterator
     from typing import Any, Protocol
 
@@ -29,8 +30,10 @@ _CHUNK = 1 << 20
 _FIRST = 4 << 10
 _PIECE = 4 << 20  # most small streams are one piece, which then is not copied
 
-_MEMORY = 128 << 20
-"""The most memory an xz member may ask for: `xz -9` needs 65 MiB. zstd has the same limit for its window."""
+_MEMORY_BITS = 27
+"""The most memory that a member may ask for, 128 MiB: `xz -9` needs 65 MiB, `zstd --long` a window of 128 MiB."""
+
+_PADDING = 1 << 20
 
 
 class _Gzip:
@@ -51,30 +54,23 @@ class _Gzip:
 
 
 def _opener(kind: str) -> tuple[Any, tuple[type[Exception], ...]]:
-    """The decompressor's class and the errors that it raises."""
+    """What makes a decompressor, and the errors that it raises."""
     if kind == "gzip":
         return _Gzip, (zlib.error,)
     if kind == "bz2":
-        import bz2
-
         return bz2.BZ2Decompressor, (OSError, ValueError)
     if kind == "xz":
-        import lzma
-
-        return lambda: lzma.LZMADecompressor(memlimit=_MEMORY), (lzma.LZMAError,)
+        return lambda: lzma.LZMADecompressor(memlimit=1 << _MEMORY_BITS), (lzma.LZMAError,)
     if kind == "lz4":
-        from lz4.frame import LZ4FrameDecompressor
+        from lz4.frame import LZ4FrameDecompressor  # not in every installation
 
         return LZ4FrameDecompressor, (RuntimeError, ValueError)
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd.ZstdDecompressor, (zstd.ZstdError,)
+    options = {int(zstd.DecompressionParameter.window_log_max): _MEMORY_BITS}
+    return lambda: zstd.ZstdDecompressor(options=options), (zstd.ZstdError,)
 
 
 def unpack(view: memoryview, kind: str, file: str) -> Iterator[tuple[int, bytes]]:
-    """Yield (compressed bytes read so far, next bytes) of all members of a compressed file.
+    """Yields (compressed bytes read so far, next bytes) of all members of a compressed file.
 
     Raises
     ------
@@ -83,8 +79,8 @@ def unpack(view: memoryview, kind: str, file: str) -> Iterator[tuple[int, bytes]
     new, errors = _opener(kind)
     position = 0
     while position < len(view):
-        if position and not view[position] and not bytes(view[position:]).strip(b"\x00"):
-            return  # padding, as of tapes and block devices
+        if position and not view[position] and _is_padding(view, position):
+            return
         member: _Decompressor = new()
         # A member may be tiny and unused_data a copy of all that was given too much: later ones begin with little.
         step = _FIRST if position else _CHUNK
@@ -103,3 +99,8 @@ def unpack(view: memoryview, kind: str, file: str) -> Iterator[tuple[int, bytes]
             position += len(given)
             yield position, data
         position -= len(member.unused_data or b"")
+
+
+def _is_padding(view: memoryview, start: int) -> bool:
+    """Whether nothing but zeros follows, as on tapes and block devices."""
+    return not any(bytes(view[at : at + _PADDING]).strip(b"\0") for at in range(start, len(view), _PADDING))

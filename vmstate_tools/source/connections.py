@@ -8,12 +8,7 @@ from its first byte to an end mark.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from vmstate_tools.source import Source
+from dataclasses import dataclass
 
 RESUMED = "resumed connection"
 POSTCOPY = "postcopy connection"
@@ -22,14 +17,14 @@ _RECV_BITMAP = b"\x08\x00\x0a"
 _ZERO, _PAGE, _EOS = 0x02, 0x08, 0x10
 
 
+@dataclass(frozen=True)
 class Connection:
     """What one connection carried: bytes [start, end) of the joined view."""
 
-    def __init__(self, name: str, kind: str, start: int, end: int) -> None:
-        self.name = name
-        self.kind = kind
-        self.start = start
-        self.end = end
+    name: str
+    kind: str
+    start: int
+    end: int
 
 
 def kind_of(head: bytes) -> str | None:
@@ -42,18 +37,3 @@ def kind_of(head: bytes) -> str | None:
         name = head[9 : 9 + head[8]]
         return POSTCOPY if len(name) > 1 and name.isascii() and name.decode().isprintable() else None
     return None
-
-
-def pieces(sources: Sequence[Source]) -> Iterator[tuple[int, bytes]]:
-    """The bytes of all, one after another, as `content.collect` takes them."""
-    done = 0
-    for source in sources:
-        for at in range(0, len(source.view), 1 << 20):
-            data = bytes(source.view[at : at + (1 << 20)])
-            done += len(data)
-            yield done, data
-
-
-def in_order(sources: Sequence[Source]) -> list[Source]:
-    """The main stream, what resumed it in the order given, then the postcopy connections."""
-    return sorted(sources, key=lambda source: ["stream", RESUMED, POSTCOPY].index(source.kind))

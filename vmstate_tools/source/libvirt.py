@@ -11,6 +11,7 @@ from typing import Any
 import construct as c
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source.parsing import Format
 
 FORMATS = ("raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse")
 """`virQEMUSaveFormat`, by number. A sparse image holds a mapped-ram stream, not compressed."""
@@ -18,8 +19,10 @@ FORMATS = ("raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse")
 UNFINISHED = b"LibvirtQemudPart"
 
 
-def _header(number: Any) -> Any:
-    return c.Struct(
+def _header(number: c.Construct) -> Format:
+    """`virQEMUSaveHeader`, in the byte order of the host that wrote it."""
+    return Format(
+        "libvirt header",
         "magic" / c.Bytes(16),
         "version" / number,
         "data_len" / number,
@@ -30,9 +33,7 @@ def _header(number: Any) -> Any:
     )
 
 
-# In the byte order of the host that wrote it.
-_HEADERS = {"little": _header(c.Int32ul), "big": _header(c.Int32ub)}
-_SIZE = _HEADERS["big"].sizeof()
+HEADERS = {"little": _header(c.Int32ul), "big": _header(c.Int32ub)}
 
 
 def read_header(view: memoryview, start: int, file: str) -> tuple[int, dict[str, Any]]:
@@ -45,17 +46,17 @@ def read_header(view: memoryview, start: int, file: str) -> tuple[int, dict[str,
     ------
     StreamError : the header is cut short, of an unknown version, or at odds with the file's length.
     """
-    if len(view) - start < _SIZE:
-        raise StreamError("libvirt's header is cut short", offset=len(view), file=file)
-    head = bytes(view[start : start + _SIZE])
+    try:
+        headers = {order: header.read(view, start, "libvirt's header") for order, header in HEADERS.items()}
+    except StreamError as error:
+        error.message, error.file = "libvirt's header is cut short", file
+        raise
     # The version is a small number in the right byte order.
-    parsed = {order: header.parse(head) for order, header in _HEADERS.items()}
-    order = "little" if parsed["little"].version <= 0xFFFF else "big"
-    header = parsed[order]
+    order = "little" if headers["little"][0].version <= 0xFFFF else "big"
+    header, begin = headers[order]
     version, length, kind, cookie = header.version, header.data_len, header.format, header.cookie_offset
     if not 1 <= version <= 2:
         raise StreamError(f"libvirt image version {version}", offset=start + 16, expected="1 or 2", file=file)
-    begin = start + _SIZE
     if not 0 < length <= len(view) - begin:
         raise StreamError(f"libvirt's header claims {length} bytes of XML", offset=start + 20, file=file)
     if cookie > length:

@@ -5,11 +5,13 @@ The facts are of lzop 1.04 (`conf.h`, `lzop.c`: `read_header`, `x_decompress`).
 
 from __future__ import annotations
 
-import struct
 import zlib
 from typing import TYPE_CHECKING
 
+import construct as c
+
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source.parsing import Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,20 @@ _EXTRA, _FILTER = 0x40, 0x800
 
 _BLOCK_LIMIT = 1 << 20
 """lzop writes blocks of 256 KiB and would read 64 MiB; LZO can grow 255 times, so this bounds the memory."""
+
+
+HEADER = Format(
+    "lzop header",
+    "version" / c.Int16ub,
+    "library_version" / c.Int16ub,
+    "version_needed" / c.Int16ub,
+    "method" / c.Int8ub,
+    "level" / c.Int8ub,
+    "flags" / c.Int32ub,
+    "mode" / c.Int32ub,
+    "time" / c.Int64ub,
+)
+"""What follows the magic; the file's name, a checksum and perhaps an extra field come behind it."""
 
 
 class _Reader:
@@ -45,7 +61,7 @@ class _Reader:
 
 
 def unpack(view: memoryview, file: str) -> Iterator[tuple[int, bytes]]:
-    """Yield (packed bytes read so far, next bytes) of all parts of an lzop file.
+    """Yields (packed bytes read so far, next bytes) of all parts of an lzop file.
 
     Raises
     ------
@@ -62,10 +78,11 @@ def _header(reader: _Reader) -> int:
     if reader.take(len(MAGIC)) != MAGIC:
         raise reader.damaged("no lzop header")
     begin = reader.position
-    _version, _library, needed, method, _level, flags = struct.unpack(">HHHBBI", reader.take(12))
+    head, _ = HEADER.read(reader.view, begin, "an lzop header")
+    needed, method, flags = head.version_needed, head.method, head.flags
+    reader.take(HEADER.size)
     if needed > 0x1040 or method not in (1, 2, 3) or flags & _FILTER:
         raise reader.damaged(f"version 0x{needed:x}, method {method}, flags 0x{flags:x} are not known")
-    reader.take(12)  # mode and time
     reader.take(reader.take(1)[0])  # name
     if reader.u32() not in _sums(bytes(reader.view[begin : reader.position - 4])):
         raise reader.damaged("checksum of the header")

@@ -6,18 +6,21 @@ The facts are of QEMU's `docs/interop/qcow2.txt`.
 
 from __future__ import annotations
 
-import struct
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import construct as c
+import numpy as np
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source.parsing import Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_HEADER = c.Struct(
+HEADER = Format(
+    "qcow2 header",
     "magic" / c.Bytes(4),
     "version" / c.Int32ub,
     "backing_file_offset" / c.Int64ub,
@@ -31,14 +34,34 @@ _HEADER = c.Struct(
     "refcount_table_clusters" / c.Int32ub,
     "nb_snapshots" / c.Int32ub,
     "snapshots_offset" / c.Int64ub,
-    "incompatible_features" / c.Int64ub,  # since version 3
+    "incompatible_features" / c.If(c.this.version >= 3, c.Int64ub),
 )
 _DATA_FILE, _EXTENDED_L2 = 1 << 2, 1 << 4  # incompatible_features
 
-# By struct, as an image may have 65,536 of them: l1_table_offset, l1_size, length of id, of name, date (s, ns),
-# vm_clock (ns), vm_state_size, length of extra; in the extra data vm_state_size_large, disk_size, icount.
-_ENTRY = struct.Struct(">QIHHIIQII")
-_EXTRA = struct.Struct(">QQQ")
+SNAPSHOT = Format(
+    "qcow2 snapshot",
+    "l1_table_offset" / c.Int64ub,
+    "l1_size" / c.Int32ub,
+    "id_str_size" / c.Int16ub,
+    "name_size" / c.Int16ub,
+    "date_sec" / c.Int32ub,
+    "date_nsec" / c.Int32ub,
+    "vm_clock_nsec" / c.Int64ub,
+    "vm_state_size" / c.Int32ub,
+    "extra_data_size" / c.Int32ub,
+    compiled=True,  # an image may have 65,536
+)
+"""The fixed part of an entry of the snapshot table. The extra data, the id and the name follow."""
+
+EXTRA = Format(
+    "qcow2 snapshot's extra data",
+    "vm_state_size_large" / c.Int64ub,
+    "disk_size" / c.Int64ub,
+    "icount" / c.Int64ub,
+    compiled=True,
+)
+"""Older images have less of it, or none."""
+
 _NO_ICOUNT = 2**64 - 1
 
 _OFFSET = 0x00FFFFFFFFFFFE00  # in an L1 or L2 entry
@@ -50,7 +73,8 @@ _SUBCLUSTERS = 32
 _PIECE = 1 << 20
 
 
-class Snapshot(NamedTuple):
+@dataclass(frozen=True)
+class Snapshot:
     """An entry of the snapshot table, and what of the image's header its clusters are found by."""
 
     id: str
@@ -95,10 +119,11 @@ def _snapshots(view: memoryview, file: str) -> Iterator[Snapshot]:
     def bad(what: str, offset: int) -> StreamError:
         return StreamError(f"the qcow2 image is damaged: {what}", offset=offset, file=file)
 
-    if len(view) < _HEADER.sizeof():
-        raise bad("it ends within its header", len(view))
-    header = _HEADER.parse(bytes(view[: _HEADER.sizeof()]))
-    features = header.incompatible_features if header.version >= 3 else 0
+    try:
+        header, _ = HEADER.read(view, 0, "a qcow2 header")
+    except StreamError:
+        raise bad("it ends within its header", len(view)) from None
+    features = header.incompatible_features or 0
     if header.cluster_bits not in _CLUSTER_BITS:
         raise bad(f"clusters of 2^{header.cluster_bits} bytes", 20)
     if header.nb_snapshots > _MAX_SNAPSHOTS:
@@ -109,27 +134,28 @@ def _snapshots(view: memoryview, file: str) -> Iterator[Snapshot]:
         raise StreamError("the qcow2 image keeps its data in another file", offset=72, file=file)
     at = header.snapshots_offset
     for _ in range(header.nb_snapshots):
-        extra_at = at + _ENTRY.size
-        if extra_at > len(view):
-            raise bad("a snapshot outside the file", at)
-        l1_offset, l1_size, id_size, name_size, date, _, clock, state, extra = _ENTRY.unpack_from(view, at)
-        id_at = extra_at + extra
-        name_at = id_at + id_size
-        stop = name_at + name_size
+        try:
+            entry, extra_at = SNAPSHOT.read(view, at, "a snapshot")
+        except StreamError:
+            raise bad("a snapshot outside the file", at) from None
+        id_at = extra_at + entry.extra_data_size
+        name_at = id_at + entry.id_str_size
+        stop = name_at + entry.name_size
         if stop > len(view):
             raise bad("a snapshot outside the file", at)
-        # Older images have less of the extra data, or none.
-        large, disk, icount = _EXTRA.unpack(bytes(view[extra_at:id_at][: _EXTRA.size]).ljust(_EXTRA.size, b"\x00"))
+        given = entry.extra_data_size
+        raw = bytes(view[extra_at : min(id_at, extra_at + EXTRA.size)]).ljust(EXTRA.size, b"\x00")
+        extra, _ = EXTRA.read(memoryview(raw), 0, "extra data")
         yield Snapshot(
             id=bytes(view[id_at:name_at]).decode("utf-8", "replace"),
             name=bytes(view[name_at:stop]).decode("utf-8", "replace"),
-            date=datetime.fromtimestamp(date, UTC).isoformat(),
-            vm_clock_nsec=clock,
-            icount=icount if extra >= 24 and icount != _NO_ICOUNT else None,
-            size=large if extra >= 8 else state,
-            disk_size=disk if extra >= 16 else header.size,
-            l1_offset=l1_offset,
-            l1_size=l1_size,
+            date=datetime.fromtimestamp(entry.date_sec, UTC).isoformat(),
+            vm_clock_nsec=entry.vm_clock_nsec,
+            icount=extra.icount if given >= 24 and extra.icount != _NO_ICOUNT else None,
+            size=extra.vm_state_size_large if given >= 8 else entry.vm_state_size,
+            disk_size=extra.disk_size if given >= 16 else header.size,
+            l1_offset=entry.l1_table_offset,
+            l1_size=entry.l1_size,
             cluster_bits=header.cluster_bits,
             extended=bool(features & _EXTENDED_L2),
         )
@@ -137,7 +163,7 @@ def _snapshots(view: memoryview, file: str) -> Iterator[Snapshot]:
 
 
 def read_vmstate(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tuple[int, bytes]]:
-    """Yield (bytes of the image read so far, next bytes) of a snapshot's VM state.
+    """Yields (bytes of the image read so far, next bytes) of a snapshot's VM state.
 
     It begins with the first L1 entry that the disk does not need (QEMU: `qcow2_vm_state_offset`).
 
@@ -172,12 +198,12 @@ def read_vmstate(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tu
 
 def _clusters(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tuple[bytes, int]]:
     """Each cluster from the disk's end on, short where the file ends, and how much of it the file stores."""
-    import numpy as np
 
     def table(offset: int, count: int) -> Any:
         if offset + 8 * count > len(view):
             raise StreamError("a qcow2 table outside the file", offset=offset, file=file)
-        return np.frombuffer(view, ">u8", count, offset)
+        # By numpy: a table has up to a million entries.
+        return np.frombuffer(view[offset : offset + 8 * count], ">u8")
 
     size = 1 << snapshot.cluster_bits
     words = 2 if snapshot.extended else 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source import zstd
 from vmstate_tools.vmstate.description import FieldDescription, Vmsd, read_json
 
 if TYPE_CHECKING:
@@ -74,12 +75,10 @@ def read_dump(where: str | os.PathLike[str]) -> Dump:
     if head[:1] == b"{":
         text = _read_plain(name)
     else:
-        import zstandard
-
         try:
-            with open(where, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:  # noqa: PTH123
+            with open(where, "rb") as file, zstd.reader(file) as reader:  # noqa: PTH123
                 text = reader.read(_MAX_DUMP + 1)
-        except zstandard.ZstdError:
+        except (zstd.ZstdError, EOFError):
             raise StreamError("neither JSON nor zstd", file=name, expected="a -dump-vmstate file") from None
     if len(text) > _MAX_DUMP:
         raise StreamError(f"more than {_MAX_DUMP} bytes", file=name, expected="a -dump-vmstate file")

@@ -80,10 +80,9 @@ def _valued(stream: Stream, section: Section, number: int) -> Iterator[Hit]:
     if not section.described or not -(1 << 63) <= number < 1 << 64:
         return
     layout = stream.layout(section)
-    data = np.frombuffer(stream.view, np.uint8)
-    base = section.payload_offset
+    data = np.frombuffer(stream.view[section.payload_offset : section.payload_end], np.uint8)
     for offset, width, kind in batches(layout):
-        same = gather(data, base + offset, width, kind) == np.uint64(number & 0xFFFF_FFFF_FFFF_FFFF)
+        same = gather(data, offset, width, kind) == np.uint64(number & 0xFFFF_FFFF_FFFF_FFFF)
         if not 0 <= number < 1 << 63:  # the same bits are another number with a sign
             same &= (kind == SIGNED) if number < 0 else (kind != SIGNED)
         for at in offset[same].tolist():

@@ -61,8 +61,9 @@ class Node:
         view = self.stream.view
         if self.how == BYTES:
             return bytes(view[self.offset : self.offset + min(self.size, _TEXT)])
-        at, width, kind = np.array([self.offset]), np.array([self.size]), np.array([self.how], np.uint8)
-        return ValueArray(gather(np.frombuffer(view, np.uint8), at, width, kind), kind)[0]
+        data = np.frombuffer(view[self.offset : self.offset + self.size], np.uint8)
+        at, width, kind = np.zeros(1, np.int64), np.array([self.size]), np.array([self.how], np.uint8)
+        return ValueArray(gather(data, at, width, kind), kind)[0]
 
     def shown(self) -> str:
         """Returns the value as short text, or the note where there is no value."""

@@ -1,15 +1,11 @@
-"""What bytes are, told by how they begin."""
+"""What bytes are, by how they begin: a stream, a further connection of a migration, or a container."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.source import connections
-
-if TYPE_CHECKING:
-    import re
 
 LEAD_LIMIT = 16 << 20
 """How many bytes may precede the stream. `migrate file:PATH,offset=N` leaves the first N untouched."""
@@ -100,17 +96,17 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
     if framed := _skippable(view, start):
         return framed, start
     if _other(bytes(view[start : start + 512])) is None:
-        found = re.compile(_LATER).search(view, start, start + LEAD_LIMIT + _EVIDENCE)
-        return ("stream", found.start()) if found else None
+        found = re.search(_LATER, view[start : start + LEAD_LIMIT + _EVIDENCE])
+        return ("stream", start + found.start()) if found else None
     return None
 
 
 def _skippable(view: memoryview, start: int) -> str | None:
     """The format of the first frame behind skippable ones."""
     for _ in range(64):  # pzstd writes one in front of each frame
-        if not (found := re.compile(_SKIPPABLE).match(view, start)):
+        if not (found := re.match(_SKIPPABLE, view[start : start + 8])):
             return None
-        start = found.end() + int.from_bytes(found[1], "little")
+        start += found.end() + int.from_bytes(found[1], "little")
         for magic in (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"):
             if view[start : start + 4] == magic:
                 return CONTAINERS[magic]
