@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
 from captures import capture
 
 import vmstate_tools as vt
-from vmstate_tools.analysis import fingerprint as fingerprints
-from vmstate_tools.data import data_path
+from vmstate_tools.analysis import fingerprint_facts as facts
 from vmstate_tools.errors import VmstateError
+from vmstate_tools.facts.tables import rows
 from vmstate_tools.release import covered
 
 COVERED = covered()
@@ -43,29 +42,16 @@ def test_sets_of_releases():
         COVERED.parse("1.5-2.0")
 
 
-@pytest.mark.parametrize("name", ["framing.csv", "machines.csv", "descriptions.csv", "words.csv"])
+@pytest.mark.parametrize("name", ["framing", "machines", "descriptions", "words"])
 def test_facts_are_in_order(name):
-    rows = fingerprints._rows(name)
-    assert rows
-    assert all(None not in row.values() for row in rows)
-    for row in rows:
+    table = rows("fingerprint", name)
+    assert table
+    assert all(None not in row.values() for row in table)
+    for row in table:
         if "releases" in row:
             assert COVERED.runs(COVERED.parse(row["releases"])) == row["releases"]
         else:
             assert COVERED.span(row["since"], row["until"]) not in (0, COVERED.all)
-
-
-@pytest.mark.parametrize("name", ["machines.csv", "descriptions.csv", "words.csv"])
-def test_rows_of_a_key_are_found_without_reading_all(name):
-    with data_path("fingerprint", name).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    column = next(iter(rows[0]))
-    by_key = {}
-    for row in rows:
-        by_key.setdefault(row[column], []).append(row)
-    assert len(by_key) > 100
-    assert all(fingerprints._rows(name, key) == found for key, found in by_key.items())
-    assert not any(fingerprints._rows(name, key) for key in ("\0", "no such", "~~~"))
 
 
 def test_true_release_is_among_the_candidates(captures):
@@ -141,7 +127,7 @@ def test_facts_agree_with_the_commits_behind_them():
     """Releases in which a commit that is known by its hash took effect."""
 
     def definitions(vmsd):
-        return fingerprints._source_facts(vmsd)[0]
+        return facts.source_of(vmsd).definitions
 
     iommu = definitions("spapr_iommu")["vmstate_spapr_tce_table"]
     assert COVERED.runs(iommu.fields["mig_table"]) == "2.7-"
@@ -150,7 +136,7 @@ def test_facts_agree_with_the_commits_behind_them():
     assert (
         COVERED.runs(definitions("globalstate")["vmstate_globalstate"].fields["vm_was_suspended"]) == "9.0-"
     )  # d3c86c99f3
-    assert COVERED.runs(fingerprints._machine_bits("pseries-2.6")) == "2.6-9.1"  # 445d3facff removed it
+    assert COVERED.runs(facts.with_machine("pseries-2.6")) == "2.6-9.1"  # 445d3facff removed it
 
 
 def test_deciding_evidence_decides(captures):

@@ -113,11 +113,11 @@ def test_the_refusal_of_2016_has_values_flags_commits_and_a_remedy(text: str, ht
     assert f"in the stream:     {mine:#x}\n" in case and f"the destination's: {theirs:#x}\n" in case
     assert "only at the destination: PPC_64H, PPC_CILDST\n" in case
     told = " ".join(case.split())
-    assert '4e0806110c8b ("ppc: Add PPC_64H instruction flag to POWER7 and POWER8") 2016-05-30' in told
-    assert "b781537560e3" in told and "Remedy: " in told
+    assert '4e0806110c ("ppc: Add PPC_64H instruction flag to POWER7 and POWER8") 2016-05-30' in told
+    assert "b781537560" in told and "Remedy: " in told
     assert "cpu env.insns_flags2: not equal (-PPC2_PM_ISA206)" in told
     assert "PPC_CILDST: " in part, "the flags are explained"
-    assert "4e0806110c8b" in html and f"{theirs:#x}" in html
+    assert "4e0806110c" in html and f"{theirs:#x}" in html
 
 
 def test_the_table_of_pairs(text: str) -> None:
@@ -191,7 +191,7 @@ def test_the_case_of_2016() -> None:
     text = vt.report(case="pseries-2016")
     assert text.isascii() and max(map(len, text.splitlines())) <= 72
     told = " ".join(text.split())
-    for commit in ("4e0806110c8b", "dfdd3e43620a", "b781537560e3", "7778a575c705"):
+    for commit in ("4e0806110c", "dfdd3e4362", "b781537560", "7778a575c7"):
         assert f"  {commit} (" in text
     rows = [
         row

@@ -6,41 +6,55 @@ release to another, and the descriptions of its devices, whose versions and fiel
 release. Each is a set of releases; the writer is in all of them.
 
 Only what every writer of a release must or cannot do is used. A field that depends on the guest's state, a device
-never seen, a machine type of a distribution's own say nothing, and exclude nothing.
+that was never observed, a machine type of a distribution's own say nothing, and exclude nothing.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from vmstate_tools.data import data_path
-from vmstate_tools.errors import VmstateError, printable
-from vmstate_tools.format.framing import COMMAND_NAMES
-from vmstate_tools.release import covered
-from vmstate_tools.stream.stream import open_stream
-from vmstate_tools.vmstate.description import element_of
+from vmstate_tools.analysis.fingerprint_facts import (
+    RELEASES,
+    Definition,
+    field_types,
+    sending,
+    source_of,
+    with_machine,
+)
+from vmstate_tools.errors import printable
+from vmstate_tools.facts import framing
+from vmstate_tools.facts.cpu_section import WORD_OF_FIELD
+from vmstate_tools.facts.machines import is_versioned, version_of
+from vmstate_tools.format.framing import Record
+from vmstate_tools.stream.cpu_words import SPR_PVR
+from vmstate_tools.stream.stream import Stream, open_stream
+from vmstate_tools.vmstate.description import StreamDescription, element_of
+from vmstate_tools.vmstate.layout import UNSIGNED, read_value
 
 if TYPE_CHECKING:
-    import re
-    from collections.abc import Iterable, Iterator
-    from typing import Any
-
     import pandas as pd
 
     from vmstate_tools.stream.records import Section
-    from vmstate_tools.stream.stream import Stream
     from vmstate_tools.vmstate.description import Vmsd
 
-_RELEASES = covered()
+_VMDESC_HEADER = 5  # bytes of type and length before the JSON
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Something seen in a stream, and the releases (as bits) that can have written it."""
+    """Something seen in a stream, and the set of releases that can have written it.
+
+    Attributes
+    ----------
+    what, where : what was seen, in which section or part of the stream.
+    bits : the releases (see `release.Covered`).
+    source : where in QEMU the fact comes from.
+    """
 
     what: str
     where: str
@@ -64,11 +78,12 @@ class Fingerprint:
 
     @property
     def unique(self) -> bool:
+        """Whether only one release could have written the stream."""
         return len(self.releases) == 1
 
     @cached_property
     def evidence(self) -> pd.DataFrame:
-        """A row per thing seen that excludes some release.
+        """A row for each thing seen that excludes some release.
 
         Columns (str): what, where (section, or part of the stream), since and until (release; '' where open),
         releases (all that can have written it, as runs), source (where in QEMU the fact comes from).
@@ -77,16 +92,16 @@ class Fingerprint:
 
         rows = []
         for e in self.found:
-            inside = _RELEASES.names(e.bits)
+            inside = RELEASES.names(e.bits)
             since = "" if e.bits & 1 or not inside else inside[0]
-            until = "" if e.bits >> (len(_RELEASES.series) - 1) or not inside else inside[-1]
-            rows.append((e.what, e.where, since, until, _RELEASES.runs(e.bits), e.source))
+            until = "" if e.bits >> (len(RELEASES.series) - 1) or not inside else inside[-1]
+            rows.append((e.what, e.where, since, until, RELEASES.runs(e.bits), e.source))
         return pd.DataFrame(rows, columns=["what", "where", "since", "until", "releases", "source"]).astype("str")
 
     @property
     def deciding(self) -> list[Evidence]:
         """The fewest pieces of evidence, taken greedily, that leave these releases."""
-        left, chosen = _RELEASES.all, []
+        left, chosen = RELEASES.all, []
         rest = list(self.found)
         while rest:
             best = min(rest, key=lambda e: (left & e.bits).bit_count())
@@ -97,378 +112,319 @@ class Fingerprint:
             rest.remove(best)
         return chosen
 
+    @property
+    def _runs(self) -> str:
+        return RELEASES.runs(sum(RELEASES.bit[release] for release in self.releases))
+
     def explain(self) -> str:
-        """A few lines of plain text: the releases, and the evidence that decides."""
+        """Returns a few lines of plain text: the releases, and the evidence that decides."""
         if self.releases:
-            bits = sum(_RELEASES.bit[r] for r in self.releases)
-            head = f"{printable(self.file)}: written by QEMU {_RELEASES.runs(bits).replace(' ', ', ')}"
+            head = f"{printable(self.file)}: written by QEMU {self._runs.replace(' ', ', ')}"
         else:
             head = f"{printable(self.file)}: no QEMU release writes all that is in this stream"
         lines = [
-            f"  {printable(e.what)} ({printable(e.where)}): {_RELEASES.runs(e.bits) or 'no release'}; {e.source}"
+            f"  {printable(e.what)} ({printable(e.where)}): {RELEASES.runs(e.bits) or 'no release'}; {e.source}"
             for e in self.deciding
         ]
         return "\n".join([head, *lines])
 
     def to_json(self) -> dict[str, Any]:
-        """Releases, the same as runs (`2.1-2.6`, `8.0-`), and the evidence that decides, as `vmstate info` shows it."""
+        """Returns releases, the same as runs (`2.1-2.6`, `8.0-`), and the evidence that decides, for `vmstate info`."""
         evidence = [
-            {"what": e.what, "where": e.where, "runs": _RELEASES.runs(e.bits).split(), "source": e.source}
+            {"what": e.what, "where": e.where, "runs": RELEASES.runs(e.bits).split(), "source": e.source}
             for e in self.deciding
         ]
-        bits = sum(_RELEASES.bit[r] for r in self.releases)
-        return {"releases": self.releases, "runs": _RELEASES.runs(bits).split(), "evidence": evidence}
+        return {"releases": self.releases, "runs": self._runs.split(), "evidence": evidence}
 
     def __repr__(self) -> str:
         return f"<Fingerprint of {printable(self.file)}: {' '.join(self.releases) or 'no release'}>"
 
 
 def fingerprint(stream: Stream | str | os.PathLike[str]) -> Fingerprint:
-    """Name the QEMU releases (x.y from 1.6 to 11.1) that could have written a stream, opened or a path.
+    """Names the QEMU releases (x.y from 1.6 to 11.1) that could have written a stream, opened or a path.
 
-    Raises StreamError where the stream cannot be read, VmstateError where the facts cannot.
+    Raises
+    ------
+    StreamError : the stream cannot be read.
+    CatalogError : the facts about releases cannot.
     """
     if isinstance(stream, (str, os.PathLike)):
         with open_stream(stream) as opened:
             return fingerprint(opened)
-    sections = [s for s in stream.sections if s.part in ("start", "full")]
+    sections = [s for s in stream.distinct_sections if s.part in ("start", "full")]
     seen = (
         *_framing(stream, sections),
         *_machine(stream),
         *_descriptions(stream, sections),
         *_cpu_words(stream, sections),
     )
-    found = tuple(dict.fromkeys(e for e in seen if e.bits != _RELEASES.all))
-    return Fingerprint(stream.name, _RELEASES.names(_common(found)), found)
+    found = tuple(dict.fromkeys(e for e in seen if e.bits != RELEASES.all))
+    return Fingerprint(stream.name, RELEASES.names(_common(found)), found)
 
 
 def _common(evidence: Iterable[Evidence]) -> int:
-    """The releases that all of it leaves."""
-    bits = _RELEASES.all
+    """Returns the releases that all of the evidence leaves."""
+    bits = RELEASES.all
     for e in evidence:
         bits &= e.bits
     return bits
 
 
-# -- facts ------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(8)
-def _table(name: str) -> bytes:
-    try:
-        return data_path("fingerprint", name).read_bytes()
-    except OSError as err:
-        raise VmstateError(f"the facts about releases cannot be read: {err}") from None
-
-
-def _rows(name: str, key: str | None = None) -> list[dict[str, str]]:
-    """The rows of a table; with `key` those whose first column is that."""
-    table = _table(name)
-    start = table.index(b"\n") + 1
-    columns = table[: start - 1].decode().split(",")
-    rows = _cells(table[start:]) if key is None else _cells_of(name, key)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def _cells_of(name: str, key: str) -> list[list[str]]:
-    """The rows whose first column is `key`, found by bisection: the table is sorted."""
-    table, raw = _table(name), key.encode()
-    low, high = table.index(b"\n") + 1, len(table)
-    while low < high:
-        line = table.rfind(b"\n", low, (low + high) // 2) + 1 or low
-        if _key_at(table, line) < raw:
-            low = table.index(b"\n", line) + 1
-        else:
-            high = line
-    end, first = low, b'"%b",' % raw if b"," in raw else raw + b","
-    while table.startswith(first, end):
-        end = table.index(b"\n", end) + 1
-    return _cells(table[low:end])
-
-
-def _key_at(table: bytes, line: int) -> bytes:
-    if table[line] == ord('"'):
-        return table[line + 1 : table.index(b'"', line + 1)]
-    return table[line : table.index(b",", line)]
-
-
-def _cells(lines: bytes) -> list[list[str]]:
-    if b'"' in lines:
-        import csv
-
-        return list(csv.reader(lines.decode().splitlines()))
-    return [line.split(",") for line in lines.decode().splitlines()]
-
-
-@lru_cache(1)
-def _framing_facts() -> dict[str, Evidence]:
-    facts = {}
-    for line in _table("framing.csv").decode().splitlines()[1:]:
-        fact, what, since, until, source = line.split(",", 4)  # only the source has commas: no need of csv
-        facts[fact] = Evidence(what, "framing", _RELEASES.span(since, until), source.strip('"'))
-    return facts
-
-
-@lru_cache(1024)
-def _machine_bits(machine: str) -> int:
-    rows = _rows("machines.csv", machine)
-    return _RELEASES.parse(rows[0]["releases"]) if rows else _RELEASES.all
-
-
-class _Definition:
-    """What QEMU's source says of one VMStateDescription: releases as bits."""
-
-    __slots__ = ("always", "exists", "fields", "open", "types", "versions")
-
-    def __init__(self) -> None:
-        self.exists = 0
-        self.open = 0  # where a field not listed here may stand
-        self.versions: dict[str, int] = {}
-        self.fields: dict[str, int] = {}
-        self.types: dict[str, dict[str, int]] = {}
-        self.always: dict[str, int] = {}
-
-    def version(self, version_id: int) -> int:
-        return self.versions.get(str(version_id), _RELEASES.unread) | self.versions.get("?", 0)
-
-    def field(self, name: str, short: str, type_: str) -> int:
-        """The releases that can write this field; `short` is its name as it stands in the source."""
-        bits = self.fields.get(name)
-        if bits is None:
-            bits = self.fields.get(short, _RELEASES.all)
-        known = self.types.get(name)
-        if known is not None:
-            bits &= known.get(type_, _RELEASES.unread) | known.get("?", 0)
-        return bits
-
-
-_read = lru_cache(8192)(_RELEASES.parse)
-
-
-@lru_cache(8192)
-def _source_facts(vmsd: str) -> tuple[dict[str, _Definition], int]:
-    """Of a VMStateDescription: symbol → what its definition says; and the releases in whose source the name occurs."""
-    definitions: dict[str, _Definition] = {}
-    occurs = _RELEASES.all
-    for _, symbol, kind, what, releases in _cells_of("descriptions.csv", vmsd):
-        bits = _read(releases)
-        if kind == "name":
-            occurs = bits
-            continue
-        d = definitions.get(symbol)
-        if d is None:
-            d = definitions[symbol] = _Definition()
-        if kind == "defined":
-            d.exists = bits
-        elif kind == "open":
-            d.open = bits
-        elif kind == "version":
-            d.versions[what] = bits
-        elif kind == "field":
-            d.fields[what] = bits
-        elif kind == "always":
-            d.always[what] = bits
-        elif kind == "type":
-            name, type_ = what.rsplit(":", 1)
-            d.types.setdefault(name, {})[type_] = bits
-    return definitions, occurs
-
-
-@lru_cache(1)
-def _types() -> dict[str, int]:
-    """Field type (a VMStateInfo's name) → the releases that have it."""
-    return {row["what"]: _read(row["releases"]) for row in _rows("descriptions.csv", "") if row["kind"] == "info"}
-
-
-# -- what a stream shows ----------------------------------------------------------------------------------------
+# -- framing and machine type ------------------------------------------------------------------------------------------
 
 
 def _framing(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
-    facts = _framing_facts()
-    if stream.configuration:
-        yield facts["configuration"]
-        for key in ("page_bits", "capabilities", "uuid"):
-            if key in stream.configuration:
-                yield facts[f"configuration {key}"]
-        for capability in stream.configuration.get("capabilities", ()):
-            if f"capability {capability}" in facts:
-                yield facts[f"capability {capability}"]
+    facts = framing.facts()
+    names = [*_configuration_facts(stream), *_section_facts(sections)]
+    found = [facts[name] for name in names if name in facts]
+    found += (framing.command(number) for number in {c.value.command for c in stream.commands})
+    found += (facts[name] for name in (*_page_facts(stream), *_vmdesc_facts(stream)))
+    for fact in found:
+        yield Evidence(fact.what, "framing", RELEASES.span(fact.since, fact.until), fact.source)
+
+
+def _configuration_facts(stream: Stream) -> Iterator[str]:
+    """Yields names of facts about the configuration; capabilities that came with the section have none."""
+    sent = stream.configuration
+    if sent:
+        yield "configuration"
+        yield from (f"configuration {key}" for key in ("page_bits", "capabilities", "uuid") if key in sent)
+        yield from (f"capability {capability}" for capability in sent.get("capabilities", ()))
+
+
+def _section_facts(sections: list[Section]) -> Iterator[str]:
     if any(s.footer for s in sections):
-        yield facts["footer"]
+        yield "footer"
     first_ram = next((i for i, s in enumerate(sections) if s.idstr == "ram"), 0)
     if any(s.part == "full" for s in sections[:first_ram]):
-        yield facts["early section"]
-    for number in {c.value.command for c in stream.commands}:
-        yield facts.get(f"command {COMMAND_NAMES.get(number)}", facts["command"])
+        yield "early section"
+
+
+def _page_facts(stream: Stream) -> Iterator[str]:
     flags = stream.ram.flags
     for flag, name in ((0x100, "page compressed"), (0x200, "multifd flush")):
         if flags & flag:
-            yield facts[name]
+            yield name
+
+
+def _vmdesc_facts(stream: Stream) -> Iterator[str]:
     text = _vmdesc_text(stream)
     if not text:
         return
-    yield facts["vmdesc"]
-    yield facts["vmdesc spaced" if text[:2] == b"{ " else "vmdesc compact"]
+    yield "vmdesc"
+    yield "vmdesc spaced" if text[:2] == b"{ " else "vmdesc compact"
     if stream.configuration:
-        yield facts["vmdesc configuration" if b'"configuration"' in text[:20] else "vmdesc no configuration"]
+        yield "vmdesc configuration" if b'"configuration"' in text[:20] else "vmdesc no configuration"
     if any(b'"instance_id"' + colon + b"-" in text for colon in (b":", b": ", b" :", b" : ")):
-        yield facts["vmdesc signed instance_id"]
+        yield "vmdesc signed instance_id"
 
 
 def _vmdesc_text(stream: Stream) -> bytes:
     if stream.vmdesc is None or stream.vmdesc_place is None:
         return b""
     offset, size = stream.vmdesc_place
-    return bytes(stream.view[offset + 5 : offset + size])
+    return bytes(stream.view[offset + _VMDESC_HEADER : offset + size])
 
 
 def _machine(stream: Stream) -> Iterator[Evidence]:
     machine = stream.machine
     if machine is None:
         return
-    bits = _machine_bits(machine)
-    number = machine.removesuffix("-sxxm").rpartition("-")[2]
-    if number in _RELEASES.bit and machine.startswith(("pseries", "pc-", "virt-", "s390-ccw-virtio-")):
-        bits &= _RELEASES.span(number)
+    bits = with_machine(machine)
+    version = version_of(machine)
+    if version is not None and version.series in RELEASES.bit and is_versioned(machine):
+        bits &= RELEASES.span(version.series)
     yield Evidence(f"machine type {machine}", "configuration", bits, "the machine types of each release")
 
 
+# -- descriptions ------------------------------------------------------------------------------------------------------
+
+
 def _descriptions(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
-    vmdesc = stream.vmdesc
-    if vmdesc is None:
-        for section in sections:
-            vmsd = _vmsd_of(section.idstr)
-            if vmsd is not None:
-                yield from _match(vmsd, section.version_id, None, section.label)
-                yield from _subsections(stream, section)
+    if stream.vmdesc is not None:
+        yield from _described(stream.vmdesc)
         return
+    for section in sections:
+        vmsd = _vmsd_of(section.idstr)
+        if vmsd is not None:
+            yield from _of_description(vmsd, section.version_id, None, section.label)
+            yield from _subsections(stream, section)
+
+
+def _described(vmdesc: StreamDescription) -> list[Evidence]:
+    """Returns the evidence in a vmdesc; streams that have the same vmdesc share it."""
     if "fingerprint" not in vmdesc.cache:
-        shapes: dict[tuple[str, int, frozenset[tuple[str, str]]], str] = {}
-        types: dict[str, str] = {}
+        shapes, types = _Shapes(), framing.facts()
         for device in vmdesc.devices:
             if not device.opaque:
-                _collect(device.vmsd, f"{device.idstr}/{device.instance_id}", shapes, types)
-        found = [e for (name, version, fields), where in shapes.items() for e in _match(name, version, fields, where)]
-        known = _types()
-        for type_, where in types.items():
-            if f"type {type_}" in _framing_facts():
-                found.append(_framing_facts()[f"type {type_}"])
-            elif type_ in known:
-                found.append(Evidence(f"field type {type_}", where, known[type_], f"VMStateInfo {printable(type_)}"))
-        vmdesc.cache["fingerprint"] = [e for e in found if e.bits != _RELEASES.all]
-    yield from vmdesc.cache["fingerprint"]
+                shapes.collect(device.vmsd, f"{device.idstr}/{device.instance_id}")
+        found = [e for shape, where in shapes.found.items() for e in _of_description(*shape, where)]
+        for type_, where in shapes.types.items():
+            fact = types.get(f"type {type_}")
+            if fact is not None:
+                found.append(Evidence(fact.what, "framing", RELEASES.span(fact.since, fact.until), fact.source))
+            elif type_ in field_types():
+                source = f"VMStateInfo {printable(type_)}"
+                found.append(Evidence(f"field type {type_}", where, field_types()[type_], source))
+        vmdesc.cache["fingerprint"] = [e for e in found if e.bits != RELEASES.all]
+    evidence: list[Evidence] = vmdesc.cache["fingerprint"]
+    return evidence
 
 
 def _vmsd_of(idstr: str) -> str | None:
-    """The description a section is of: its idstr, less the path of the device's bus."""
-    while not idstr or not _source_facts(idstr)[0]:
+    """Returns the description that a section is of: its idstr, less the path of the device's bus."""
+    while not idstr or not source_of(idstr).definitions:
         _, slash, idstr = idstr.partition("/")
         if not slash:
             return None
     return idstr
 
 
+_SUBSECTION = re.compile(
+    rb"%c([\x03-\x50])([a-z][\w/.-]+/[\w.-]+)" % Record.SUBSECTION
+)  # type, length of the name, a name with a slash
+
+
 def _subsections(stream: Stream, section: Section) -> Iterator[Evidence]:
-    """Headers of subsections in the bytes of a section that the stream does not describe."""
+    """Yields what headers of subsections say in the bytes of a section that the stream does not describe."""
     if section.part != "full":
         return
     payload = bytes(stream.view[section.payload_offset : section.payload_end])
-    for match in re.finditer(rb"\x05([\x03-\x50])([a-z][\w/.-]+/[\w.-]+)", payload):
+    for match in _SUBSECTION.finditer(payload):
         size = match[1][0]
         name = match[2][:size].decode("ascii", "replace")
         version = payload[match.start(2) + size : match.start(2) + size + 4]
-        if len(name) == size and len(version) == 4 and _source_facts(name)[0]:
-            yield from _match(name, int.from_bytes(version, "big"), None, section.label)
+        if len(name) == size and len(version) == 4 and source_of(name).definitions:
+            yield from _of_description(name, int.from_bytes(version, "big"), None, section.label)
 
 
-def _collect(
-    vmsd: Vmsd,
-    where: str,
-    shapes: dict[tuple[str, int, frozenset[tuple[str, str]]], str],
-    types: dict[str, str],
-) -> None:
-    fields = set()
-    for field in vmsd.fields:
-        fields.add((field.name, field.type))
-        if field.struct is not None:
-            _collect(field.struct, where, shapes, types)
-        types.setdefault(field.type, where)
-    shapes.setdefault((vmsd.name, vmsd.version_id, frozenset(fields)), where)
-    for sub in vmsd.subsections:
-        _collect(sub, where, shapes, types)
+@dataclass
+class _Shapes:
+    """The descriptions in a vmdesc, each shape once, and the types of their fields; with the section they are in."""
+
+    found: dict[tuple[str, int, frozenset[tuple[str, str]]], str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+
+    def collect(self, vmsd: Vmsd, where: str) -> None:
+        """Adds a description and all in it."""
+        fields = set()
+        for f in vmsd.fields:
+            fields.add((f.name, f.type))
+            if f.struct is not None:
+                self.collect(f.struct, where)
+            self.types.setdefault(f.type, where)
+        self.found.setdefault((vmsd.name, vmsd.version_id, frozenset(fields)), where)
+        for sub in vmsd.subsections:
+            self.collect(sub, where)
 
 
-def _match(vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, where: str) -> Iterator[Evidence]:
-    """Evidence from one description: each item by itself, then all together where that says more."""
-    found, occurs = _source_facts(vmsd) if vmsd else ({}, _RELEASES.all)
-    if not found:
+def _of_description(
+    vmsd: str, version: int, fields: frozenset[tuple[str, str]] | None, where: str
+) -> Iterator[Evidence]:
+    """Yields evidence from a description: each item by itself, then all together where that says more.
+
+    Parameters
+    ----------
+    fields : name and type of each; None where they are not known.
+    """
+    source = source_of(vmsd) if vmsd else None
+    if source is None or not source.definitions:
         return
-    definitions = tuple(found.values())
-    known = 0
-    for d in definitions:
-        known |= d.exists
-    unread = occurs & ~known  # the name is there, in a form that was not understood
-    source = f"VMStateDescription {printable(vmsd)}"
-
-    joint = [d.exists for d in definitions]
-    items: list[Evidence] = []
-
-    def narrow(what: str, name: str, each: list[int]) -> None:
-        bits = unread
-        for i, allowed in enumerate(each):
-            bits |= definitions[i].exists & allowed
-            joint[i] &= allowed
-        if bits != _RELEASES.all:
-            items.append(Evidence(f"vmsd {vmsd} {what} {name}", where, bits, source))
-
-    narrow("version", str(version), [d.version(version) for d in definitions])
+    match = _Match(vmsd, where, tuple(source.definitions.values()), source.occurs)
+    match.version(version)
     if fields is not None:
-        several = len(definitions) > 1
-        told = {name for d in definitions for name in (*d.fields, *d.types)}
         for name, type_ in sorted(fields):
-            short = (element_of(name) or (name,))[0]  # QEMU numbers fields of one name
-            if name not in told and short not in told:
-                if known | unread != _RELEASES.all:
-                    items.append(Evidence(f"vmsd {vmsd} has {name} ({type_})", where, known | unread, source))
-                continue
-            named = several and any(name in d.fields for d in definitions)
-            each = [d.open if named and name not in d.fields else d.field(name, short, type_) for d in definitions]
-            narrow("has", f"{name} ({type_})", each)
-        have = {name for name, _ in fields}
+            match.has(name, type_)
+        match.lacks({name for name, _ in fields})
+    yield from match.items
+    together = match.together
+    if together != _common(match.items):
+        yield Evidence(f"vmsd {vmsd} as a whole", where, together, match.source)
+
+
+class _Match:
+    """A description in a stream against the definitions of its name.
+
+    Attributes
+    ----------
+    items : evidence from each item by itself.
+    joint : for each definition, the releases in which it agrees with all items.
+    unread : the releases that have the name in a form that was not understood: nothing excludes them.
+    """
+
+    def __init__(self, vmsd: str, where: str, definitions: tuple[Definition, ...], occurs: int) -> None:
+        self.vmsd, self.where, self.definitions = vmsd, where, definitions
+        self.source = f"VMStateDescription {printable(vmsd)}"
+        self.items: list[Evidence] = []
+        self.joint = [d.exists for d in definitions]
+        self.known = 0
+        for d in definitions:
+            self.known |= d.exists
+        self.unread = occurs & ~self.known
+        self.listed = {name for d in definitions for name in (*d.fields, *d.types)}
+
+    @property
+    def together(self) -> int:
+        """The releases that have a definition which agrees with all items."""
+        bits = self.unread
+        for joint in self.joint:
+            bits |= joint
+        return bits
+
+    def version(self, version: int) -> None:
+        """Looks at the version."""
+        self._narrow(f"version {version}", [d.with_version(version) for d in self.definitions])
+
+    def has(self, name: str, type_: str) -> None:
+        """Looks at a field that the description has."""
+        array = (element_of(name) or (name,))[0]  # QEMU numbers fields of one name
+        if name not in self.listed and array not in self.listed:
+            self._add(f"has {name} ({type_})", self.known | self.unread)
+            return
+        told_apart = len(self.definitions) > 1 and any(name in d.fields for d in self.definitions)
+        each = [
+            d.open if told_apart and name not in d.fields else d.with_field(name, array, type_)
+            for d in self.definitions
+        ]
+        self._narrow(f"has {name} ({type_})", each)
+
+    def lacks(self, names: set[str]) -> None:
+        """Looks at the fields that some definition always has, and the description, which has `names`, does not."""
         missing = set()
-        for i, d in enumerate(definitions):
+        for i, d in enumerate(self.definitions):
             for name, bits in d.always.items():
-                if name not in have and f"{name}[0]" not in have:
+                if name not in names and f"{name}[0]" not in names:
                     missing.add(name)
-                    joint[i] &= ~bits
+                    self.joint[i] &= ~bits
         for name in sorted(missing):
-            bits = unread
-            for d in definitions:
+            bits = self.unread
+            for d in self.definitions:
                 bits |= d.exists & ~d.always.get(name, 0)
-                if bits == _RELEASES.all:
-                    break
-            else:
-                items.append(Evidence(f"vmsd {vmsd} lacks {name}", where, bits, source))
-    together = unread
-    for bits in joint:
-        together |= bits
-    yield from items
-    if together != _common(items):
-        yield Evidence(f"vmsd {vmsd} as a whole", where, together, source)
+            self._add(f"lacks {name}", bits)
+
+    def _narrow(self, what: str, each: list[int]) -> None:
+        """Adds an item that each definition allows in some releases."""
+        bits = self.unread
+        for i, allowed in enumerate(each):
+            bits |= self.definitions[i].exists & allowed
+            self.joint[i] &= allowed
+        self._add(what, bits)
+
+    def _add(self, what: str, bits: int) -> None:
+        if bits != RELEASES.all:
+            self.items.append(Evidence(f"vmsd {self.vmsd} {what}", self.where, bits, self.source))
 
 
-# -- the ppc CPU's words ------------------------------------------------------------------------------------------
+# -- the ppc CPU's words -----------------------------------------------------------------------------------------------
 
 
 def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
-    """The words a ppc CPU section carried until 9.1: which releases give a CPU of that PVR these values."""
+    """Yields what the words in a ppc CPU's section say (until 9.1): which releases give its PVR these values."""
     section = next((s for s in sections if s.idstr == "cpu" and s.description is not None), None)
     if section is None or section.description is None:
         return
     if all(f.name != "env.nip" for f in section.description.vmsd.fields):  # another target's
         return
-    from vmstate_tools.vmstate.layout import UNSIGNED, read_value
-
     layout = stream.layout(section)
     nip = layout.find("env.nip")
     if not nip or layout.place(*nip[0])[1] != 8:  # the catalog is of 64-bit targets
@@ -478,23 +434,12 @@ def _cpu_words(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
         offset, width = layout.place(*layout.find(path)[0])
         return int(read_value(UNSIGNED, stream.view, section.payload_offset, offset, width))
 
-    words = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs")
-    seen = {w: value(p) for w in words for p in (f"env.{w}", f"mig_{w}") if layout.find(p)}
-    if not seen or not layout.find("env.spr[287]"):
+    pvr_path = f"env.spr[{SPR_PVR}]"
+    seen = {word: value(path) for path, word in WORD_OF_FIELD.items() if layout.find(path)}
+    if not seen or not layout.find(pvr_path):
         return
-    pvr = value("env.spr[287]")
+    pvr = value(pvr_path)
     pseries = any(s.idstr.startswith("spapr") for s in sections)
-    facts = _word_facts(pvr)
     for word, found in seen.items():
-        bits = facts.get((pseries, word, found), facts.get((pseries, word, None), _RELEASES.all))
         what = f"{word} 0x{found:x} of a CPU with PVR 0x{pvr:08x}"
-        yield Evidence(what, section.label, bits, "target/ppc/cpu_init.c: data/catalog")
-
-
-@lru_cache(256)
-def _word_facts(pvr: int) -> dict[tuple[bool, str, int | None], int]:
-    """(a pseries machine, word, value) → the releases that send it for this PVR; value None: that may send any."""
-    return {
-        (r["pseries"] == "yes", r["word"], int(r["value"], 16) if r["value"] else None): _read(r["releases"])
-        for r in _rows("words.csv", f"0x{pvr:08x}")
-    }
+        yield Evidence(what, section.label, sending(pvr, pseries, word, found), "target/ppc/cpu_init.c: data/catalog")

@@ -61,6 +61,8 @@ def history(
 
 
 def _print_history(rows: list[dict[str, Any]], words: bool) -> None:
+    from vmstate_tools.facts.commits import short
+
     changed = [row for row in rows if row["added"] or row["removed"] or row["commits"]]
     if rows and (words or changed):
         say(rows[-1]["family"])
@@ -77,6 +79,6 @@ def _print_history(rows: list[dict[str, Any]], words: bool) -> None:
             if names:
                 say(*(f"  {line}" for line in wrapped(f"{sign} {', '.join(names)}")))
         for commit in row["commits"]:
-            say(f"    {commit['commit'][:10]} {commit['date']} {commit['subject']}")
+            say(f"    {short(commit['commit'])} {commit['date']} {commit['subject']}")
     if changed:
         say()

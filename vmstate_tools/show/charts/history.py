@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 
 from vmstate_tools.facts import catalog, flags
+from vmstate_tools.facts.commits import short as short_commit
 from vmstate_tools.facts.flags import short
 from vmstate_tools.show.charts.style import DARK, INK, LIGHT, MID, PAPER, axes_of, cut, listed, spread, styled
 from vmstate_tools.show.letters import letters
@@ -112,7 +113,7 @@ def _flag_commits(history: pd.DataFrame, word: str, accel: str | None, machine: 
         for bit in range(64):
             if (before[word] ^ after[word]) >> bit & 1:
                 sign = "+" if after[word] >> bit & 1 else "−"
-                by = [c["commit"][:10] for c in causes if c["word"] == word and c["bits"] >> bit & 1]
+                by = [short_commit(c["commit"]) for c in causes if c["word"] == word and c["bits"] >> bit & 1]
                 found.setdefault(bit, []).append(" ".join([f"{sign}{short(new['release'])}", *by]))
     return found
 

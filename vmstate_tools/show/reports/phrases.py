@@ -12,6 +12,7 @@ from vmstate_tools import __version__
 from vmstate_tools.compat.verdict import Obstacle, show
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import catalog, flags
+from vmstate_tools.facts.commits import short as short_commit
 from vmstate_tools.facts.flags import short
 from vmstate_tools.show.reports import mail
 from vmstate_tools.show.reports.cpu_words import UNKNOWN, WORDS, WordHistory
@@ -135,12 +136,9 @@ def behind(case: Case) -> list[str]:
 
 
 def commits(hashes: Sequence[str]) -> list[str]:
-    """Returns `4e0806110c8b ("subject") 2016-06-07` for each commit."""
-    known = {row["commit"][:12]: row for row in catalog.table("changes")}
-    return [
-        f'{name[:12]} ("{known[name[:12]]["subject"]}") {known[name[:12]]["date"]}' if name[:12] in known else name[:12]
-        for name in hashes
-    ]
+    """Returns `4e0806110c ("subject") 2016-06-07` for each commit."""
+    known = {row["commit"]: f' ("{row["subject"]}") {row["date"]}' for row in catalog.table("changes")}
+    return [short_commit(name) + known.get(name, "") for name in hashes]
 
 
 def meanings(found: Findings) -> list[tuple[str, str, str]]:
