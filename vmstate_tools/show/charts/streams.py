@@ -155,7 +155,7 @@ def stream_strip(stream: Stream, ax: Axes | None = None) -> Axes:
         if section is not None or what == "vmdesc"
     ]
     total = len(stream.view)
-    ax = axes_of(ax, 9, 2.8)
+    ax = axes_of(ax, 9, 3.0)
     labelled: list[tuple[float, str]] = []
     for offset, size, name, kind in parts:
         shade, hatch, _ = KINDS[kind]
@@ -170,7 +170,7 @@ def stream_strip(stream: Stream, ax: Axes | None = None) -> Axes:
         ax.plot([middle, middle, x, x], [1, 1.08, 1.3, 1.38], color=INK, linewidth=0.6)
         ax.text(x, 1.42, cut(name, 24), rotation=40, fontsize=8.5, ha="left", va="bottom", rotation_mode="anchor")
     ax.set_xlim(0, total)
-    ax.set_ylim(0, 3.1 if labelled else 1)
+    ax.set_ylim(0, 3.5 if labelled else 1)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
