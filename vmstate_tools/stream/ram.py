@@ -875,11 +875,16 @@ class Ram:
     def contents(self, block: str | bytes) -> Iterator[tuple[int, memoryview]]:
         """Yields what a RAMBlock holds that is not zero, as it was sent: offset in the block, and bytes.
 
-        A piece lies on page boundaries, is good until the next is asked for, and goes over an earlier one at its place.
+        A piece is good until the next is asked for, and goes over an earlier one at its place.
         Raises as `read` does.
         """
-        number = number_of(self._blocks, block)
-        yield from self._memory_of(number).pieces(0, self._blocks[number].used_length)
+        yield from self._held(number_of(self._blocks, block))
+
+    def _held(self, number: int) -> Iterator[tuple[int, memoryview]]:
+        """Yields what a RAMBlock holds that is not zero; the block may end within a page, the memory's pieces do not."""
+        length, page = self._blocks[number].used_length, self._page or 1
+        for at, data in self._memory_of(number).pieces(0, -(-length // page) * page):
+            yield at, data[: length - at]
 
     def extract(
         self,
@@ -911,9 +916,9 @@ class Ram:
                 out.truncate(length)
             except (OSError, OverflowError) as error:
                 raise StreamError(f"RAM block {block!r} of {length} bytes: {error}") from None
-            for at, data in self._memory_of(number).pieces(0, length):
+            for at, data in self._held(number):
                 out.seek(at)
-                out.write(data[: length - at])
+                out.write(data)
                 written += len(data)
                 bar.update(len(data))
         return written
