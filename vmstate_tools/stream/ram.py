@@ -881,7 +881,7 @@ class Ram:
         yield from self._held(number_of(self._blocks, block))
 
     def _held(self, number: int) -> Iterator[tuple[int, memoryview]]:
-        """Yields what a RAMBlock holds that is not zero; the block may end within a page, the memory's pieces do not."""
+        """Yields what a RAMBlock holds that is not zero; the block may end within a page."""
         length, page = self._blocks[number].used_length, self._page or 1
         for at, data in self._memory_of(number).pieces(0, -(-length // page) * page):
             yield at, data[: length - at]
