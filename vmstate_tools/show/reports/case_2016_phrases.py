@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
 
-from vmstate_tools import __version__
 from vmstate_tools.analysis.policies_compared import EFFECTS
 from vmstate_tools.facts import catalog
 from vmstate_tools.facts.flags import short
 from vmstate_tools.show.reports import mail
 from vmstate_tools.show.reports.case_2016 import ACCELERATORS, FIXED, MACHINE, NEW, OLD, ROUTES, Facts
 from vmstate_tools.show.reports.phrases import count, listed, word_text
+
+_VERSION = version("vmstate-tools")
 
 # Effect (of `policies_compared.EFFECTS`) → what a cell of the tables of options says.
 CELLS = {
@@ -198,7 +200,7 @@ def tcg(found: Facts) -> str:
 def method() -> str:
     """Says where the facts come from, and what was not tried."""
     return (
-        f"By vmstate_tools {__version__} from its bundled data alone: data/catalog (each release's flags, CPU "
+        f"By vmstate_tools {_VERSION} from its bundled data alone: data/catalog (each release's flags, CPU "
         "families, fields and commits, read from QEMU's source), data/outcomes (what real QEMUs did with real streams, "
         "under TCG). What is said of KVM follows from the source; no load under KVM was tried. To repeat it:"
     )

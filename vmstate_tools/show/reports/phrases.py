@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
 
-from vmstate_tools import __version__
 from vmstate_tools.compat.verdict import Obstacle, show
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import catalog, flags
@@ -18,6 +18,8 @@ from vmstate_tools.show.reports import mail
 from vmstate_tools.show.reports.cpu_words import UNKNOWN, WORDS, WordHistory
 from vmstate_tools.show.reports.findings import Findings
 from vmstate_tools.show.reports.pairs import Case, Pair, what
+
+_VERSION = version("vmstate-tools")
 
 
 def word_text(word: str, value: int | None) -> str:
@@ -217,7 +219,7 @@ def error_line(error: dict[str, Any]) -> str:
 def method(found: Findings) -> str:
     """Says what the verdicts rest on."""
     text = (
-        f"Read by vmstate_tools {__version__} from the streams alone: each section by the description that its stream "
+        f"Read by vmstate_tools {_VERSION} from the streams alone: each section by the description that its stream "
         "carries, or by a built-in one. Release and CPU model are what the manifest.csv beside the streams says; the "
         "machine type is what the stream says, or else the manifest."
     )
