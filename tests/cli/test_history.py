@@ -1,27 +1,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from pathlib import Path
 
-import pytest
-from click.testing import CliRunner, Result
+from shell import run
 
-from vmstate_tools.cli.main import main
-from vmstate_tools.data import data_path
-
-STREAMS = data_path("streams")
-P27 = str(STREAMS / "qemu-2.7.0/pseries-2.6/POWER8_v2.0.mig.zst")
-P26 = str(STREAMS / "qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")
-Q35 = str(STREAMS / "qemu-7.2/q35/qemu64+virtio.mig.zst")
 KEYS = ["family", "release", "insns_flags", "insns_flags2", "msr_mask", "added", "removed", "commits"]
-
-
-def run(*args: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, list(args), env={"COLUMNS": "100"})
-    assert result.exit_code == code, (result.output, result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result
 
 
 def history(*args: str) -> list[dict]:
@@ -85,67 +68,3 @@ def test_bad_input() -> None:
     assert "does not name a release" in run("history", "--from", "new", code=2).stderr
     assert "no release matches" in run("history", "--cpu", "POWER9", "--until", "1.0", code=1).stderr
     run("history", "--accel", "xen", code=2)
-
-
-def test_cpu_against_an_older_release() -> None:
-    (row,) = json.loads(run("cpu", "--json", "--against", "2.6", P27).stdout)
-    assert row["against"] == {
-        "release": "2.6.0",
-        "accel": "tcg",
-        "new": ["PPC_64H", "PPC_CILDST", "PPC2_PM_ISA206"],
-        "gone": [],
-        "unknown": ["PPC_CILDST", "PPC2_PM_ISA206"],
-    }
-    text = run("cpu", "--against", "2.6", P27).stdout
-    assert "  new:  PPC_64H, PPC_CILDST (unknown there), PPC2_PM_ISA206 (unknown there)" in text.splitlines()
-
-
-def test_cpu_against_a_newer_and_its_own_release() -> None:
-    (row,) = json.loads(run("cpu", "--json", "--against", "2.7.0", P26).stdout)
-    assert (row["against"]["new"], row["against"]["gone"]) == ([], ["PPC_64H", "PPC_CILDST", "PPC2_PM_ISA206"])
-    (row,) = json.loads(run("cpu", "--json", "--against", "2.6.2", P26).stdout)
-    assert (row["against"]["new"], row["against"]["gone"]) == ([], [])
-
-
-def test_cpu_against_a_release_without_the_model() -> None:
-    result = run("cpu", "--against", "1.6", P26, code=2)
-    assert "POWER8_v2.0" in result.stderr
-    assert "insns_flags" in result.stdout
-    run("cpu", "--against", "soon", P26, code=2)
-    (row,) = json.loads(run("cpu", "--json", "--against", "2.6", Q35).stdout)
-    assert (row["insns_flags"], row["against"]) == (None, None)
-
-
-def test_what_a_flag_is() -> None:
-    lines = run("flag", "PPC_CILDST").stdout.splitlines()
-    assert "caching-inhibited" in lines[0] and lines[0].split()[0] == "PPC_CILDST"
-    assert lines[-1].strip() == "insns_flags, bit 14, since 2.7.0, until today"
-    (row,) = json.loads(run("flag", "--json", "PPC_CILDST").stdout)
-    assert (row["value"], row["facility"]) == (1 << 14, "Power ISA 2.05 caching-inhibited access")
-    assert "nope" in run("flag", "nope", code=2).stderr
-    (cpu,) = json.loads(run("cpu", "--explain", "--json", P27).stdout)
-    assert [flag["name"] for flag in cpu["explained"]] == cpu["flags"]
-    assert all(flag["meaning"] for flag in cpu["explained"])
-    assert "  PPC_CILDST " in run("cpu", "--explain", P27).stdout
-
-
-def git(folder: Path, *args: str) -> None:
-    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=folder, check=True)
-
-
-def test_catalog_build_says_what_it_was_given(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run("catalog", "build", "--qemu-git", str(tmp_path / "none"), "-o", str(out), code=2)
-    result = run("catalog", "build", "--qemu-git", str(tmp_path), "-o", str(out), code=2)
-    assert str(tmp_path) in result.stderr
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "empty")
-    result = run("catalog", "build", "--qemu-git", str(tmp_path), "-o", str(out), code=2)
-    assert "no release" in result.stderr
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("command", [["history"], ["catalog"], ["catalog", "build"], ["cpu"], ["flag"]])
-def test_help_shows_examples(command: list[str]) -> None:
-    text = run(*command, "--help").stdout
-    assert "Examples:\n    vmstate " + command[0] in text

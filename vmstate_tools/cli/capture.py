@@ -9,7 +9,7 @@ import click
 
 from vmstate_tools.cli.common import Lists, example, json_option, leave, qemu_arguments
 from vmstate_tools.errors import printable
-from vmstate_tools.show.text import print_json
+from vmstate_tools.show.text import print_json, say
 
 
 @click.command(
@@ -51,5 +51,5 @@ def capture(as_json: bool, out: str, arguments: tuple[str, ...], **options: Any)
         for row in refused.to_dict("records"):
             name = f"QEMU {row['release']}, {row['machine']}, {row['cpu'] or 'default CPU'}"
             click.echo(printable(f"refused: {name}: {row['refused']}"), err=True)
-        click.echo(f"{len(frame) - len(refused)} streams in {out}, {len(refused)} combinations refused")
+        say(f"{len(frame) - len(refused)} streams in {out}, {len(refused)} combinations refused")
     leave(1 if len(refused) else 0)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from vmstate_tools.cli.common import accelerators, example, json_option, leave, policy_option
-from vmstate_tools.show.text import print_json
+from vmstate_tools.show.text import print_json, standard_output
 
 
 @click.command(
@@ -53,5 +53,5 @@ def check(
     if as_json:
         print_json(verdict.to_json())
     else:
-        click.echo(verdict.explain())
+        standard_output().write(verdict.explain() + "\n")
     leave(0 if verdict.loads else 1)

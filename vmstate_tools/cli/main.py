@@ -82,14 +82,20 @@ def main() -> None:
     image with an internal snapshot, a URL, or - for standard input.
     """
     if sys.stdout is None or sys.stderr is None or sys.stdin is None:
-        _reserve_standard_streams()
+        _replace_closed_streams()
 
 
-def _reserve_standard_streams() -> None:
-    """Opens descriptors 0 to 2 where the caller closed them, or a file opened later would be taken for one of them."""
+def _replace_closed_streams() -> None:
+    """Puts the null device in the place of standard streams that the caller closed.
+
+    Otherwise the next file that is opened would have the number of one of them, and be written to in its place.
+    `sys.stdout` stays None: what would be printed is an error.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

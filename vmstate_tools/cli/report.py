@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 
 from vmstate_tools.cli.common import example, force_option, leave, manifest_option, new_file
-from vmstate_tools.show.text import complain
+from vmstate_tools.show.text import complain, standard_output
 
 _FORMATS = {".html": "html", ".htm": "html", ".mbox": "mbox", ".eml": "mbox"}
 
@@ -72,7 +72,7 @@ def report(
     texts = render(collection, formats, case=case, to=to, progress=progress, **headers)
     for target, text in zip(targets or [None], texts, strict=True):
         if target is None:
-            click.echo(text, nl=False)
+            standard_output().write(text)
         else:
             with new_text_file(target, overwrite=force, inputs=inputs) as out:
                 out.write(text)

@@ -9,7 +9,7 @@ import click
 
 from vmstate_tools.cli.common import accelerators, example, json_option
 from vmstate_tools.errors import printable
-from vmstate_tools.show.text import print_json
+from vmstate_tools.show.text import print_json, standard_output
 
 
 @click.command(
@@ -53,7 +53,7 @@ def rewrite(
         if file != "-":
             raise click.UsageError("say where to write: -o OUT")
         out = "-"
-    if out == "-" and sys.stdout.isatty():
+    if out == "-" and standard_output().isatty():
         raise click.UsageError("a stream is nothing for a terminal: name a file with -o OUT, or a pipe")
     if as_json and out == "-":
         raise click.UsageError("--json and the stream cannot both go to standard output")

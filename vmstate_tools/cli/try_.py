@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from vmstate_tools.cli.common import example, json_option, leave, manifest_option, qemu_arguments
-from vmstate_tools.errors import printable
-from vmstate_tools.show.text import print_json
+from vmstate_tools.show.text import print_json, say, standard_output
 
 
 @click.command(
@@ -42,8 +41,7 @@ def try_(file: str, as_json: bool, arguments: tuple[str, ...], **options: Any) -
     if as_json:
         print_json({**outcome.row(), "arguments": outcome.arguments, "registers": outcome.registers})
     else:
-        click.echo(str(outcome))
+        standard_output().write(f"{outcome}\n")
         if outcome.registers:
-            for line in outcome.registers.splitlines():
-                click.echo(printable(line))
+            say(*outcome.registers.splitlines())
     leave(0 if outcome.vmstate_loaded else 1)

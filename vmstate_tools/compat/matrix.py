@@ -12,7 +12,7 @@ from vmstate_tools.compat.destination import Destination
 from vmstate_tools.compat.load import check
 from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.verdict import Verdict
-from vmstate_tools.errors import StreamError
+from vmstate_tools.errors import StreamError, plain_text
 from vmstate_tools.stream.stream import Stream, open_stream
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _row_of(
     rows = []
     for destination in targets:
         completed = destination.for_stream(stream)
-        row = {"stream": stream.name, **_who(completed)}
+        row = {"stream": plain_text(stream.name), **_who(completed)}
         try:
             rows.append(row | _verdict(check(stream, completed, policy)))
         except StreamError as err:
@@ -118,7 +118,7 @@ def _row_of(
 
 
 def _unread(stream: str, error: Exception, targets: Sequence[Destination]) -> list[dict[str, Any]]:
-    return [{"stream": stream, **_who(d), "error": str(error)} for d in targets]
+    return [{"stream": plain_text(stream), **_who(d), "error": plain_text(str(error))} for d in targets]
 
 
 def _who(destination: Destination) -> dict[str, Any]:

@@ -26,15 +26,19 @@ def found_streams(paths: PathLike | Iterable[PathLike]) -> Iterator[tuple[str, s
     for path in [paths] if isinstance(paths, (str, bytes, os.PathLike)) else paths:
         name = os.fsdecode(path)
         if "://" in name and name.endswith("/"):
-            import fsspec
-
-            fs, folder = fsspec.core.url_to_fs(name)
-            yield from ((file, None) for file in sorted(map(fs.unstrip_protocol, fs.find(folder))) if _is_stream(file))
-        elif "://" not in name and Path(name).is_dir():
-            yield from ((file, name) for file in sorted(map(str, Path(name).rglob("*"))) if _is_stream(file))
+            yield from ((file, None) for file in _listed(name))
+        elif "://" not in name and os.path.isdir(name):  # noqa: PTH112 - Path raises for names that are too long
+            yield from ((file, name) for file in sorted(map(str, Path(name).rglob("*"))) if file.endswith(SUFFIXES))
         else:
             yield name, None
 
 
-def _is_stream(name: str) -> bool:
-    return name.endswith(SUFFIXES)
+def _listed(url: str) -> list[str]:
+    """Returns the streams below a URL; the URL itself where it cannot be listed, for whoever opens it to say why."""
+    import fsspec
+
+    try:
+        fs, folder = fsspec.core.url_to_fs(url)
+        return sorted(file for file in map(fs.unstrip_protocol, fs.find(folder)) if file.endswith(SUFFIXES))
+    except Exception:
+        return [url]

@@ -76,9 +76,19 @@ def write_csv(
 
     if for_spreadsheet:
         rows = ([_no_formula(cell) for cell in row] for row in rows)
-    table = csv.writer(file, lineterminator="\n")
+    table = csv.writer(_EndsLines(file), lineterminator="\r\n")
     table.writerow(names)
     table.writerows(rows)
+
+
+class _EndsLines:
+    """Ends the lines of a CSV writer with a newline alone: the writer quotes only characters that end its own lines."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, line: str) -> None:
+        self.file.write(line.removesuffix("\r\n") + "\n")
 
 
 def _no_formula(cell: Any) -> Any:

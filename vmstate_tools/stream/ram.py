@@ -875,16 +875,11 @@ class Ram:
     def contents(self, block: str | bytes) -> Iterator[tuple[int, memoryview]]:
         """Yields what a RAMBlock holds that is not zero, as it was sent: offset in the block, and bytes.
 
-        A piece is good until the next is asked for, and goes over an earlier one at its place.
+        A piece lies on page boundaries, is good until the next is asked for, and goes over an earlier one at its place.
         Raises as `read` does.
         """
-        yield from self._held(number_of(self._blocks, block))
-
-    def _held(self, number: int) -> Iterator[tuple[int, memoryview]]:
-        """Yields what a RAMBlock holds that is not zero; the block may end within a page."""
-        length, page = self._blocks[number].used_length, self._page or 1
-        for at, data in self._memory_of(number).pieces(0, -(-length // page) * page):
-            yield at, data[: length - at]
+        number = number_of(self._blocks, block)
+        yield from self._memory_of(number).pieces(0, self._blocks[number].used_length)
 
     def extract(
         self,
@@ -916,9 +911,9 @@ class Ram:
                 out.truncate(length)
             except (OSError, OverflowError) as error:
                 raise StreamError(f"RAM block {block!r} of {length} bytes: {error}") from None
-            for at, data in self._held(number):
+            for at, data in self._memory_of(number).pieces(0, length):
                 out.seek(at)
-                out.write(data)
+                out.write(data[: length - at])
                 written += len(data)
                 bar.update(len(data))
         return written

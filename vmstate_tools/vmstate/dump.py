@@ -105,7 +105,7 @@ def is_dump(where: str | os.PathLike[str]) -> bool:
         if head[:1] != b"{" and head != b"\x28\xb5\x2f\xfd":
             return False
         read_dump(where)
-    except (StreamError, OSError):
+    except (StreamError, OSError, ValueError):  # a ValueError is a NUL in the name
         return False
     return True
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import flags
+from vmstate_tools.release import Release
 from vmstate_tools.stream.cpu_words import CPU_WORDS
 
 WORDS = [name for name in CPU_WORDS if name != "pvr"]
@@ -70,7 +72,18 @@ def named(frame: pd.DataFrame, column: str, missing: str = UNKNOWN) -> pd.Series
     if column not in frame:
         return pd.Series(missing, index=frame.index, dtype="str")
     text = frame[column].astype("str")
-    return text.mask(text.isna() | text.isin(["", "nan", "None"]), missing)
+    absent = text.isna() | text.isin(["", "nan", "None"])
+    if column == "release":  # a manifest may say anything
+        absent |= ~text.map(_is_release).astype(bool)
+    return text.mask(absent, missing)
+
+
+def _is_release(name: object) -> bool:
+    try:
+        Release(str(name))
+    except CatalogError:
+        return False
+    return True
 
 
 def histories(cpu: pd.DataFrame) -> Iterable[WordHistory]:
