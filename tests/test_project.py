@@ -86,3 +86,13 @@ def test_nothing_of_the_package_is_ignored_by_git_and_so_left_out_of_the_wheel()
     command = ["git", "-C", str(ROOT), "check-ignore", "--no-index", "--stdin"]
     ignored = subprocess.run(command, input="\n".join(files), capture_output=True, text=True, check=False)
     assert ignored.stdout == ""
+
+
+def test_modules_have_moved_to_where_the_changelog_says() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    rows = re.findall(r"^\| (`.*) \| (.*) \|$", text[text.index("### Moved") :], re.MULTILINE)
+    assert len(rows) > 40
+    for old, new in rows:
+        for name in re.findall(r"`([\w.]+)`", new):
+            path = ROOT / "vmstate_tools" / name.replace(".", "/")
+            assert path.is_dir() or path.with_suffix(".py").is_file() or "notebooks" in new, (old, name)

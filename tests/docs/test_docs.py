@@ -18,6 +18,8 @@ from click.testing import CliRunner
 
 import vmstate_tools
 from vmstate_tools.cli.main import main
+from vmstate_tools.compat.verdict import STAGES
+from vmstate_tools.stream.records import Section
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
@@ -154,6 +156,21 @@ def test_terms_of_the_glossary_are_in_order_and_no_term_is_missing() -> None:
     for document in [*DOCUMENTS, *(str(p.relative_to(ROOT)) for p in (ROOT / "notebooks").glob("*.ipynb"))]:
         links = re.findall(r"glossary\.md#([\w-]+)", (ROOT / document).read_text())
         assert set(links) <= anchors, document
+
+
+def test_the_glossary_has_the_words_of_this_package() -> None:
+    text = (ROOT / "docs/glossary.md").read_text()
+    terms = set(re.findall(r"^### (.*)", text, re.MULTILINE))
+    ours = {"assumed", "borrowed", "built-in", "class values", "coverage", "expectation", "family", "fingerprint"}
+    ours |= {"framing", "gated", "given", "layout", "manifest", "mask", "observed", "obstacle", "opaque", "policy"}
+    ours |= {"record", "reference", "remedy", "shared limit", "stage", "verdict", "words"}
+    assert ours <= terms
+    letters = re.findall(r"\| ([A-I]|start) \| ([^|]*?) (?=\|)", text)
+    assert {letter: name.strip("`") for letter, name in letters} == STAGES
+    # Every way in which a section can have been read is explained.
+    hows = set(re.findall(r"'([\w-]+)'", re.search(r"how : (.*?)\n    \w+ :", Section.__doc__ or "", re.DOTALL)[1]))
+    known = {"handwritten": "written by hand", "ram": "RAM block"}
+    assert {known.get(how, how) for how in hows} <= terms
 
 
 def test_sections_of_docstrings_become_lists() -> None:
