@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import catalog, flags
+from vmstate_tools.facts.families import family_words
 from vmstate_tools.facts.releases import mainline
 
 
@@ -40,7 +41,7 @@ def _changes(pvr: int, accel: str, machine: str | None) -> tuple[tuple[str, str,
     before: dict[str, int] = {}
     for release in releases if name else ():
         try:
-            now = dict(catalog.words(name, release, accel, machine)._asdict())
+            now = dict(family_words(name, release, accel, machine)._asdict())
         except CatalogError:
             before = {}
             continue

@@ -82,10 +82,18 @@ class _Span(NamedTuple):
 
 
 @functools.cache
-def _spans() -> Mapping[str, list[_Span]]:
-    """Returns what there is of each name."""
-    found: dict[str, list[_Span]] = {}
+def _rows_by_name() -> Mapping[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
     for row in rows("compat", "vmsds"):
+        found.setdefault(row["name"], []).append(row)
+    return found
+
+
+@functools.cache
+def _spans(name: str) -> tuple[_Span, ...]:
+    """Returns what there is of a name."""
+    found = []
+    for row in _rows_by_name().get(name, ()):
         known = Known(
             row["file"],
             int(row["version_id"]),
@@ -95,19 +103,18 @@ def _spans() -> Mapping[str, list[_Span]]:
             tuple(row["subsections"].split()) if "vfio devices" not in row["subsections"] else (),
             tuple(row["fields"].split(";")),
         )
-        span = _Span(Release(row["since"]), Release(row["until"]) if row["until"] else None, known)
-        found.setdefault(row["name"], []).append(span)
-    return found
+        found.append(_Span(Release(row["since"]), Release(row["until"]) if row["until"] else None, known))
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _of_release(name: str, release: Release) -> tuple[Known, ...]:
-    return tuple(span.known for span in _spans().get(name, ()) if span.has(release))
+    return tuple(span.known for span in _spans(name) if span.has(release))
 
 
 def release_of(vmsds: Mapping[str, Vmsd]) -> str | None:
     """Returns the newest release whose source has most of these descriptions, by versions, fields and subsections."""
-    releases = sorted({span.since for spans in _spans().values() for span in spans})
+    releases = sorted({Release(row["since"]) for row in rows("compat", "vmsds")})
     score = functools.partial(_agreeing, vmsds)
     best = max(releases, key=lambda release: (score(release), release), default=None)
     return None if best is None else str(best)
@@ -139,7 +146,7 @@ def known_subsections(known: Known, name: str, release: Release) -> tuple[str, .
 
 def ever(name: str) -> bool:
     """Tells whether QEMU's source has a description of this name in any release."""
-    return name in _spans()
+    return name in _rows_by_name()
 
 
 @functools.cache
@@ -160,7 +167,7 @@ def always_sent(subsection: Vmsd) -> bool:
 def target_words(vmsd: Vmsd) -> list[str]:
     """Returns the fields that are as long as a target_ulong, in the release whose description is most like this one."""
     here = {f.name for f in vmsd.fields}
-    like = max((s.known for s in _spans().get(vmsd.name, ())), key=lambda k: len(k.names & here), default=None)
+    like = max((s.known for s in _spans(vmsd.name)), key=lambda k: len(k.names & here), default=None)
     words = [f.split(" ")[1] for f in like.fields if f.startswith("UINTTL")] if like is not None else []
     return [name for name in words if name in here]
 

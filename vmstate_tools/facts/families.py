@@ -159,7 +159,27 @@ def words(
     CatalogError : unknown release, CPU, accelerator or arch.
     """
     release = resolve(release, nearest)
-    found = _families(release, arch)[family(cpu, release, arch=arch)]
+    return family_words(family(cpu, release, arch=arch), release, accel, machine, arch)
+
+
+def family_words(
+    name: str, release: str, accel: str | None = "tcg", machine: str | None = None, arch: str = "ppc64"
+) -> Words:
+    """Returns the words that a running CPU of a family has; parameters as for `words`.
+
+    Parameters
+    ----------
+    name : the family's name, as the release spells it.
+    release : a catalogued one.
+
+    Raises
+    ------
+    CatalogError : the release has no such family, or unknown accelerator or arch.
+    """
+    there = _families(release, arch)
+    if name not in there:
+        raise CatalogError(f"QEMU {release} has no {arch} CPU family {name!r}")
+    found = there[name]
     if accel not in ("tcg", "kvm", None):
         raise CatalogError(f"unknown accelerator {accel!r}: there are 'tcg' and 'kvm'")
     roles = {"tcg"} if accel == "tcg" else set()
