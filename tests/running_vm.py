@@ -51,7 +51,7 @@ class Qmp:
 @contextlib.contextmanager
 def running_vm(tmp_path: Path) -> Iterator[Path]:
     """A VM of somebody else's that has run to the end of our program, and its monitor."""
-    guest.write(tmp_path)
+    guest.write(tmp_path, ["ran.bin", "bios"])
     path = tmp_path / "monitor"
     command = [qemu("qemu-system-ppc64"), "-nodefaults", "-nographic", "-display", "none", "-m", "256"]
     command += ["-machine", "pseries-2.7", "-cpu", "970_v2.2", "-bios", "ran.bin", "-L", "bios"]

@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_PUBLIC` says the same
     from vmstate_tools.compat.matrix import matrix as matrix
     from vmstate_tools.compat.policy import Policy as Policy
     from vmstate_tools.compat.verdict import Verdict as Verdict
-    from vmstate_tools.emulator.capture import attach as attach
+    from vmstate_tools.emulator.attach import attach as attach
     from vmstate_tools.emulator.capture import capture as capture
-    from vmstate_tools.emulator.tryload import confirm as confirm
+    from vmstate_tools.emulator.confirm import confirm as confirm
     from vmstate_tools.emulator.tryload import try_load as try_load
     from vmstate_tools.errors import QemuError as QemuError
     from vmstate_tools.errors import StreamError as StreamError
@@ -51,11 +51,11 @@ _PUBLIC = {
     "StreamError": "errors:StreamError",
     "Verdict": "compat.verdict:Verdict",
     "VmstateError": "errors:VmstateError",
-    "attach": "emulator.capture:attach",
+    "attach": "emulator.attach:attach",
     "capture": "emulator.capture:capture",
     "catalog": "facts.catalog",
     "check": "compat.load:check",
-    "confirm": "emulator.tryload:confirm",
+    "confirm": "emulator.confirm:confirm",
     "diff": "analysis.differences:diff",
     "diff_dumps": "vmstate.dump:diff_dumps",
     "explore": "show.widgets.explore:explore",

@@ -18,7 +18,8 @@ from writer import Vmsd, Writer, u32
 
 import vmstate_tools as vt
 from vmstate_tools.emulator import guest
-from vmstate_tools.emulator.capture import _names, put_row
+from vmstate_tools.emulator.binaries import listed_names
+from vmstate_tools.emulator.tables import put_row
 from vmstate_tools.errors import QemuError
 
 
@@ -177,7 +178,7 @@ def test_a_qemu_as_old_as_1_6(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_names_that_help_lists(text: str, names: list[tuple[str, bool]]) -> None:
-    assert _names(text) == names
+    assert listed_names(text) == names
 
 
 def test_the_blobs_are_ours_alone() -> None:

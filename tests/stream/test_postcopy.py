@@ -17,7 +17,8 @@ from registers import printed_registers
 from writer import Vmsd, Writer, be, pstring, toy, u32
 
 import vmstate_tools as vt
-from vmstate_tools.emulator.process import Qemu, run
+from vmstate_tools.emulator.event_loop import run
+from vmstate_tools.emulator.process import Qemu
 from vmstate_tools.errors import StreamError
 from vmstate_tools.stream.records import command_name
 

@@ -30,7 +30,9 @@ from vmstate_tools.show.text import print_json, say
 @click.option("--accel", default="tcg", show_default=True, help="Accelerator.")
 @click.option("--config", metavar="NAME", help="What to call the configuration in file names.")
 @click.option("--capability", "capabilities", metavar="NAME...", multiple=True, help="Migration capabilities to set.")
-@click.option("--timeout", default=120.0, show_default=True, metavar="S", help="Seconds for start and migration.")
+@click.option(
+    "--timeout", default=120.0, show_default=True, metavar="S", help="Seconds for each stream, and for each question."
+)
 @click.option("--force", "overwrite", is_flag=True, help="Make again what is there already.")
 @json_option
 @qemu_arguments

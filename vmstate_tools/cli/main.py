@@ -19,6 +19,7 @@ from vmstate_tools.show.text import complain
 
 # Command → its module here, and its function there where that has another name.
 _COMMANDS = {
+    "attach": "attach",
     "capture": "capture",
     "catalog": "catalog",
     "check": "check",

@@ -25,23 +25,29 @@ from vmstate_tools.show.text import print_json, say, standard_output
 @click.option("--accel", help="Accelerator.")
 @click.option("-o", "--outcomes", metavar="CSV", help="Append the outcome to this table.")
 @click.option("--registers", is_flag=True, help="Print `info registers` after the load.")
-@click.option("--timeout", default=60.0, show_default=True, metavar="S", help="Seconds for start and load.")
+@click.option("--timeout", default=60.0, show_default=True, metavar="S", help="Seconds for all of it.")
+@click.option(
+    "--blank-firmware", is_flag=True, help="Zeros for firmware, as `vmstate capture` has it without a manifest."
+)
 @manifest_option
+@click.option("--trust-manifest", is_flag=True, help="Pass on all options of the manifest, whatever they open or run.")
 @json_option
 @qemu_arguments
 def try_(file: str, as_json: bool, arguments: tuple[str, ...], **options: Any) -> None:
     """Give FILE to a real QEMU and tell what it does.
 
-    It is configured as the manifest.csv beside FILE (or --manifest) says, or as the stream does. Exit code 0: it
-    loads; 1: it is refused.
+    It is configured as the manifest.csv beside FILE (or --manifest) says, or as the stream does, with QEMU's own
+    firmware. Of what FILE and its manifest say only plain names and harmless options are passed on. Exit code 0: it
+    loads; 1: it is refused; 3: not known, because that QEMU does not start.
     """
     from vmstate_tools.emulator.tryload import try_load
 
     outcome = try_load(file, arguments=arguments, **options)
     if as_json:
-        print_json({**outcome.row(), "arguments": outcome.arguments, "registers": outcome.registers})
+        more = {name: getattr(outcome, name) for name in ("arguments", "command", "started", "registers")}
+        print_json({**outcome.row(), **more})
     else:
         standard_output().write(f"{outcome}\n")
         if outcome.registers:
             say(*outcome.registers.splitlines())
-    leave(0 if outcome.vmstate_loaded else 1)
+    leave({True: 0, False: 1, None: 3}[outcome.vmstate_loaded])

@@ -1,1 +1,4 @@
-"""Real QEMU in the loop: capture streams, try loading them, and hold predictions against what happened."""
+"""Real QEMUs over QMP: streams captured from them, streams they try to load, and predictions beside what they do.
+
+Nothing that a stream or a manifest says is run or handed to a QEMU, but for what `harmless` lists.
+"""

@@ -1,4 +1,4 @@
-"""What a QEMU gets in place of firmware: zeros, or a few instructions of our own that fill the registers.
+"""What a captured QEMU has in place of firmware: zeros, or a few instructions of our own that fill the registers.
 
 The program loads GPRn with the byte n repeated, FPRn with the byte 0x40+n repeated, stores a word at guest address
 1 MiB and then jumps to itself. On x86 the eight general registers get 0x11111111 to 0x88888888, then it halts.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -62,16 +63,16 @@ def _elf(address: int, content: bytes) -> bytes:
     return header + program + content
 
 
+_MOST_ZEROS = 64 << 10  # KiB: the flash of Arm's virt machine
 _AT_0X100 = bytes(0x100)  # the reset vector of Book3S, and where pseries starts its firmware
 
 
 @functools.cache
 def files() -> dict[str, bytes]:
-    """The files of a QEMU's private directory, by name. All are ours."""
+    """Returns the files that a QEMU's working directory may have, by name. All are ours."""
     program = _AT_0X100 + ppc_program(64)
     found = {
         "zero.bin": bytes(1 << 16),
-        "zero128k.bin": bytes(1 << 17),
         "ran.bin": program.ljust(1 << 16, b"\0"),
         "ran_novec.bin": program.ljust(1 << 16, b"\0"),
         "ran128k.bin": bytes(1 << 16) + x86_program(),
@@ -85,19 +86,37 @@ def files() -> dict[str, bytes]:
     return found
 
 
-def write(folder: Path) -> None:
+def zeros(kib: int) -> str:
+    """Returns the name of a file of zeros of this size, which `write` makes where it is named."""
+    return f"zero{kib}k.bin"
+
+
+def is_firmware(name: str) -> bool:
+    """Tells whether a file of this name is firmware of ours."""
+    return (name in files() and name != "disk.raw" and "/" not in name) or _kib_of_zeros(name) is not None
+
+
+def _kib_of_zeros(name: str) -> int | None:
+    match = re.fullmatch(r"zero(\d{1,5})k\.bin", name)
+    return int(match[1]) if match and 0 < int(match[1]) <= _MOST_ZEROS else None
+
+
+def write(folder: Path, arguments: Sequence[str]) -> None:
+    """Writes the files into a folder that a command line names: `-bios zero.bin`, `file=disk.raw`, `-L bios`."""
+    words = {word for argument in arguments for word in re.split("[=,]", argument)}
+    for word in words:
+        if (kib := _kib_of_zeros(word)) is not None:
+            with (folder / word).open("wb") as file:
+                file.truncate(kib << 10)
     for name, content in files().items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        with path.open("wb") as file:
-            if any(content):
-                file.write(content)
-            else:
-                file.truncate(len(content))
+        if name.partition("/")[0] in words:
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
 
 
 def firmware(arch: str, machine: str, ran: bool) -> list[str] | None:
-    """The options that put our blob where the machine looks for firmware; None where there is no program to run."""
+    """Returns the options that put our blob where the machine looks for firmware; None: there is no program to run."""
     if arch.startswith("ppc"):
         if machine.startswith("pseries"):
             return ["-bios", "ran.bin" if ran else "zero.bin"]
@@ -106,14 +125,14 @@ def firmware(arch: str, machine: str, ran: bool) -> list[str] | None:
         e500 = machine.startswith(("ppce500", "mpc8544ds"))
         return None if ran else ["-bios", "e500bios.elf" if e500 else "zero.bin", "-serial", "null"]
     if arch in ("x86_64", "i386"):
-        return ["-bios", "ran128k.bin" if ran else "zero128k.bin"]
+        return ["-bios", "ran128k.bin" if ran else zeros(128)]
     if ran:
         return None
     return ["-bios", "zero.bin"] if arch in ("aarch64", "arm") and machine.startswith("virt") else []
 
 
 def is_done(registers: str) -> bool:
-    """Has the program, by what `info registers` prints, come to its end?"""
+    """Tells by what `info registers` prints whether the program has come to its end."""
     if "HLT=1" in registers:
         return True
     match = re.search(r"NIP ([0-9a-f]+)", registers)

@@ -1,135 +1,36 @@
-"""One QEMU process and its monitor, and the end of both whatever happens to us.
+"""One QEMU process and its end, whatever happens to us.
 
-QEMU runs in a private directory (mode 0700) that holds the guest blobs and the monitor's UNIX socket. Streams go
-through socket pairs whose one end QEMU is given: no path and no shell is in between.
+QEMU runs in a private directory (mode 0700), in a process group that a watchdog leads: a shell that waits on a pipe of
+ours. When we are gone, SIGKILL included, the pipe ends, and the watchdog removes the directory and ends the group: QEMU
+and, where a script stands in QEMU's place, the script's children. Streams go through socket pairs whose one end QEMU
+is given: no path and no shell is in between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import logging
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, TypeVar
-
-from qemu.qmp import QMPClient
-from qemu.qmp.error import QMPError
-from qemu.qmp.qmp_client import ExecuteError
+from types import TracebackType
+from typing import Any, BinaryIO
 
 from vmstate_tools.emulator import guest
+from vmstate_tools.emulator.monitor import Monitor, MonitorClosedError
 from vmstate_tools.errors import QemuError
 
-T = TypeVar("T")
+SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+"""Has QEMU refuse to start programs or gain privileges (qemu-options.hx: `sandbox`; these words since 2.11)."""
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-_MOST_OUTPUT = 1 << 20  # bytes of what QEMU printed that are kept
-
-
-def _die_with(parent: int) -> None:
-    """In the child, before exec: the kernel kills it when its parent is gone."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, in a thread of its own where this one has a loop already (a notebook).
-
-    Ctrl-C and SIGTERM cancel the work, so that it can end its processes, and then take their usual course.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_cancelled_by_sigterm(work))
-    result: list[T] = []
-    failure: list[BaseException] = []
-    started: asyncio.Future[Any] | None = None
-    loop = asyncio.new_event_loop()
-
-    async def main() -> T:
-        nonlocal started
-        started = asyncio.current_task()
-        return await work
-
-    def body() -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                result.append(runner.run(main()))
-        except BaseException as err:
-            failure.append(err)
-
-    thread = threading.Thread(target=body, name="vmstate-qemu", daemon=True)
-    thread.start()
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(lambda: started and started.cancel())
-        thread.join()
-        raise
-    if failure:
-        raise failure[0]
-    return result[0]
-
-
-async def _cancelled_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
-    task = asyncio.current_task()
-    assert task is not None
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    told: list[int] = []
-    if ours:
-
-        def stop(number: int, _frame: FrameType | None) -> None:
-            told.append(number)
-            loop.call_soon_threadsafe(task.cancel)
-
-        loop = asyncio.get_running_loop()
-        signal.signal(signal.SIGTERM, stop)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if told:
-            raise SystemExit(128 + told[0]) from None
-        raise
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def find_binary(binary: str | os.PathLike[str]) -> str:
-    """The absolute path of a QEMU binary. Raises QemuError where there is none."""
-    found = shutil.which(os.fspath(binary))
-    if found is None:
-        raise QemuError(f"there is no program {os.fspath(binary)}")
-    return str(Path(found).absolute())
-
-
-async def ask(binary: str, *arguments: str, timeout: float = 30) -> str:
-    """What a QEMU prints for `-version`, `-machine help` and the like."""
-    async with Qemu(binary, arguments, timeout=timeout, monitor=False) as qemu:
-        await qemu.exited()
-        return qemu.output()
-
-
-async def version_of(binary: str) -> str:
-    """The release of a binary: `7.2.22`."""
-    text = await ask(binary, "-version")
-    match = re.search(r"version (\d+\.\d+(?:\.\d+)*)", text)
-    if match is None:
-        raise QemuError(f"{binary} does not say its version", output=text)
-    return match[1]
+_MOST_OUTPUT = 1 << 20  # bytes of what QEMU printed that are held, at its beginning and at its end
+_MOST_LOG = 16 << 20
+_WATCHDOG = 'trap "" HUP INT TERM; read -r _; rm -rf -- "$1"; kill -KILL 0'
 
 
 class Qemu:
@@ -137,10 +38,10 @@ class Qemu:
 
     Parameters
     ----------
-    binary, arguments : the command line. Relative paths in it are those of the private directory (`guest.FILES`).
-    incoming : our caller's end of a socket pair to load a stream from: passed as `-incoming fd:N`.
+    binary, arguments : the command line. Its working directory is empty but for the files of `guest` that it names.
+    incoming : our end of a socket pair to load a stream from: QEMU gets it as `-incoming fd:N`.
     timeout : seconds for the start and for each command.
-    monitor : give it a QMP monitor.
+    monitor : give it a QMP monitor, and have it stay in `SANDBOX` where this binary has one.
     """
 
     def __init__(
@@ -155,75 +56,93 @@ class Qemu:
         self.binary = binary
         self.arguments = list(arguments)
         self.timeout = timeout
-        self.monitor = Monitor(timeout) if monitor else None
+        self.monitor = Monitor(timeout)
+        self._monitored = monitor
         self._incoming = incoming
         self._folder: Path | None = None
+        self._group: subprocess.Popen[bytes] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._output = Output()
 
     async def __aenter__(self) -> Qemu:
         try:
-            await self._start()
+            if not self._monitored:
+                await self._start([])
+                return self
+            try:
+                await self._start(SANDBOX)
+            except QemuError as err:
+                # A QEMU before 2.11, or one built without seccomp, says so and ends.
+                if err.returncode is None or "sandbox" not in err.output:
+                    raise
+                await self._end()
+                self._output = Output()
+                await self._start([])
         except BaseException:
             await self._end()
             raise
+        finally:
+            if self._incoming is not None:
+                self._incoming.close()
         return self
 
-    async def _start(self) -> None:
+    async def _start(self, sandbox: Sequence[str]) -> None:
         self._folder = _private_folder()
-        guest.write(self._folder)
-        command = [self.binary, *self.arguments]
-        listening = None
-        keep = []
-        if self.monitor is not None:
-            listening = socket.socket(socket.AF_UNIX)
-            listening.bind(str(self._folder / "qmp"))
-            listening.listen(1)
-            command += ["-qmp", "unix:qmp"]  # 11.1 has deprecated -mon
-        if self._incoming is not None:
-            keep.append(self._incoming.fileno())
-            command += ["-incoming", f"fd:{self._incoming.fileno()}"]
-        parent = os.getpid()
-        try:
-            with (self._folder / "output").open("wb") as output:
-                try:
-                    self._process = await asyncio.create_subprocess_exec(
-                        *command,
-                        cwd=self._folder,
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=output,
-                        env={**os.environ, "LC_ALL": "C", "QEMU_AUDIO_DRV": "none"},
-                        pass_fds=keep,
-                        start_new_session=True,  # a Ctrl-C on the terminal is ours to handle
-                        preexec_fn=lambda: _die_with(parent),
-                    )
-                except OSError as err:
-                    raise QemuError(f"{self.binary} does not start: {err.strerror}") from None
-                finally:
-                    if self._incoming is not None:
-                        self._incoming.close()
-            if self.monitor is not None and listening is not None:
-                await self._connect(self.monitor, listening)
-        finally:
-            if listening is not None:
-                listening.close()
+        work = self._folder / "work"
+        work.mkdir()
+        guest.write(work, self.arguments)
+        self._group = _watchdog(self._folder)
+        command = [self.binary, *self.arguments, *sandbox]
+        fds = []
+        with contextlib.ExitStack() as stack:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            if self._monitored:
+                listening.bind(str(self._folder / "qmp"))
+                listening.listen(1)
+                command += ["-qmp", "unix:../qmp"]  # 11.1 has deprecated -mon
+            if self._incoming is not None:
+                fds.append(self._incoming.fileno())
+                command += ["-incoming", f"fd:{self._incoming.fileno()}"]
+            theirs = stack.enter_context(await self._output.open())
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *command,
+                    cwd=work,
+                    stdin=subprocess.DEVNULL,
+                    stdout=theirs,
+                    stderr=theirs,
+                    env={**os.environ, "LC_ALL": "C", "QEMU_AUDIO_DRV": "none"},
+                    pass_fds=fds,
+                    process_group=self._group.pid,  # a Ctrl-C on the terminal is ours to handle
+                )
+            except OSError as err:
+                raise QemuError(f"{self.binary} does not start: {err.strerror}") from None
+            if self._monitored:
+                await self._connect(listening)
 
-    async def _connect(self, monitor: Monitor, listening: socket.socket) -> None:
-        """Wait for QEMU to call us, or to end."""
+    async def _connect(self, listening: socket.socket) -> None:
+        """Waits for QEMU to call us, or to end."""
         listening.setblocking(False)
         accept = asyncio.ensure_future(asyncio.get_running_loop().sock_accept(listening))
         exit_ = asyncio.ensure_future(self.exited())
         try:
             done, _ = await asyncio.wait({accept, exit_}, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
             if accept in done:
-                await monitor.connect(accept.result()[0])
+                await self.monitor.connect(accept.result()[0])
                 return
-        except (OSError, EOFError, QMPError):
-            await asyncio.wait({exit_}, timeout=5)  # it is about to end
+        except MonitorClosedError:
+            await asyncio.wait({exit_}, timeout=min(self.timeout, 5))  # it is about to end
+        except QemuError as err:
+            raise QemuError(err.message, output=self.output().strip()) from None
         finally:
             for task in (accept, exit_):
                 task.cancel()
-        raise self.error("QEMU does not answer" if self.running else "QEMU ended")
+                with contextlib.suppress(asyncio.CancelledError, QemuError):
+                    await task
+        if self.running:
+            raise self.error(f"QEMU does not answer in {self.timeout:g} s")
+        await self._output.ended(min(self.timeout, 1))
+        raise self.error("QEMU ended")
 
     @property
     def running(self) -> bool:
@@ -235,41 +154,38 @@ class Qemu:
         return self._process.returncode if self._process else None
 
     async def exited(self, timeout: float | None = None) -> int:
-        """Wait for its end; the exit code. Raises QemuError after `timeout` seconds."""
+        """Waits for its end and returns the exit code. Raises QemuError after `timeout` seconds."""
         assert self._process is not None
         wait = self.timeout if timeout is None else timeout
         try:
-            return await asyncio.wait_for(self._process.wait(), wait)
+            code = await asyncio.wait_for(self._process.wait(), wait)
         except TimeoutError:
             raise self.error(f"QEMU still runs after {wait:g} s") from None
+        # The last of what it printed; a child may hold the pipe open.
+        await self._output.ended(min(self.timeout, 1))
+        return code
 
     def output(self) -> str:
-        """What it printed on stdout and stderr: the first and the last MiB of it."""
-        return self.log("output")
+        """Returns what it printed on stdout and stderr: the first and the last MiB of it."""
+        return self._output.text()
 
     def log(self, name: str) -> str:
-        """The first and the last MiB of a file in its private directory; "" where there is none."""
+        """Returns the last 16 MiB of a file in its working directory; "" where there is none."""
         if self._folder is None:
             return ""
         try:
-            with (self._folder / name).open("rb") as file:
-                text = file.read(_MOST_OUTPUT)
-                end = file.seek(0, os.SEEK_END)
-                if end > len(text):
-                    file.seek(max(len(text), end - _MOST_OUTPUT))
-                    text += file.read(_MOST_OUTPUT)
+            with (self._folder / "work" / name).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _MOST_LOG))
+                return file.read(_MOST_LOG).decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
-        return text.decode("utf-8", "replace")
 
     def error(self, message: str) -> QemuError:
-        """An error with what QEMU said."""
-        output = self.output().strip()
-        return QemuError(message, output=output, returncode=self.returncode)
+        """Returns an error with what QEMU said."""
+        return QemuError(message, output=self.output().strip(), returncode=self.returncode)
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
-        """A QMP command's answer. Raises QemuError, with what QEMU printed if it ended."""
-        assert self.monitor is not None
+        """Returns a QMP command's answer. Raises QemuError, with what QEMU printed if it ended."""
         try:
             return await self.monitor.execute(command, arguments)
         except QemuError as err:
@@ -282,72 +198,83 @@ class Qemu:
         await self._end()
 
     async def _end(self) -> None:
-        process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        group, self._group = self._group, None
         try:
-            if process is not None:
-                await process.wait()
-            if self.monitor is not None:
-                await self.monitor.close()
+            if group is not None:
+                # The watchdog is not waited for yet, so the group's number is still ours.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group.pid, signal.SIGKILL)
+                assert group.stdin is not None
+                group.stdin.close()
+                group.wait()
+            if self._process is not None:
+                await self._process.wait()
+            await self.monitor.close()
         finally:
+            self._output.close()
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
 
+class Output:
+    """The beginning and the end of what a process prints; of the middle only how long it was."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._left_out = 0
+        self._transport: asyncio.ReadTransport | None = None
+        self._reading: asyncio.Future[None] | None = None
+
+    async def open(self) -> BinaryIO:
+        """Makes a pipe, reads from it as long as the loop runs, and returns the end to write to."""
+        ours, theirs = os.pipe()
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb", 0)
+        )
+        self._reading = asyncio.ensure_future(self._read(reader))
+        return os.fdopen(theirs, "wb", 0)
+
+    async def ended(self, timeout: float) -> None:
+        """Waits until nobody writes any more, at most `timeout` seconds."""
+        if self._reading is not None:
+            await asyncio.wait({self._reading}, timeout=timeout)
+
+    def close(self) -> None:
+        if self._transport is not None and self._reading is not None:
+            self._transport.close()
+            self._reading.cancel()
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        while piece := await stream.read(1 << 16):
+            if len(self._head) < _MOST_OUTPUT:
+                self._head += piece
+                continue
+            self._tail += piece
+            if len(self._tail) > 2 * _MOST_OUTPUT:
+                self._left_out += len(self._tail) - _MOST_OUTPUT
+                del self._tail[:-_MOST_OUTPUT]
+
+    def text(self) -> str:
+        gap = f"\n… {self._left_out} bytes left out …\n".encode() if self._left_out else b""
+        return (self._head + gap + self._tail).decode("utf-8", "replace")
+
+
 def _private_folder() -> Path:
-    """A new directory that only we may enter, its path short enough for a UNIX socket's (108 bytes)."""
+    """Makes a directory that only we may enter, its path short enough for a UNIX socket's (108 bytes)."""
     folder = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix="vmstate-", dir="/tmp" if len(os.fsencode(folder)) > 80 else None))
 
 
-class Monitor:
-    """A QMP connection; all that is asked of it is what every QEMU since 1.6 answers, or is asked for first."""
-
-    failures = QMPError
-    """What `connect` raises where something else than a QEMU answers."""
-
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-        self._client = QMPClient("vmstate")
-        # QEMU ending is ours to notice; the library tells it as an error.
-        logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
-        self._commands: set[str] | None = None
-
-    async def connect(self, where: socket.socket | str) -> None:
-        await asyncio.wait_for(self._client.connect(where), self.timeout)
-
-    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
-        """A command's answer. Raises QemuError."""
-        try:
-            return await asyncio.wait_for(self._client.execute(command, arguments), self.timeout)
-        except ExecuteError as err:
-            raise QemuError(f"{command}: {err}") from None
-        except TimeoutError:
-            raise QemuError(f"{command}: no answer in {self.timeout:g} s") from None
-        except (QMPError, OSError, EOFError) as err:
-            raise QemuError(f"{command}: the connection to QEMU ended ({type(err).__name__})") from None
-
-    async def commands(self) -> set[str]:
-        """The commands it knows."""
-        if self._commands is None:
-            self._commands = {each["name"] for each in await self.execute("query-commands")}
-        return self._commands
-
-    async def human(self, line: str) -> str:
-        """What the human monitor prints for a command."""
-        return str(await self.execute("human-monitor-command", {"command-line": line}))
-
-    async def give(self, name: str, end: socket.socket) -> None:
-        """Hand over a socket under a name, for `fd:NAME`; our copy of it is closed."""
-        try:
-            self._client.send_fd_scm(end.fileno())
-            await self.execute("getfd", {"fdname": name})
-        finally:
-            end.close()
-
-    async def close(self) -> None:
-        # Whatever ended the connection was told to who asked last.
-        with contextlib.suppress(QMPError, OSError, EOFError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._client.disconnect(), 10)
+def _watchdog(folder: Path) -> subprocess.Popen[bytes]:
+    """Starts the leader of a process group, which ends the group and removes the folder when we are gone."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _WATCHDOG, "sh", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+        cwd="/",
+    )
