@@ -7,7 +7,7 @@ import json
 import click
 
 from vmstate_tools.cli.common import example, force_option, json_option, new_file
-from vmstate_tools.show.text import print_json
+from vmstate_tools.show.text import print_json, say
 
 
 @click.command(
@@ -36,6 +36,4 @@ def attach(socket: str, out: str, live: bool, timeout: float, force: bool, as_js
     if as_json:
         print_json(json.loads(row.to_json()))
     else:
-        click.echo(
-            printable(f"{out}: {row['machine'] or 'machine not said'}, QEMU {row['release']}, {row['size']:,} bytes")
-        )
+        say(f"{out}: {row['machine'] or 'machine not said'}, QEMU {row['release']}, {row['size']:,} bytes")
