@@ -7,6 +7,7 @@ from writer import be, pstring
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.format.sections import handwritten
+from vmstate_tools.format.sections.leaves import Payload
 from vmstate_tools.stream.stream import open_stream
 
 DATA = Path(__file__).parents[1] / "data"
@@ -97,6 +98,10 @@ def leaves(device: str, own: bytes, version_id: int = 1) -> dict:
     idstr = f"virtio-mmio@000000000a003e00/virtio-{device}"
     end, found = handwritten.parse(idstr, memoryview(data + b"\x7e"), 0, part="full", version_id=version_id, state={})
     assert end == len(data) and handwritten.build(found) == data
+    format_ = handwritten.format_of(idstr)
+    assert format_ is not None
+    value = format_.parse_stream(Payload(memoryview(data + b"\x7e"), 0, "full", {}), version_id=version_id)
+    assert format_.build(value, version_id=version_id) == data
     return {leaf.path: leaf.value for leaf in found}
 
 
