@@ -1,4 +1,4 @@
-"""Fuzzing: see README.md. What builds, mutates and reads streams is shared with the tests."""
+"""Reads inputs that nobody should have written: see README.md. The helpers of the tests build and mutate the streams."""
 
 import sys
 from pathlib import Path

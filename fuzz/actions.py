@@ -1,4 +1,4 @@
-"""What is done with an input: everything that a user can do with a file from somebody else."""
+"""Does with an input everything that a user can do with a file from somebody else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Step = tuple[str, Callable[[], Any]]
 
 
 class WrongError(AssertionError):
-    """Something was read, but what came out cannot be true."""
+    """An input was read, but the result cannot be true."""
 
 
 def _hold(condition: bool, message: str) -> None:
@@ -31,7 +31,7 @@ def _hold(condition: bool, message: str) -> None:
 
 
 def steps(given: Input, folder: Path) -> Iterator[Step]:
-    """What is done with this input, step by step, each with its name; `folder` is empty and the current one."""
+    """Yields what is done with this input, each step with its name; `folder` is empty and the current directory."""
     for name, data in given.parts.items():
         if not name.isdigit():
             (folder / name).write_bytes(data)
@@ -153,7 +153,7 @@ def _command(arguments: list[str]) -> None:
 
 
 def run(step: Callable[[], Any]) -> bool:
-    """Whether a step is done; False where the input is refused as it should be. Any other error passes."""
+    """Does one step; returns False where the input was refused as it should be. Raises every other error."""
     try:
         step()
     except VmstateError as error:
@@ -166,7 +166,7 @@ def run(step: Callable[[], Any]) -> bool:
 
 
 def warm_up(inputs: list[Input], folder: Path) -> None:
-    """Import and cache what the first use of each step does, so that no input pays for it."""
+    """Imports and caches what the first use of each step does, so that no input pays for it."""
     pd.DataFrame({"x": [1]}).to_csv()
     for given in inputs:
         for _, step in steps(given, folder):

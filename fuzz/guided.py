@@ -1,4 +1,4 @@
-"""Targets for atheris, which looks for inputs that reach new code: `python -m fuzz.guided walk|containers CORPUS …`."""
+"""Holds the targets for atheris, which looks for inputs that reach new code: `python -m fuzz.guided TARGET CORPUS …`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ with atheris.instrument_imports(include=["vmstate_tools"]):
 
 
 def walk(data: bytes) -> None:
-    """Any bytes as a stream, opened and read as a whole; the first byte says how."""
+    """Reads any bytes as a stream, all of it; the first byte says how."""
     try:
         with vt.open(data[1:], partial=data[:1] > b"\x7f") as stream:
             stream.fields()
@@ -27,7 +27,7 @@ def walk(data: bytes) -> None:
 
 
 def containers(data: bytes) -> None:
-    """Any bytes as a compressed file, a save image of libvirt, a qcow2 image; the first byte says how."""
+    """Reads any bytes as a compressed file, a libvirt save image or a qcow2 image; the first byte says how."""
     try:
         with open_source(data[1:], partial=data[:1] > b"\x7f") as source:
             bytes(source.view)
@@ -39,7 +39,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"walk": walk, "containers": conta
 
 
 def main() -> None:
-    """Run libFuzzer on one target; what follows its name are libFuzzer's options and folders."""
+    """Runs libFuzzer on one target; what follows its name are libFuzzer's options and folders."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"name a target: {', '.join(TARGETS)}")
     name = sys.argv.pop(1)

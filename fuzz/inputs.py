@@ -1,4 +1,4 @@
-"""The inputs: each has a kind and a number, and the same number makes the same input."""
+"""Makes the inputs: each has a kind and a number, and the same number makes the same input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DATA = strategies.DATA
 
 @dataclass(frozen=True)
 class Input:
-    """Some bytes, and how they are read."""
+    """An input is some bytes, and how they are read."""
 
     kind: str
     number: int
@@ -41,18 +41,18 @@ class Input:
 
     @property
     def size(self) -> int:
-        """Bytes of all parts."""
+        """Returns the bytes of all parts together."""
         return sum(map(len, self.parts.values()))
 
     def save(self, path: Path, problem: str = "") -> None:
-        """Write one JSON file, from which `load` makes the same input."""
+        """Writes one JSON file, from which `load` makes the same input."""
         parts = {name: base64.b64encode(data).decode() for name, data in self.parts.items()}
         known = {"kind": self.kind, "number": self.number, "options": self.options, "problem": problem, "parts": parts}
         path.write_text(json.dumps(known, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Input:
-        """The input that `save` wrote; any other file is one stream."""
+        """Returns the input that `save` wrote; takes any other file as one stream."""
         data = path.read_bytes()
         try:
             known = json.loads(data)
@@ -75,12 +75,12 @@ def _real(rng: Random) -> bytes:
 
 @functools.cache
 def _small_samples() -> list[bytes]:
-    """The thirty smallest streams of real QEMUs, without their memory."""
+    """Returns the thirty smallest streams of real QEMUs, without the guest's memory."""
     return sorted(strategies.samples(), key=len)[:30]
 
 
 def _vmdesc(rng: Random) -> bytes:
-    """A stream whose description was edited: as JSON, then as text."""
+    """Returns a stream whose vmdesc was edited: as JSON, then as text."""
     data = strategies.build(rng) if rng.random() < 0.9 else rng.choice(_small_samples())
     for _ in range(rng.randrange(1, 4)):
         data = strategies.edit_vmdesc(rng, data)
@@ -109,7 +109,7 @@ _SNIPPETS = [
 
 
 def _text(rng: Random, text: bytes) -> bytes:
-    """A text with snippets put between its words or in place of them."""
+    """Returns the text with snippets put between its words or in place of them."""
     for _ in range(rng.randrange(1, 4)):
         places = [at for at in range(len(text)) if text[at] in b':,[{ \n="'] or [0]
         at = rng.choice(places) + 1
@@ -119,7 +119,7 @@ def _text(rng: Random, text: bytes) -> bytes:
 
 
 def _configuration(rng: Random) -> bytes:
-    """A stream with configuration subsections of every kind, mutated there."""
+    """Returns a stream with configuration subsections of every kind, mutated there."""
     stream = Writer(
         machine=rng.choice(
             ["virt", "pseries-2.6", "x" * 255, "", strategies.HOSTILE_NAME.encode("ascii", "ignore").decode()]
@@ -135,7 +135,7 @@ def _configuration(rng: Random) -> bytes:
 
 
 def _ram(rng: Random) -> bytes:
-    """RAM block lists and page records that no QEMU would write: sizes, places and flags at random."""
+    """Returns a stream whose RAM block list and page records no QEMU would write: sizes, offsets and flags at random."""
     stream = Writer(
         machine="pc-q35-9.0", page_size=4096, capabilities=rng.choice([(), ("mapped-ram",), ("x-ignore-shared",)])
     )
@@ -171,7 +171,7 @@ def _page(rng: Random, name: bytes, place: int) -> bytes:
 
 
 def _lzop(data: bytes) -> bytes:
-    """An lzop file that lzop wrote, of some stream: no package here writes the format."""
+    """Returns a file that lzop wrote, whatever `data` is: no package here writes the format."""
     del data
     return ram_streams.unzst(DATA / "libvirt" / "libvirt-9.0-lzop.save.zst")[65536 + 92 :]
 
@@ -227,7 +227,7 @@ def _qcow2(rng: Random) -> bytes:
 
 
 def _manifest(rng: Random) -> dict[str, bytes]:
-    """A `manifest.csv` and the streams beside it."""
+    """Returns a `manifest.csv` and the streams beside it."""
     columns = [
         "file",
         "release",
@@ -280,7 +280,7 @@ def _manifest(rng: Random) -> dict[str, bytes]:
 
 @functools.cache
 def _dumped() -> list[dict[str, Any]]:
-    """Dumps of real QEMUs, as documents of a few device classes each."""
+    """Returns dumps of real QEMUs, as documents of a few device classes each."""
     documents = []
     for path in sorted((DATA / "dumps").glob("*.json.zst")):
         classes = json.loads(ram_streams.unzst(path))
@@ -293,7 +293,7 @@ def _dumped() -> list[dict[str, Any]]:
 
 
 def _dump(rng: Random) -> dict[str, bytes]:
-    """Two -dump-vmstate files, one of them edited: as JSON, then perhaps as text."""
+    """Returns two -dump-vmstate files, one of them edited: as JSON, then perhaps as text."""
     document = copy.deepcopy(rng.choice(_dumped()))
     before = json.dumps(document).encode()
     for _ in range(rng.randrange(1, 5)):
@@ -431,7 +431,7 @@ random.Random(0).shuffle(_SCHEDULE)
 
 
 def make(number: int, kind: str | None = None) -> Input:
-    """The input of this number; of this kind, or of the kind whose turn it is."""
+    """Returns the input of this number; of this kind, or of the kind whose turn it is."""
     kind = kind or _SCHEDULE[number % len(_SCHEDULE)]
     rng = Random(number)
     options = {"partial": bool(rng.getrandbits(1))}

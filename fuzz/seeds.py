@@ -20,7 +20,7 @@ KINDS = {
 @click.option("--count", default=40, show_default=True, help="How many of each kind.")
 @click.option("--most", default=65536, show_default=True, help="Bytes of the largest.")
 def main(target: str, folder: Path, count: int, most: int) -> None:
-    """Inputs of the kinds that the target reads; it takes the first byte of each for itself."""
+    """Writes inputs of the kinds that the target reads; it takes the first byte of each for itself."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in KINDS[target]:
         for number in range(count):

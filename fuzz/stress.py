@@ -1,4 +1,4 @@
-"""Read many mutated inputs under limits of time and memory: `python -m fuzz.stress --count 100000`.
+"""Reads many mutated inputs under limits of time and memory: `python -m fuzz.stress --count 100000`.
 
 A batch of inputs is read in a forked child, which the kernel stops where Python cannot: what it is stopped at is a finding too.
 """
@@ -37,7 +37,7 @@ HARD = 20  # times the time limit, after which the child is ended
 
 @dataclass
 class Tally:
-    """What became of the inputs of one kind."""
+    """A tally is what became of the inputs of one kind."""
 
     inputs: int = 0
     read: int = 0  # without any error
@@ -58,7 +58,7 @@ class TooSlowError(Exception):
 
 
 def _status(name: str) -> int:
-    """A figure of /proc/self/status in bytes."""
+    """Returns a figure of /proc/self/status in bytes."""
     with open("/proc/self/status") as status:
         for line in status:
             if line.startswith(name):
@@ -67,14 +67,14 @@ def _status(name: str) -> int:
 
 
 def _allow(seconds: float) -> None:
-    """From now on so many seconds of the processor until SIGXCPU, which no code catches."""
+    """Lets the process run for so many more seconds of the processor's time, until SIGXCPU ends it."""
     used = time.process_time()
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 2, hard))
 
 
 def read(given: Input, folder: Path) -> Tally:
-    """Do everything with one input; `folder` is emptied first."""
+    """Does everything with one input; empties `folder` first."""
     for path in folder.iterdir():
         path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path)
     mibs = max(1, -(-given.size // (1 << 20)))
@@ -111,7 +111,7 @@ def read(given: Input, folder: Path) -> Tally:
 
 
 def _child(numbers: Sequence[int], kind: str | None, mark: mmap.mmap, answer: Any, folder: Path) -> None:
-    """Read these inputs; before each, its number is written where the parent sees it."""
+    """Reads these inputs; writes the number of each where the parent sees it, before it is read."""
 
     def stop(*_: Any) -> None:
         raise TooSlowError
@@ -152,7 +152,7 @@ def _start(numbers: Sequence[int], kind: str | None) -> _Batch:
 
 
 def _finish(batch: _Batch, kind: str | None) -> tuple[dict[str, Tally], list[int]]:
-    """What the child found, and the numbers that are left to read where it was ended in their midst."""
+    """Returns what the child found, and the numbers that are left to read where the kernel ended it before the last."""
     try:
         tallies = batch.answers.recv()
         left: list[int] = []
@@ -173,7 +173,7 @@ def _finish(batch: _Batch, kind: str | None) -> tuple[dict[str, Tally], list[int
 def stress(
     numbers: Sequence[int], kind: str | None, workers: int, step: int = 200
 ) -> Iterator[tuple[dict[str, Tally], int]]:
-    """Read these inputs in forked children: what was found, batch by batch, and how many inputs that were."""
+    """Reads these inputs in forked children; yields what was found, batch by batch, and how many inputs that were."""
     waiting = [list(numbers[at : at + step]) for at in range(0, len(numbers), step)][::-1]
     running: list[_Batch] = []
     while waiting or running:
@@ -211,7 +211,7 @@ def _last_line(text: str) -> str:
 
 
 def _replay(path: Path) -> int:
-    """Read one input again, in this process; how often something went wrong."""
+    """Reads one input again, in this process; returns how often something went wrong."""
     given = Input.load(path)
     with tempfile.TemporaryDirectory(prefix="vmstate-fuzz-") as name:
         os.chdir(name)
@@ -241,7 +241,7 @@ def _replay(path: Path) -> int:
 def main(
     count: int, first: int, kind: str | None, workers: int, save: Path | None, out: Path | None, files: tuple[Path, ...]
 ) -> None:
-    """Mutated inputs of every kind, each read in every way: any error but the package's own, more than 1 s of the
+    """Reads mutated inputs of every kind, each in every way: any error but the package's own, more than 1 s of the
     processor in one step, or more than 512 MiB, for each started MiB, is a finding."""
     warnings.simplefilter("ignore")
     if files:

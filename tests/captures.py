@@ -1,4 +1,4 @@
-"""The real captures that tests run on: those in this checkout, and a larger collection where there is one.
+"""Says which real captures the tests run on: those in this checkout, and a larger collection where there is one.
 
 Tests on the larger collection carry the marker `collection`, which CI sets; without it they are not selected.
 """
@@ -23,7 +23,7 @@ COLLECTION = Path(os.environ.get("VMSTATE_SHARED", Path(__file__).resolve().pare
 
 @dataclass(frozen=True)
 class Captures:
-    """Streams with their manifests, and what lies beside them."""
+    """A set of captures: streams with their manifests, and what lies beside them."""
 
     name: str
     folders: tuple[Path, ...]
@@ -40,7 +40,7 @@ class Captures:
 
     @functools.cached_property
     def manifest(self) -> dict[str, dict[str, str]]:
-        """The rows of the manifests by the file's name."""
+        """Returns the rows of the manifests, by the file's name."""
         rows = {}
         for folder in self.folders:
             with (folder / "manifest.csv").open(newline="") as table:
@@ -52,11 +52,11 @@ class Captures:
         return list(self.manifest.values())
 
     def path(self, file: str) -> Path:
-        """Where the capture of this name lies."""
+        """Returns where the capture of this name lies."""
         return next(path for folder in self.folders if (path := folder / file).exists())
 
     def registers(self, file: str) -> Path:
-        """Where that lies which `info registers` printed; only beside guests that ran."""
+        """Returns where the output of `info registers` lies; it is there only for guests that ran."""
         return self.path(file).with_name(Path(file).name.replace(".mig.zst", ".registers.txt"))
 
 
@@ -80,7 +80,7 @@ if LARGER is not None:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some captures of one release: one test."""
+    """A batch is some captures of one release: one test."""
 
     name: str
     captures: Captures
@@ -91,7 +91,7 @@ class Batch:
 
 
 def batches(wanted: Callable[[Captures, str], bool] = lambda captures, file: True, size: int = 48) -> list[Any]:
-    """Parameters for a test: captures by release, at most `size` at a time; each capture is in one batch only."""
+    """Returns parameters for a test: captures by release, at most `size` at a time, each in one batch only."""
     found = []
     for captures in filter(None, (HERE, LARGER)):
         by_release: dict[str, list[str]] = {}
@@ -107,5 +107,5 @@ def batches(wanted: Callable[[Captures, str], bool] = lambda captures, file: Tru
 
 
 def capture(file: str) -> Path:
-    """Where a capture lies that is in this checkout."""
+    """Returns where a capture of this checkout lies."""
     return HERE.path(file)

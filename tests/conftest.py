@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", params=real.SETS)
 def captures(request: pytest.FixtureRequest) -> real.Captures:
-    """Sets of real captures: what is here, and with the marker `collection` what is in the larger collection."""
+    """Gives the captures in the checkout, and with the marker `collection` the larger collection too."""
     return request.param
 
 

@@ -1,4 +1,4 @@
-"""Everything that reads a stream, on any bytes: what a fuzzer calls."""
+"""Reads any bytes in every way: as hypothesis makes them, and those that once went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page of HTML has in it."""
+"""Says what a page of HTML has in it."""
 
 from __future__ import annotations
 

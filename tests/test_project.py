@@ -43,15 +43,6 @@ def test_make_help_lists_the_two_commands() -> None:
     assert {"make report", "make test"} <= {line[:15].strip() for line in out.stdout.splitlines()}
 
 
-def test_contributing_names_every_module_there_is_and_no_other() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    named = set(re.findall(r"^\| `(vmstate_tools/[^`]*)`", text, re.MULTILINE))
-    package = ROOT / "vmstate_tools"
-    there = {f"vmstate_tools/{p.name}" for p in package.glob("*.py") if not p.name.startswith("__")}
-    there |= {f"vmstate_tools/{p.parent.name}/" for p in package.glob("*/__init__.py")}
-    assert named == there
-
-
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "data/DATA.md"])
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
