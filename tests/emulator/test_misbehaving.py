@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from qemus import children
+from qemus import children, old_qemu
 from writer import Vmsd, Writer, u32
 
 import vmstate_tools as vt
@@ -256,3 +256,29 @@ time.sleep(600)
     while list(tmp_path.glob("vmstate-*")):
         assert time.monotonic() < end, "the temporary folder is left"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stream_half_taken_is_not_there(tmp_path: Path, stream: Path, number: int) -> None:
+    """A QEMU that sends all of its stream but not the end, while we are ended."""
+    script, pids, out = Path(old_qemu(tmp_path, stream)), tmp_path / "pids", tmp_path / "out"
+    half = f"open({str(pids)!r}, 'w').write(str(os.getpid())); import time; time.sleep(600)"
+    script.write_text(script.read_text().replace("os.close(fd)", half))
+    code = f"import vmstate_tools as vt; vt.capture({str(script)!r}, 'pc', out={str(out)!r}, progress=False)"
+    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(vt.__file__).parents[1])}
+    ours = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE)
+    try:
+        end = time.monotonic() + 60
+        while not (pids.exists() and pids.read_text()):
+            assert time.monotonic() < end and ours.poll() is None
+            time.sleep(0.05)
+        (under_way,) = out.rglob(".vmstate-*")
+        assert under_way.stat().st_mode & 0o77 == 0, "nobody else may read it"
+        ours.send_signal(number)
+        ours.communicate(timeout=40)
+    finally:
+        ours.kill()
+        ours.communicate()
+    gone(pids)
+    left = [path.name for path in out.rglob("*") if path.is_file()]
+    assert not [each for each in left if number != signal.SIGKILL or not each.startswith(".vmstate-")]
