@@ -31,3 +31,11 @@ def test_words_of_64_bits_stay_whole_in_a_matrix():
     assert frame["instance_id"].tolist()[0] == 0 and str(frame["instance_id"].dtype) == "Int64"
     verdict = check(paths[0], Destination("2.7.0"))
     assert verdict.obstacles["stream_value"][0] == sent and type(verdict.obstacles["stream_value"][0]) is int
+
+
+def test_releases_are_in_order_and_a_model_has_one_spelling():
+    """From 2.11 on QEMU spells power8_v2.0 what it had spelled POWER8_v2.0."""
+    path = capture("qemu-2.6.0/pseries-2.6/POWER8_v2.0.mig.zst")
+    frame = matrix([path], ["2.10.0", "2.7.0", "7.2", "2.6.0"], progress=False)
+    assert frame.sort_values("release")["release"].tolist() == ["2.6.0", "2.7.0", "2.10.0", "7.2"]
+    assert frame["cpu"].unique().tolist() == ["POWER8_v2.0"]

@@ -1,19 +1,21 @@
 """Where releases disagree on a CPU's words, by which commit, and what the check in the CPU section makes of it.
 
-Of all that can stop a load, only the four words (`catalog.WORDS`) are looked at here.
+Of all that can stop a load, only the four words (`catalog.WORDS`) are looked at here. Everything is asked of the
+catalog; no stream is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pandas as pd
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.facts import catalog, flags
-from vmstate_tools.facts.flags import release_key
+from vmstate_tools.facts.cpu_section import treatments
+from vmstate_tools.release import Release
 
 #: The first release whose CPU section checked the words (commit a90db1584a).
 FIRST = "1.6.0"
@@ -22,7 +24,7 @@ Words = dict[str, int]
 
 
 def releases(since: str = FIRST, until: str | None = None, machine: str | None = None) -> list[str]:
-    """Every release x.y.0, and the stable ones that changed the CPU section, its masks or a family's words.
+    """Returns every release x.y.0, and the stable ones that changed the CPU section, its masks or a family's words.
 
     Parameters
     ----------
@@ -30,23 +32,18 @@ def releases(since: str = FIRST, until: str | None = None, machine: str | None =
     machine : only releases that have this machine type.
     """
     masks = {row["since"] for row in catalog.table("masks")}
-    low, high = release_key(since), release_key(until) if until else (1 << 30,)
     found = []
     for row in catalog.table("releases"):
         release = row["release"]
-        own = release in (row["families_as"], row["fields_as"]) or release in masks
-        wanted = row["kind"] == "release" or (row["kind"] == "stable" and own)
-        if (
-            wanted
-            and low <= release_key(release) <= high
-            and (machine is None or catalog.has_machine(machine, release))
-        ):
+        changed = release in (row["families_as"], row["fields_as"]) or release in masks
+        wanted = row["kind"] == "release" or (row["kind"] == "stable" and changed)
+        if wanted and Release(release).within(since, until):
             found.append(release)
-    return found
+    return [release for release in found if machine is None or catalog.has_machine(machine, release)]
 
 
 def running(cpu: str, release: str, accel: str | None = "tcg", machine: str | None = None) -> Words | None:
-    """The words of a running CPU (`catalog.words`); None where the release has no such CPU.
+    """Returns the words of a running CPU (`catalog.words`); None where the release has no such CPU.
 
     Raises
     ------
@@ -61,10 +58,13 @@ def running(cpu: str, release: str, accel: str | None = "tcg", machine: str | No
 
 
 def servers(release: str) -> list[str]:
-    """Families of 64-bit server CPUs, those a pseries machine takes: both PPC_64B and PPC_SEGMENT_64B are set."""
+    """Returns the families of 64-bit server CPUs, which pseries machines take: PPC_64B and PPC_SEGMENT_64B are set."""
     need = flags.encode("insns_flags", ["PPC_64B", "PPC_SEGMENT_64B"])
     words = {name: catalog.words(name, release, None) for name in catalog.families(release)}
     return [name for name, found in words.items() if found.insns_flags & need == need]
+
+
+_STEPS = ["release", "before", "family", "family_before", "models", "words", "added", "removed", "commits"]
 
 
 def steps(
@@ -74,7 +74,7 @@ def steps(
     until: str | None = None,
     host: Iterable[str] = (),
 ) -> pd.DataFrame:
-    """The release steps in which a strict check of the words breaks a CPU family.
+    """Returns the steps from release to release in which a strict check of the words breaks a CPU family.
 
     A family is followed by its models: one that moved to another family is compared with itself.
 
@@ -90,46 +90,34 @@ def steps(
     a row per step and family: release (the first that differs), before, family, family_before, models (list),
     words (list of those that differ), added, removed (flag names), commits (list of {commit, date, subject}).
     """
-    columns = [
-        "release",
-        "before",
-        "family",
-        "family_before",
-        "models",
-        "words",
-        "added",
-        "removed",
-        "commits",
-    ]
-    names = [r for r in releases(since, until) if r.endswith(".0") and r.count(".") == 2]
+    names = [r for r in releases(since, until) if Release(r).numbers[2:] == (0,)]
     ignored = {word: flags.encode(word, [n for n in host if flags.describe(n).word == word]) for word in flags.WORDS}
     rows = []
     for old, new in pairwise(names):
-        models: dict[tuple[str, str], list[str]] = {}
-        before = {model.name.lower(): model for model in catalog.models(old)}
-        for model in catalog.models(new):
-            if model.name.lower() in before:
-                models.setdefault((before[model.name.lower()].family, model.family), []).append(model.name)
-        for (was, now), members in sorted(models.items()):
+        for (was, now), models in sorted(_moves(old, new).items()):
             a = _without(catalog.words(was, old, accel, machine)._asdict(), ignored)
             b = _without(catalog.words(now, new, accel, machine)._asdict(), ignored)
-            if a == b:
-                continue
-            causes = catalog.causes(new, a, b, {was, now}, members if was != now else (), accel, machine)
-            rows.append(
-                (
-                    new,
-                    old,
-                    now,
-                    was,
-                    members,
-                    [word for word in catalog.WORDS if a[word] != b[word]],
-                    [n for word in flags.WORDS for n in flags.decode(word, b[word] & ~a[word], new)],
-                    [n for word in flags.WORDS for n in flags.decode(word, a[word] & ~b[word], old)],
-                    catalog.commits_of(causes),
-                )
-            )
-    return pd.DataFrame(rows, columns=columns)
+            if a != b:
+                causes = catalog.causes(new, a, b, {was, now}, models if was != now else (), accel, machine)
+                differing = [word for word in catalog.WORDS if a[word] != b[word]]
+                changed = _names(b, a, new), _names(a, b, old), catalog.commits_of(causes)
+                rows.append((new, old, now, was, models, differing, *changed))
+    return pd.DataFrame(rows, columns=_STEPS)
+
+
+def _moves(old: str, new: str) -> dict[tuple[str, str], list[str]]:
+    """Returns the models that both releases have, by the family they are of in the old one and in the new."""
+    before = {model.name.lower(): model for model in catalog.models(old)}
+    found: dict[tuple[str, str], list[str]] = {}
+    for model in catalog.models(new):
+        if model.name.lower() in before:
+            found.setdefault((before[model.name.lower()].family, model.family), []).append(model.name)
+    return found
+
+
+def _names(words: Words, others: Words, release: str) -> list[str]:
+    """Returns the names of the flags that only the first words have."""
+    return [n for word in flags.WORDS for n in flags.decode(word, words[word] & ~others[word], release)]
 
 
 def _without(words: Words, ignored: Words) -> Words:
@@ -144,7 +132,7 @@ def classes(
     until: str | None = None,
     sent: bool = False,
 ) -> pd.DataFrame:
-    """Which releases agree: families × releases, cells with equal numbers in a row stand for equal words.
+    """Returns which releases agree: families × releases; in a row, equal numbers stand for equal words.
 
     Parameters
     ----------
@@ -155,26 +143,27 @@ def classes(
     -------
     frame of Int64, classes numbered from 0 in order of appearance; NA where the release lacks the CPU, the
     machine type or, with `sent`, sends no words.
+
+    Raises
+    ------
+    CatalogError : `sent` without `machine`, unknown release or accelerator.
     """
     names = releases(since, until, machine if sent else None)
     if cpus is None:
         cpus = sorted({family for release in names for family in catalog.families(release)}, key=str.lower)
-    value: Callable[[str, str], Words | None]
-    if sent:
-        if machine is None:
-            raise CatalogError("what a stream carries depends on the machine type: name one")
-        value = lambda cpu, release: _sent(cpu, release, machine, accel or "tcg") or None  # noqa: E731
+    if not sent:
+        rows = [_numbered(running(cpu, release, accel, machine) for release in names) for cpu in cpus]
+    elif machine is None:
+        raise CatalogError("what a stream carries depends on the machine type: name one")
     else:
-        value = lambda cpu, release: running(cpu, release, accel, machine)  # noqa: E731
-    rows = []
-    for cpu in cpus:
-        seen: dict[tuple[int, ...], int] = {}
-        row = []
-        for release in names:
-            words = value(cpu, release)
-            row.append(None if words is None else seen.setdefault(tuple(words.values()), len(seen)))
-        rows.append(row)
+        rows = [_numbered(_sent(cpu, release, machine, accel or "tcg") or None for release in names) for cpu in cpus]
     return pd.DataFrame(rows, index=pd.Index(cpus, name="cpu"), columns=pd.Index(names, name="release"), dtype="Int64")
+
+
+def _numbered(found: Iterable[Words | None]) -> list[int | None]:
+    """Returns the same number for the same words."""
+    seen: dict[tuple[int, ...], int] = {}
+    return [None if words is None else seen.setdefault(tuple(words.values()), len(seen)) for words in found]
 
 
 def _sent(cpu: str, release: str, machine: str, accel: str) -> Words | None:
@@ -183,19 +172,10 @@ def _sent(cpu: str, release: str, machine: str, accel: str) -> Words | None:
     return catalog.stream_words(release, machine, cpu, accel)
 
 
-@cache
-def treatment(release: str, machine: str) -> dict[str, str]:
-    """Word → how a CPU section of that release and machine type treats it (equal, plain …); only those it has."""
-    frame = catalog.section_fields(release, machine)
-    frame = frame[(frame["vmsd"] == "cpu") & frame["present"].eq(True)]
-    words = frame["name"].str.rsplit(".", n=1).str[-1].str.removeprefix("mig_")
-    return {word: how for word, how in zip(words, frame["treatment"], strict=True) if word in catalog.WORDS}
-
-
 def pairs(
     machine: str, cpus: Sequence[str], accel: str = "tcg", since: str = FIRST, until: str | None = None
 ) -> pd.DataFrame:
-    """Every pair of releases that have a machine type: would the words stop a load, and what did the fix change?
+    """Returns every pair of releases with a machine type: would the words stop a load, and what did the fix change?
 
     Returns
     -------
@@ -212,24 +192,28 @@ def pairs(
         own = {release: running(cpu, release, accel, machine) for release in names}
         sent = {release: _sent(cpu, release, machine, accel) for release in names}
         there = [release for release in names if own[release] is not None]
-        for source in there:
-            for destination in there:
-                order = release_key(destination) > release_key(source)
-                direction = "same" if source == destination else "forward" if order else "backward"
-                shipped, words = _meet(sent[source] or {}, own[destination] or {}, treatment(destination, machine))
-                strict, loads = own[source] == own[destination], shipped in ("equal", "ignored", "not sent")
-                effect = ("broken", "as before") if strict else ("still refused", "repaired")
-                rows.append((cpu, source, destination, direction, strict, shipped, words, loads, effect[loads]))
-    return pd.DataFrame(
-        rows,
-        columns=["cpu", "source", "destination", "direction", "strict", "shipped", "words", "loads", "effect"],
-    )
+        for source, destination in product(there, repeat=2):
+            treated = treatments(destination, machine)
+            shipped, words = _meet(sent[source] or {}, own[destination] or {}, treated)
+            strict, loads = own[source] == own[destination], shipped in ("equal", "ignored", "not sent")
+            effect = ("broken", "as before") if strict else ("still refused", "repaired")
+            way = direction(source, destination)
+            rows.append((cpu, source, destination, way, strict, shipped, words, loads, effect[loads]))
+    columns = ["cpu", "source", "destination", "direction", "strict", "shipped", "words", "loads", "effect"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@cache
+def direction(source: str, destination: str) -> str:
+    """Returns `forward` for a move to a newer release, `backward` for one to an older, else `same`."""
+    one, other = Release(source), Release(destination)
+    return "same" if one == other else "forward" if one < other else "backward"
 
 
 def meet(
     machine: str, cpu: str, source: str, destination: str, accel: str = "tcg", cpu_there: str | None = None
 ) -> tuple[str, list[str]]:
-    """What a destination does with the words of a stream: `shipped` and `words` of `pairs`.
+    """Returns what a destination does with the words of a stream: `shipped` and `words` as in `pairs`.
 
     Parameters
     ----------
@@ -243,7 +227,7 @@ def meet(
     source, destination = (catalog.resolve(release, nearest=True) for release in (source, destination))
     sent = catalog.stream_words(source, machine, cpu, accel)
     own = catalog.words(cpu_there or cpu, destination, accel, machine)._asdict()
-    return _meet(sent, own, treatment(destination, machine))
+    return _meet(sent, own, treatments(destination, machine))
 
 
 def _meet(sent: Words, own: Words, treated: dict[str, str]) -> tuple[str, list[str]]:
@@ -259,7 +243,7 @@ def _meet(sent: Words, own: Words, treated: dict[str, str]) -> tuple[str, list[s
 
 
 def grid(found: pd.DataFrame, cpu: str) -> pd.DataFrame:
-    """Sources × destinations of one CPU of `pairs`: `shipped`; neighbouring releases that behave alike are one.
+    """Returns `shipped` of one CPU of `pairs`, sources × destinations; neighbouring releases that behave alike are one.
 
     A checked word that differs is named; `(broken)`: a check without any fix would have passed.
     """
@@ -274,7 +258,7 @@ def grid(found: pd.DataFrame, cpu: str) -> pd.DataFrame:
 
 
 def _merged(table: pd.DataFrame) -> pd.DataFrame:
-    """Neighbouring rows that are equal become one, named by the first and the last."""
+    """Returns a table in which neighbouring rows that are equal are one, named by the first and the last."""
     runs: list[list[str]] = []
     for name in map(str, table.index):
         if runs and list(table.loc[name]) == list(table.loc[runs[-1][0]]):
@@ -293,7 +277,7 @@ WHO = ("program", "system", "hypervisor", "nobody")
 
 
 def effects(found: pd.DataFrame) -> pd.DataFrame:
-    """Who could notice the flags of `steps`: a row per step, family and flag.
+    """Returns who could notice the flags of `steps`: a row per step, family and flag.
 
     Returns
     -------

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from vmstate_tools.compat import Destination, Policy, Verdict, check
+from vmstate_tools.compat import Destination, Obstacle, Policy, Verdict, check
 from vmstate_tools.data import data_path
-from vmstate_tools.facts.flags import release_key
+from vmstate_tools.release import Release
 from vmstate_tools.stream.stream import open_stream
 
 # What a destination's messages blame, in QEMU's words since 1.6 (migration/savevm.c, before 2.1 savevm.c). Where none
@@ -28,13 +29,13 @@ _COLUMNS = [*_LOAD, "arguments", "loads", "cause", "field", "stderr"]
 
 
 def recorded() -> pd.DataFrame:
-    """All rows of `data/outcomes/load_matrix.csv` as they stand there, and loads (bool): was the whole stream taken."""
+    """Returns the rows of `data/outcomes/load_matrix.csv`, and loads (bool): whether the whole stream was taken."""
     rows = pd.read_csv(data_path("outcomes", "load_matrix.csv"), keep_default_na=False)
     return rows.assign(loads=rows["vmstate_loaded"])
 
 
 def real() -> pd.DataFrame:
-    """The real loads of `data/outcomes/load_matrix.csv` whose streams are bundled, in the order of that file.
+    """Returns the loads in `data/outcomes/load_matrix.csv` whose streams are bundled, in the order of that file.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def real() -> pd.DataFrame:
 
 
 def blamed(message: str) -> str:
-    """The section that a destination's message blames; see `real`."""
+    """Returns the section that a destination's message blames; see `real`."""
     for pattern, what in _BLAMES:
         match = pattern.search(message)
         if match is not None:
@@ -65,52 +66,52 @@ def blamed(message: str) -> str:
 
 
 def verdicts(rows: pd.DataFrame, policy: Policy | str | None = None, progress: bool = True) -> list[Verdict]:
-    """`vt.check` on each row of `real`: the destination known by release, machine type, CPU model, options.
+    """Returns what `vt.check` says of each row of `real`; destinations are known by release, machine, CPU and options.
 
-    Raises StreamError.
+    Raises
+    ------
+    StreamError : a stream cannot be read.
     """
-    found: list[Verdict | None] = [None] * len(rows)
-    made: dict[Any, Destination] = {}
-    bar = tqdm(total=len(rows), unit="load", disable=not progress)
-    for stream_name, group in rows.reset_index(drop=True).groupby("stream", sort=False):
-        with open_stream(data_path("streams", str(stream_name))) as stream:
-            for index, row in zip(group.index, group.to_dict("records"), strict=True):
-                options = dict(re.findall(r"-global (migration\.[\w-]+)=(\w+)", row["arguments"]))
-                if row["dst_extra"]:
-                    options |= dict([row["dst_extra"].split("=")])
-                key = (row["dst_version"], row["machine"], row["cpu_dst"] or None)
-                if (key, *options.items()) not in made:
-                    made[(key, *options.items())] = Destination(*key, "tcg", options)
-                found[index] = check(stream, made[(key, *options.items())], policy)
-                bar.update()
-    bar.close()
-    return [v for v in found if v is not None]
+    made: dict[tuple[Any, ...], Destination] = {}
+    found: dict[int, Verdict] = {}
+    with tqdm(total=len(rows), unit="load", disable=not progress) as bar:
+        for stream_name, group in rows.reset_index(drop=True).groupby("stream", sort=False):
+            with open_stream(data_path("streams", str(stream_name))) as stream:
+                for index, row in zip(group.index, group.to_dict("records"), strict=True):
+                    known = (row["dst_version"], row["machine"], row["cpu_dst"] or None, "tcg")
+                    options = _options(row)
+                    key = (*known, *options.items())
+                    if key not in made:
+                        made[key] = Destination(*known, options)
+                    found[index] = check(stream, made[key], policy)
+                    bar.update()
+    return [found[index] for index in range(len(rows))]
+
+
+def _options(row: Mapping[Any, Any]) -> dict[str, str]:
+    """Returns the options of a row's destination: those that say how the source wrote, and its own."""
+    options = dict(re.findall(r"-global (migration\.[\w-]+)=(\w+)", row["arguments"]))
+    if row["dst_extra"]:
+        options |= dict([row["dst_extra"].split("=")])
+    return options
 
 
 def predicted(rows: pd.DataFrame, policy: Policy | str | None = None, progress: bool = True) -> pd.DataFrame:
-    """What is predicted for rows of `real`: the same rows and columns, but for `stderr`.
+    """Returns what is predicted for rows of `real`: the same rows and columns, but for `stderr`.
 
     `loads`, `cause` and `field` are those of the verdict. Of the first obstacle there are: stage, kind, message, flags
     that differ (+ only in the stream, − only at the destination), commits (list).
     """
-    told = [_told(v) for v in verdicts(rows, policy, progress)]
-    kept = rows.drop(columns=["loads", "cause", "field", "stderr"]).reset_index(drop=True)
-    return pd.concat([kept, pd.DataFrame(told, columns=list(_told(None)))], axis=1).set_index(rows.index)
+    found = [_first(v.first) for v in verdicts(rows, policy, progress)]
+    same = rows.drop(columns=["loads", "cause", "field", "stderr"]).reset_index(drop=True)
+    return pd.concat([same, pd.DataFrame(found, columns=list(_first(None)))], axis=1).set_index(rows.index)
 
 
-def _told(verdict: Verdict | None) -> dict[str, Any]:
-    first = verdict.first if verdict is not None else None
+def _first(first: Obstacle | None) -> dict[str, Any]:
+    """Returns the columns that the obstacle which stops a load gives; None: nothing stops it."""
     if first is None:
-        return {
-            "loads": True,
-            "cause": LOADS,
-            "field": "",
-            "stage": "",
-            "kind": "",
-            "message": "",
-            "flags": "",
-            "commits": [],
-        }
+        texts = dict.fromkeys(["field", "stage", "kind", "message", "flags"], "")
+        return {"loads": True, "cause": LOADS, **texts, "commits": []}
     cause = {"start": "start", "A": "configuration", "B": "configuration"}.get(first.stage, first.section or UNSAID)
     signs = [f"+{n}" for n in first.flags_only_in_stream] + [f"−{n}" for n in first.flags_only_in_destination]
     return {
@@ -126,12 +127,12 @@ def _told(verdict: Verdict | None) -> dict[str, Any]:
 
 
 def _same_field(traced: pd.Series, path: pd.Series) -> pd.Series:
-    """A trace names a field without the structs that it is in."""
+    """Tells row by row whether a trace and a path name the same field: a trace leaves out the structs it is in."""
     return pd.Series([p == t or p.endswith(f".{t}") for t, p in zip(traced, path, strict=True)], traced.index)
 
 
 def agreement(real: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
-    """How many loads are predicted right: loads or not; where refused by both, the section blamed; the field traced.
+    """Returns how many loads are predicted right: loads or not; of the refused, the section blamed; the field traced.
 
     Returns
     -------
@@ -154,7 +155,7 @@ def agreement(real: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(loads: pd.DataFrame) -> pd.DataFrame:
-    """`cause` of rows of `real` or `predicted`, sources × destinations; where a pair has several rows, the first."""
-    order = sorted({*loads["src_version"], *loads["dst_version"]}, key=release_key)
+    """Returns `cause` of rows of `real` or `predicted`, sources × destinations: the first row of each pair."""
+    order = sorted({*loads["src_version"], *loads["dst_version"]}, key=Release)
     cells = loads.pivot_table("cause", "src_version", "dst_version", aggfunc="first")
     return cells.reindex(index=order, columns=order)

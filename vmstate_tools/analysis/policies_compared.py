@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 
 import pandas as pd
 
-from vmstate_tools.analysis import cpu_history as breaks
+from vmstate_tools.analysis import cpu_history
 from vmstate_tools.compat import POLICIES, Policy
 from vmstate_tools.compat.policy import Context, Equal, named, noticed
 from vmstate_tools.facts import catalog, flags
-from vmstate_tools.facts.flags import release_key
+from vmstate_tools.release import Release
 from vmstate_tools.vmstate.description import FieldDescription
 
-#: The first release with the fix that was shipped (commit 16a2497bd4): those before compare, and no fix reaches them.
+#: The first release with the fix that was shipped (commit 16a2497bd4): older ones compare, and no fix reaches them.
 FIXED = "2.7.1"
 
-#: What a policy makes of a pair, against releases that all compare.
+#: What a policy makes of a pair, against releases that all compare → what that means.
 EFFECTS = {
     "as before": "loads, as with a check in every release",
     "repaired": "loads only with the policy, and the guest finds all that it could notice",
@@ -36,6 +36,9 @@ EFFECTS = {
 Words = Mapping[str, int]
 
 
+_PAIRS = ["cpu", "accel", "policy", "source", "destination", "direction", "loads", "stopped_by", "lacks", "effect"]
+
+
 def pairs(
     machine: str,
     cpus: Sequence[str],
@@ -45,17 +48,17 @@ def pairs(
     target_ulong: int = 8,
     releases: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Every pair of releases that have a machine type: do the words stop the load, and would the guest miss anything?
+    """Returns every pair of releases with a machine type: do the words stop the load, would the guest miss anything?
 
     Parameters
     ----------
     machine, cpus : machine type and CPU models of both sides.
     policy : a `Policy` or its name.
     accel : of both sides, "tcg" or "kvm".
-    since : the first release that follows the policy, those before compare every word (see `compat.policy.Equal`);
-        None: all do.
+    since : the first release that follows the policy; older ones compare every word (see `compat.policy.Equal`).
+        None: all follow it.
     target_ulong : bytes, 4 for qemu-system-ppc, whose words are taken to be those of qemu-system-ppc64.
-    releases : only these; None: those of `breaks.releases`.
+    releases : only these; None: those of `cpu_history.releases`.
 
     Returns
     -------
@@ -63,33 +66,39 @@ def pairs(
     loads; stopped_by: the words that stop it (list), `length` where the destination reads another number of bytes;
     lacks: flags that the source's CPU has, the destination's has not, and the guest could notice
     (`compat.policy.noticed`; list); effect: a key of `EFFECTS`.
+
+    Raises
+    ------
+    KeyError : there is no policy of that name.
+    CatalogError : unknown release or accelerator.
     """
     rule = named(policy)
     assert rule is not None
-    wanted = breaks.releases(machine=machine) if releases is None else list(releases)
+    wanted = cpu_history.releases(machine=machine) if releases is None else list(releases)
     visible = {w: noticed(w, accel, hypervisor=not machine.startswith("pseries")) for w in flags.WORDS}
-    fields = {word: _field(word, target_ulong) for word in catalog.WORDS}
+    scene = _Scene(rule, accel, machine, since, target_ulong)
     rows = []
     for cpu in cpus:
-        sides = {r: side for r in wanted if (side := _side(rule, cpu, r, accel, machine, since, target_ulong))}
+        sides = {release: side for release in wanted if (side := scene.side(cpu, release)) is not None}
         for (source, one), (destination, other) in product(sides.items(), repeat=2):
-            stopped_by = ["length"] if other.short else []
-            for word, field in fields.items() if not stopped_by else ():
-                if other.policy.check(field, one.sent[word], other.has[word], other.context(word, one.pvr)) is not None:
-                    stopped_by.append(word)
-            missing = {w: one.has[w] & ~other.has[w] & seen for w, seen in visible.items()}
-            lacks = [name for w, bits in missing.items() if bits for name in _names(w, bits)]
+            stopped_by = scene.stopping(one, other)
+            lacks = _lacking(one.has, other.has, visible)
             loads = not stopped_by
             effect = _effect(loads, one.own == other.own, bool(lacks))
-            direction = _direction(source, destination)
-            rows.append((cpu, accel, rule.name, source, destination, direction, loads, stopped_by, lacks, effect))
-    names = ["cpu", "accel", "policy", "source", "destination", "direction", "loads", "stopped_by", "lacks", "effect"]
-    return pd.DataFrame(rows, columns=names).astype({"effect": pd.CategoricalDtype(list(EFFECTS))})
+            way = cpu_history.direction(source, destination)
+            rows.append((cpu, accel, rule.name, source, destination, way, loads, stopped_by, lacks, effect))
+    return pd.DataFrame(rows, columns=_PAIRS).astype({"effect": pd.CategoricalDtype(list(EFFECTS))})
 
 
 @dataclass
 class _Side:
-    """One release with one CPU: what follows from it alone. `short`: it reads another number of bytes."""
+    """A release with a CPU: what follows from it alone.
+
+    Attributes
+    ----------
+    own, has, sent : the CPU's words as the release gives them, as the policy has them, and as a stream carries them.
+    short : it reads another number of bytes than a stream has.
+    """
 
     policy: Policy
     context: Callable[[str, int], Context]
@@ -100,24 +109,57 @@ class _Side:
     short: bool
 
 
-def _side(
-    rule: Policy, cpu: str, release: str, accel: str, machine: str, since: str | None, target_ulong: int
-) -> _Side | None:
-    own = breaks.running(cpu, release, accel, machine)
-    if own is None:
-        return None
-    policy = rule if since is None or release_key(release) >= release_key(since) else Equal()
-    pvr = catalog.model(cpu, release).pvr
+@dataclass
+class _Scene:
+    """What all pairs have in common: the policy and the first release that follows it, accelerator and machine type."""
 
-    @cache
-    def context(word: str, stream_pvr: int) -> Context:
-        return Context(word, f"env.{word}", release, machine, accel, pvr, stream_pvr, target_ulong)
+    rule: Policy
+    accel: str
+    machine: str
+    since: str | None
+    target_ulong: int
 
-    has = {word: policy.has(word, value, pvr, context(word, pvr)) for word, value in own.items()}
-    sent = {word: policy.on_the_way_out(word, value) for word, value in has.items()}
-    fields = {word: _field(word, target_ulong) for word in own}
-    short = any(policy.size_of(f, context(word, pvr)) != f.size for word, f in fields.items())
-    return _Side(policy, context, pvr, own, has, sent, short)
+    @cached_property
+    def fields(self) -> dict[str, FieldDescription]:
+        """The field of each word as 1.6 to 2.7.0 describe it (target-ppc/machine.c: `vmstate_ppc_cpu`)."""
+        sizes = {word: {"msr_mask": self.target_ulong, "nb_BATs": 4}.get(word, 8) for word in catalog.WORDS}
+        return {word: FieldDescription(f"env.{word}", f"uint{8 * size} equal", size) for word, size in sizes.items()}
+
+    def side(self, cpu: str, release: str) -> _Side | None:
+        """Returns what follows from a release and a CPU, None where the release has no such CPU."""
+        own = cpu_history.running(cpu, release, self.accel, self.machine)
+        if own is None:
+            return None
+        follows = self.since is None or Release(release) >= Release(self.since)
+        policy = self.rule if follows else Equal()
+        pvr = catalog.model(cpu, release).pvr
+
+        @cache
+        def context(word: str, stream_pvr: int) -> Context:
+            here = release, self.machine, self.accel, pvr
+            return Context(word, f"env.{word}", *here, stream_pvr, self.target_ulong)
+
+        has = {word: policy.has(word, value, pvr, context(word, pvr)) for word, value in own.items()}
+        sent = {word: policy.on_the_way_out(word, value) for word, value in has.items()}
+        short = any(policy.size_of(f, context(word, pvr)) != f.size for word, f in self.fields.items())
+        return _Side(policy, context, pvr, own, has, sent, short)
+
+    def stopping(self, source: _Side, destination: _Side) -> list[str]:
+        """Returns what stops the load: words, or `length` where the destination reads another number of bytes."""
+        if destination.short:
+            return ["length"]
+        check, context = destination.policy.check, destination.context
+        return [
+            word
+            for word, field in self.fields.items()
+            if check(field, source.sent[word], destination.has[word], context(word, source.pvr)) is not None
+        ]
+
+
+def _lacking(source: Words, destination: Words, visible: Words) -> list[str]:
+    """Returns the flags among the visible ones that only the source has."""
+    missing = {word: source[word] & ~destination[word] & seen for word, seen in visible.items()}
+    return [name for word, bits in missing.items() if bits for name in _names(word, bits)]
 
 
 @cache
@@ -125,20 +167,9 @@ def _names(word: str, bits: int) -> list[str]:
     return flags.decode(word, bits)
 
 
-def _field(word: str, target_ulong: int) -> FieldDescription:
-    """The field of a word as 1.6 to 2.7.0 describe it (target-ppc/machine.c: `vmstate_ppc_cpu`)."""
-    size = {"msr_mask": target_ulong, "nb_BATs": 4}.get(word, 8)
-    return FieldDescription(f"env.{word}", f"uint{8 * size} equal", size)
-
-
-@cache
-def _direction(source: str, destination: str) -> str:
-    one, other = release_key(source), release_key(destination)
-    return "same" if one == other else "forward" if one < other else "backward"
-
-
-def _effect(loads: bool, before: bool, lacks: bool) -> str:
-    if before:
+def _effect(loads: bool, same: bool, lacks: bool) -> str:
+    """Returns the effect; `same`: both CPUs have the same words, so that the load passes without a policy."""
+    if same:
         return "as before" if loads else "broken"
     if loads:
         return "let through" if lacks else "repaired"
@@ -154,7 +185,7 @@ def compare(
     target_ulong: int = 8,
     releases: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The policies side by side: how many pairs of releases each effect has.
+    """Returns the policies side by side: how many pairs of releases each effect has.
 
     Returns
     -------
@@ -177,8 +208,8 @@ def compare(
 
 
 def table(found: pd.DataFrame, cpu: str | None = None) -> pd.DataFrame:
-    """Sources × destinations of `pairs`, in cells the effect; of one CPU, where there are several."""
+    """Returns the effect of each pair, sources × destinations; `cpu` chooses one where there are several."""
     one = found if cpu is None else found[found["cpu"] == cpu]
-    order = sorted({*one["source"], *one["destination"]}, key=release_key)
+    order = sorted({*one["source"], *one["destination"]}, key=Release)
     cells = one.astype({"effect": object}).pivot_table("effect", "source", "destination", aggfunc="first")
     return cells.reindex(index=order, columns=order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,26 @@ from vmstate_tools.compat.load import check
 from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.verdict import Verdict
 from vmstate_tools.errors import StreamError, plain_text
+from vmstate_tools.facts.model_names import one_spelling
 from vmstate_tools.stream.stream import Stream, open_stream
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _FIRST = ("stage", "section", "instance_id", "field", "kind", "stream_value", "destination_value")
+
+
+_COLUMNS = [
+    *("stream", "destination", "release", "machine", "cpu", "accel", "policy", "loads"),
+    *_FIRST,
+    *("obstacles", "message", "error"),
+]
+_TYPES = {
+    **dict.fromkeys(["stream", "destination", "machine", "cpu", "accel", "stage", "section", "kind"], "category"),
+    **dict.fromkeys(["instance_id", "obstacles"], "Int64"),
+    **dict.fromkeys(["policy", "field", "message", "error"], "str"),
+    "loads": "boolean",
+}
 
 
 def matrix(
@@ -28,7 +42,7 @@ def matrix(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """The verdict of every pair, a row each, streams outermost.
+    """Returns the verdict on every pair of a stream and a destination, a row each, streams outermost.
 
     Parameters
     ----------
@@ -37,60 +51,67 @@ def matrix(
     policy : as for `check`.
     executor : any `concurrent.futures.Executor`, of a Dask cluster too; streams are spread over it. Where a worker
         dies its streams are done again.
+    progress : whether a bar is shown on stderr.
 
     Returns
     -------
-    Columns stream, destination, release, machine, cpu, accel (category); policy; loads (boolean, NA where the stream
-    could not be read); of the first obstacle stage, section, kind (category), instance_id (Int64), field, stream_value,
-    destination_value (object: int, bytes or str as in the stream); obstacles (Int64, number of them), message, error.
+    Columns stream, destination, machine, cpu, accel (category), release (ordered category: 2.6 before 2.10); policy;
+    loads (boolean, NA where the stream could not be read); of the first obstacle stage, section, kind (category),
+    instance_id (Int64), field, stream_value, destination_value (object: int, bytes or str as in the stream); obstacles
+    (Int64, number of them), message, error.
+
+    Raises
+    ------
+    KeyError : there is no policy of that name.
+    CatalogError : QEMU never had such a release.
     """
+    given = [destinations] if isinstance(destinations, (Destination, str)) else list(destinations)
+    targets = [Destination(release=d) if isinstance(d, str) else d for d in given]
+    policy = named(policy)
+    if executor is None:
+        return _frame(_here(list(streams), targets, policy, progress))
+    paths = [os.fspath(s.name if isinstance(s, Stream) else s) for s in streams]
+    return _frame(_spread(executor, paths, targets, policy, progress))
+
+
+def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
+
+    from vmstate_tools.frames.releases import release_column
+
+    # Of object, so that 64-bit words beside rows without one do not become floats.
+    frame = pd.DataFrame(list(rows), columns=_COLUMNS, dtype=object)
+    return frame.assign(release=release_column(frame["release"])).astype(_TYPES)
+
+
+def _here(
+    streams: Sequence[Stream | str | os.PathLike[str]],
+    targets: Sequence[Destination],
+    policy: Policy | None,
+    progress: bool,
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows, worked out in this process."""
+    from tqdm.auto import tqdm
+
+    for stream in tqdm(streams, unit="stream", disable=not progress):
+        yield from _row_of(stream, targets, policy)
+
+
+def _spread(
+    executor: Executor, paths: list[str], targets: Sequence[Destination], policy: Policy | None, progress: bool
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows, worked out by an executor's workers."""
     from tqdm.auto import tqdm
 
     from vmstate_tools.frames.executors import spread
 
-    given = [destinations] if isinstance(destinations, (Destination, str)) else list(destinations)
-    targets = [Destination(release=d) if isinstance(d, str) else d for d in given]
-    policy = named(policy)
-    todo = list(streams)
-    rows: list[dict[str, Any]] = []
-    if executor is None:
-        for stream in tqdm(todo, unit="stream", disable=not progress):
-            rows += _row_of(stream, targets, policy)
-    else:
-        paths = [os.fspath(s.name if isinstance(s, Stream) else s) for s in todo]
-        size = max(1, min(64, len(paths) // 16))
-        work = functools.partial(_rows_of, targets=targets, policy=policy)
-        with tqdm(total=len(paths) * len(targets), unit="verdict", disable=not progress) as bar:
-            for done in spread(executor, work, paths, size, functools.partial(_unread, targets=targets)):
-                rows += done
-                bar.update(len(done))
-    columns = [
-        "stream",
-        "destination",
-        "release",
-        "machine",
-        "cpu",
-        "accel",
-        "policy",
-        "loads",
-        *_FIRST,
-        "obstacles",
-        "message",
-        "error",
-    ]
-    # Of object, so that 64-bit words beside rows without one do not become floats.
-    frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    return frame.astype(
-        {
-            **dict.fromkeys(
-                ["stream", "destination", "release", "machine", "cpu", "accel", "stage", "section", "kind"], "category"
-            ),
-            **dict.fromkeys(["instance_id", "obstacles"], "Int64"),
-            **dict.fromkeys(["policy", "field", "message", "error"], "str"),
-            "loads": "boolean",
-        }
-    )
+    size = max(1, min(64, len(paths) // 16))
+    work = functools.partial(_rows_of, targets=targets, policy=policy)
+    unread = functools.partial(_unread, targets=targets)
+    with tqdm(total=len(paths) * len(targets), unit="verdict", disable=not progress) as bar:
+        for done in spread(executor, work, paths, size, unread):
+            bar.update(len(done))
+            yield from done
 
 
 def _rows_of(paths: Sequence[str], targets: Sequence[Destination], policy: Policy | None) -> list[dict[str, Any]]:
@@ -122,8 +143,9 @@ def _unread(stream: str, error: Exception, targets: Sequence[Destination]) -> li
 
 
 def _who(destination: Destination) -> dict[str, Any]:
-    names = ("release", "machine", "cpu", "accel")
-    return {"destination": destination.name, **{n: getattr(destination, n) for n in names}}
+    cpu = one_spelling(destination.cpu) if destination.cpu else destination.cpu
+    names = ("release", "machine", "accel")
+    return {"destination": destination.name, "cpu": cpu, **{n: getattr(destination, n) for n in names}}
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
