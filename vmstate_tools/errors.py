@@ -11,8 +11,11 @@ def printable(text: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Returns text that UTF-8 can hold: a byte of a file's name that is not UTF-8 becomes `\\udcff` (ff: the byte)."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Returns text that UTF-8 and CSV can hold: a byte of a name that is not UTF-8 becomes `\\udcff` (ff: the byte).
+
+    A carriage return, which CSV writers leave bare and readers take for a line's end, becomes `\\r`.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\r", "\\r")
 
 
 # The longest part of an error's text: names and values from a stream stand in it.

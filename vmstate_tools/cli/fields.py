@@ -18,7 +18,7 @@ from vmstate_tools.cli.common import (
     spreadsheet_option,
 )
 from vmstate_tools.errors import plain_text
-from vmstate_tools.show.text import complain, json_text, print_columns, say, standard_output, write_csv
+from vmstate_tools.show.text import complain, csv_text, json_text, print_columns, say, standard_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,13 +100,15 @@ class _Wanted:
         match = self.section
         return found if match is None else [s for s in found if match(s.idstr) or match(s.label)]
 
-    def rows(self, stream: Stream) -> Iterator[tuple[Any, ...]]:
+    def rows(
+        self, stream: Stream, lead: tuple[Any, ...] = (), blob: Callable[[bytes], Any] = bytes
+    ) -> Iterator[tuple[Any, ...]]:
         """Yields what `field_rows` has of them."""
         from vmstate_tools.stream.field_rows import COLUMNS, field_rows
 
-        rows = field_rows(stream, self.sections(stream), self.fold)
-        match, path = self.field, COLUMNS.index("path")
-        return rows if match is None else (row for row in rows if match(str(row[path])))
+        rows = field_rows(stream, self.sections(stream), self.fold, lead=lead, blob=blob)
+        match, path = self.field, len(lead) + COLUMNS.index("path")
+        return rows if match is None else (row for row in rows if match(row[path]))
 
 
 def matcher(pattern: str | None) -> Callable[[str], bool] | None:
@@ -133,9 +135,12 @@ def _table(files: tuple[str, ...], opening: dict[str, Any], wanted: _Wanted) -> 
     from vmstate_tools.cli.streams import each_stream
     from vmstate_tools.vmstate.layout import format_value
 
+    def shown(value: Any) -> str:  # most values are small numbers
+        return str(value) if type(value) is int and value < 256 else format_value(value)
+
     def work(stream: Stream) -> bool:
         rows = [
-            (f"{section}/{instance}", path, type_, str(offset), str(size), format_value(value))
+            (f"{section}/{instance}", path, type_, str(offset), str(size), shown(value))
             for section, instance, _, _, path, type_, offset, size, value in wanted.rows(stream)
         ]
         if rows:
@@ -160,25 +165,26 @@ def _text(
     from vmstate_tools.cli.streams import each_stream
     from vmstate_tools.stream.field_rows import COLUMNS
 
-    def work(stream: Stream) -> list[tuple[Any, ...]]:
-        name = plain_text(stream.name)
-        rows = wanted.rows(stream)
-        return [(name, *rest, value.hex() if isinstance(value, bytes) else value) for *rest, value in rows]
+    columns = ("file", *COLUMNS)
+
+    def work(stream: Stream) -> str:
+        rows = wanted.rows(stream, (plain_text(stream.name),), bytes.hex)
+        if form == "csv":
+            return csv_text(rows, for_spreadsheet=for_spreadsheet)
+        text = json_text([dict(zip(columns, row, strict=True)) for row in rows])
+        # One object a line. Within a string the quotes would have backslashes.
+        return text[1:-1].replace('}, {"file": ', '},\n{"file": ')
 
     done, code = each_stream(files, opening, work)
     code = _found(done, code)
     if not done:
         return code
-    columns = ("file", *COLUMNS)
-    rows = (row for each in done for row in each)
     with _output(target, force, [*files, opening["description"]]) as file:
         if form == "csv":
-            write_csv(file, columns, rows, for_spreadsheet=for_spreadsheet)
+            file.write(csv_text([columns]))
+            file.writelines(done)
         else:
-            file.write("[")
-            for i, row in enumerate(rows):
-                file.write((",\n" if i else "") + json_text(dict(zip(columns, row, strict=True))))
-            file.write("]\n")
+            file.write("[" + ",\n".join(filter(None, done)) + "]\n")
     return code
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 import click
 
 from vmstate_tools.cli.common import Lists, example, json_option, leave, policy_option, spreadsheet_option
 from vmstate_tools.errors import VmstateError
-from vmstate_tools.show.text import complain, print_json, say, standard_output, write_csv
+from vmstate_tools.show.text import complain, csv_text, print_json, say, standard_output
 
 
 class _Releases(Lists):
@@ -48,9 +50,8 @@ def matrix(
     frame = compat.matrix(streams, releases, policy, progress=sys.stderr.isatty())
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     if as_csv:
-        write_csv(
-            standard_output(), list(map(str, frame)), (row.values() for row in rows), for_spreadsheet=for_spreadsheet
-        )
+        table: list[Iterable[Any]] = [list(frame), *(row.values() for row in rows)]
+        standard_output().write(csv_text(table, for_spreadsheet=for_spreadsheet))
     elif as_json:
         print_json(rows)
     else:

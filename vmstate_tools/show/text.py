@@ -65,30 +65,19 @@ def _without_surrogates(value: Any) -> Any:
     return plain_text(value) if isinstance(value, str) else value
 
 
-def write_csv(
-    file: TextIO, names: Sequence[str], rows: Iterable[Iterable[Any]], *, for_spreadsheet: bool = False
-) -> None:
-    """Writes a table as CSV, lines ended by a newline alone.
+def csv_text(rows: Iterable[Iterable[Any]], *, for_spreadsheet: bool = False) -> str:
+    """Returns rows as CSV, lines ended by a newline alone; None is an empty cell.
 
     With `for_spreadsheet`, text that a spreadsheet would take for a formula gets a `'` before it.
     """
     import csv
+    import io
 
     if for_spreadsheet:
         rows = ([_no_formula(cell) for cell in row] for row in rows)
-    table = csv.writer(_EndsLines(file), lineterminator="\r\n")
-    table.writerow(names)
-    table.writerows(rows)
-
-
-class _EndsLines:
-    """Ends the lines of a CSV writer with a newline alone: the writer quotes only characters that end its own lines."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
-
-    def write(self, line: str) -> None:
-        self.file.write(line.removesuffix("\r\n") + "\n")
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
 
 
 def _no_formula(cell: Any) -> Any:

@@ -39,7 +39,6 @@ from vmstate_tools.format.ram_pages import (
     longest_compressed,
     stride,
 )
-from vmstate_tools.source.new_file import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -897,6 +896,8 @@ class Ram:
         import contextlib
 
         from tqdm.auto import tqdm
+
+        from vmstate_tools.source.new_file import new_file
 
         number = number_of(self._blocks, block)
         length = self._blocks[number].used_length

@@ -5,7 +5,6 @@ Values are gathered by numpy, the sections of one layout from many streams toget
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,6 +94,8 @@ def rows_of(layout: Layout, fold: int | None) -> Rows:
 
 
 def _rows_of(layout: Layout, fold: int | None) -> Rows:
+    import hashlib
+
     counts, width, kind = layout.count, layout.width, layout.kind
     leaves = layout.paths
     if fold is not None:
