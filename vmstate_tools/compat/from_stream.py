@@ -10,6 +10,7 @@ import numpy as np
 from vmstate_tools.compat import source_descriptions
 from vmstate_tools.compat.expectation import Entry, Expectation, Values
 from vmstate_tools.compat.reader import NUMBERS
+from vmstate_tools.errors import StreamError
 from vmstate_tools.facts.cpu_section import WORD_OF_FIELD
 from vmstate_tools.format.sections import handwritten
 from vmstate_tools.stream.cpu_words import SPR_PVR
@@ -82,7 +83,12 @@ def _entry(stream: Stream, section: Section, release: str | None) -> Entry:
 
 def values_of(stream: Stream, section: Section, description: Description) -> Values:
     """Returns the numbers in a section, and the buffers that rules ask for; long arrays of structs are left out."""
-    layout = layout_of(description, section.payload_size)
+    try:
+        layout = layout_of(description, section.payload_size)
+    except StreamError as error:
+        error.file = error.file or stream.name
+        error.section = error.section or f"{section.idstr}/{section.instance_id}"
+        raise
     values = _numbers(stream, section, layout)
     for i, path in enumerate(layout.paths):
         vmsd = layout.vmsds[i]
