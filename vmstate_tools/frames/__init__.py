@@ -1,1 +1,1 @@
-"""pandas frames of many streams."""
+"""pandas frames of many streams: found, read, labelled by manifests, collected, and written as Parquet."""

@@ -17,18 +17,24 @@ from vmstate_tools.vmstate.value_column import ValueDtype as ValueDtype
 
 
 class _FlagWordArray(pd.arrays.IntegerArray):
+    """Nullable UInt64 values that print as flags of the word that their dtype is named after."""
+
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:
         word = self.dtype.name
         return lambda value: "" if value is pd.NA else format_flags(word, int(value))
 
 
 class InsnsFlagsArray(_FlagWordArray):
+    """Values of `insns_flags`."""
+
     @property
     def dtype(self) -> InsnsFlagsDtype:
         return InsnsFlagsDtype()
 
 
 class InsnsFlags2Array(_FlagWordArray):
+    """Values of `insns_flags2`."""
+
     @property
     def dtype(self) -> InsnsFlags2Dtype:
         return InsnsFlags2Dtype()

@@ -22,6 +22,8 @@ _TRIES = 2
 
 @dataclass
 class _Batch(Generic[R]):
+    """Items that were handed out together, and how often they were."""
+
     items: Sequence[str]
     future: Future[list[R]]
     tries: int = 1
@@ -92,6 +94,7 @@ class _Workers(Generic[R]):
         self.count = 0
 
     def submit(self, items: Sequence[str]) -> Future[list[R]]:
+        """Hands items out; where the executor is broken, the future says so."""
         self.count += 1  # so that a cluster does not take it for what it did before
         try:
             return self.executor.submit(_call, self.work, items, self.count)
@@ -112,6 +115,7 @@ class _Workers(Generic[R]):
             return lost(item, StreamError("each worker that reads it dies", file=item) if _died(err) else err)
 
     def mend(self) -> None:
+        """Puts a pool like it in the place of a process pool that one of its processes broke."""
         if not isinstance(self.executor, ProcessPoolExecutor) or not getattr(self.executor, "_broken", False):
             return
         like: Any = self.executor
@@ -119,6 +123,7 @@ class _Workers(Generic[R]):
         self.own = self.executor = ProcessPoolExecutor(like._max_workers, mp_context=like._mp_context)
 
     def close(self) -> None:
+        """Ends the pool that took the executor's place; the executor itself is its owner's."""
         if self.own is not None:
             self.own.shutdown(cancel_futures=True)
 
@@ -130,4 +135,5 @@ class _Workers(Generic[R]):
 
 
 def _call(work: Work[R], items: Sequence[str], _count: int) -> list[R]:
+    """Does the work in a worker; `_count` makes each call another one."""
     return work(items)

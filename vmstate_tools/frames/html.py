@@ -1,4 +1,4 @@
-"""How collections of streams look in a notebook. All text from a stream is escaped: it is hostile."""
+"""How a collection looks in a notebook. All text from streams and manifests is escaped: it may be hostile."""
 
 from __future__ import annotations
 
@@ -11,22 +11,16 @@ if TYPE_CHECKING:
 
 
 def collection_html(collection: Collection) -> str:
+    """Returns a collection as HTML: how many streams of each release (or machine type) there are, and what failed."""
     streams, errors = collection.streams, collection.errors
     facts = [f"{len(streams)} streams", f"{len(errors)} that could not be read"]
     by = "release" if "release" in streams else "machine"
-    counts = streams.groupby(by, sort=by != "release", dropna=False).agg(
+    counts = streams.groupby(by, dropna=False, observed=True).agg(
         machines=("machine", "nunique"), streams=("file", "size"), size=("stream_size", "sum")
     )
-    if by == "release":
-        counts = counts.loc[sorted(counts.index, key=_release_key)]
     rows = table(
         [by, ">machine types", ">streams", ">bytes"],
         ((name, machines, n, f"{size:,}") for name, machines, n, size in counts.itertuples(name=None)),
     )
     bad = table(["file", "error"], zip(errors["file"], errors["message"], strict=True)) if len(errors) else ""
     return f"<p><b>Collection</b><br>{text(', '.join(facts))}</p>{rows}{bad}"
-
-
-def _release_key(release: object) -> tuple[int, ...]:
-    """Sorts 2.10.0 behind 2.8.0, and what is no release first."""
-    return tuple(int(part) for part in str(release).split(".") if part.isdigit())

@@ -23,7 +23,7 @@ _TOGETHER = 200
 
 
 def write(collection: Collection, where: str, shard: int, overwrite: bool) -> None:
-    """See `Collection.to_parquet`."""
+    """Writes a collection's frames as Parquet datasets: see `Collection.to_parquet`."""
     import fsspec
     import pyarrow.parquet as pq
     from fsspec.implementations.local import LocalFileSystem
@@ -89,7 +89,7 @@ def _parts(collection: Collection) -> Iterator[tuple[int, str, Any]]:
 
 
 def _table(frame: pd.DataFrame) -> Any:
-    """Categories with codes of one size in all files, so that they are columns of one dataset."""
+    """Returns a frame as an Arrow table; categories have codes of one size in all files, which make one dataset."""
     import pyarrow as pa
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
