@@ -18,15 +18,15 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 # Where each way begins, the modules it passes, in the order of the rooms, and what comes out at the end.
 WAYS: dict[str, tuple[list[str], str]] = {
     "vt.open … fields()": (
-        ["source/content", "format/framing", "vmstate/layout", "stream/field_tables"],
+        ["source/opening", "format/framing", "vmstate/layout", "stream/field_tables"],
         "a frame",
     ),
     "vt.check": (
-        ["source/content", "format/framing", "vmstate/layout", "stream/stream", "facts/families", "compat/load"],
+        ["source/opening", "format/framing", "vmstate/layout", "stream/stream", "facts/families", "compat/load"],
         "a verdict",
     ),
     "vt.rewrite": (
-        ["source/content", "format/framing", "vmstate/decode", "stream/stream", "facts/families", "rewriting/file"],
+        ["source/opening", "format/framing", "vmstate/decode", "stream/stream", "facts/families", "rewriting/file"],
         "a rewritten file",
     ),
 }

@@ -60,6 +60,7 @@ class Lab:
         self.root = folder / "root"
         (self.root / "notebooks").mkdir(parents=True)
         (self.root / "data").symlink_to(ROOT / "data")
+        (self.root / "notebooks" / "course").symlink_to(ROOT / "notebooks" / "course")
         self._folder = folder
         settings = folder / "settings/@jupyterlab"
         for name, value in {
@@ -90,7 +91,7 @@ class Lab:
         self._log = self._folder / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyter", "lab", *options],
+                [sys.executable, "-m", "jupyterlab", *options],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,4 +1,4 @@
-"""The course's questions, notebook by notebook: which answers are right, and what to say of the others.
+"""The questions of the notebooks: which answers are right, and the hints for those that are not.
 
     answer = ...
     check("01-machine", answer)
@@ -21,7 +21,7 @@ _judges: dict[str, Judge] = {}
 
 @dataclass(frozen=True)
 class Reply:
-    """What a check says. `right` is None for a question not answered yet; `hint` is for a wrong answer."""
+    """The answer of a check. `right` is None for a question that is not answered yet; `hint` is for a wrong answer."""
 
     question: str
     right: bool | None
@@ -35,10 +35,10 @@ class Reply:
 
 
 def question(name: str) -> Callable[[Judge], Judge]:
-    """Register the judge of a question, `NN-words`.
+    """Registers the decorated function as the judge of the question `NN-words`.
 
-    It gets the answer and returns True (right), False (wrong: its docstring is the hint) or the text of a better
-    hint. It may raise on answers of another shape: those are wrong. No hint names the right answer.
+    A judge gets the answer and returns True if it is right, False if it is wrong (then the docstring of the judge is
+    the hint), or the text of a better hint. It may raise on an answer of the wrong shape. No hint names the answer.
     """
 
     def register(judge: Judge) -> Judge:
@@ -51,7 +51,7 @@ def question(name: str) -> Callable[[Judge], Judge]:
 
 
 def questions(notebook: str) -> list[str]:
-    """The names of a notebook's questions in their order; `notebook` is its number, "01". Empty where it has none."""
+    """Returns the names of a notebook's questions in their order; `notebook` is its number, "01"."""
     module = f"{__name__}.notebook_{notebook}"
     try:
         importlib.import_module(module)
@@ -62,7 +62,7 @@ def questions(notebook: str) -> list[str]:
 
 
 def check(name: str, answer: Any) -> Reply:
-    """Is this the answer? Never raises; an Ellipsis, alone or inside, is no answer yet."""
+    """Returns whether this is the answer, with a hint if not. An Ellipsis, alone or inside, is no answer yet."""
     if name not in questions(name[:2]):
         return Reply(name, None, f"There is no such question; those of the notebook: {', '.join(questions(name[:2]))}")
     if _open(answer):
@@ -91,10 +91,11 @@ def _open(answer: Any) -> bool:
 
 
 def same(answer: Any, truth: Any, mistakes: Iterable[tuple[Any, str]] = ()) -> bool | str:
-    """Is the answer the truth? A kind that it cannot be, or one of the `mistakes` (value, hint), is told.
+    """Returns True if the answer equals the truth, else False or a hint.
 
-    numpy and pandas values count as Python's, bytes as text where the truth is text. Text is compared without case,
-    floats to one part in a million; where the truth is a set, order is nothing and a single text is a set of it.
+    There is a hint for an answer of the wrong kind, and for each of the `mistakes` (value, hint). Values of numpy and
+    pandas count as Python's, and bytes as text where the truth is text. Text is compared without case, floats to one
+    part in a million. Where the truth is a set, order does not matter, and a single text is a set of one.
     """
     answer = _plain(answer)
     if isinstance(truth, set) and isinstance(answer, str):

@@ -10,7 +10,7 @@ from vmstate_tools.facts import catalog, flags
 
 
 def _words(cpu: str) -> dict[str, catalog.Words]:
-    """Of a family's class, release by release, where there is it."""
+    """Returns release → the words of a CPU class, for the releases that have the class."""
     releases = sorted(
         (row["release"] for row in catalog.table("releases") if row["kind"] == "release"), key=flags.release_key
     )

@@ -12,7 +12,7 @@ from vmstate_tools.facts import catalog
 
 
 def _loads() -> list[dict[str, str]]:
-    """Those of the notebook: pseries-2.6, one CPU on both sides, streams that are bundled."""
+    """Returns the loads of the notebook: pseries-2.6, the same CPU on both sides, streams that are bundled."""
     with data_path("outcomes", "load_matrix.csv").open(newline="", encoding="utf-8") as file:
         rows = [
             r for r in csv.DictReader(file) if (r["machine"], r["config"], r["dst_extra"]) == ("pseries-2.6", "", "")

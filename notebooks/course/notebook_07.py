@@ -14,7 +14,7 @@ FULL, WHITE = 0xFFFF, 0xFFFFFF
 
 
 def lamp(release: int, brightness: int = 255) -> Description:
-    """The device of releases 1 and 2, as the notebook's subsection has it; brightness in 8 bits."""
+    """Returns the device of release 1 or 2, as `subsection` in the notebook; brightness has 8 bits."""
     dimmed = Description("lamp/brightness", [Field("brightness", "uint8", brightness)], needed=brightness != 255)
     return Description("lamp", [Field("on", "uint8", 1)], [dimmed] if release == 2 else [])
 
@@ -80,7 +80,7 @@ def _(answer: Any) -> bool | str:
 
 
 def _broken(lamp3: Callable[[str, int, int], Description]) -> Iterator[str]:
-    """What does not hold, in words."""
+    """Yields in words what does not hold."""
     for machine in ("toy-1", "toy-2"):
         for brightness, colour in (
             (FULL, WHITE),

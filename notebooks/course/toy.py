@@ -1,4 +1,4 @@
-"""Devices that no QEMU has: a description and a state, as the stream and -dump-vmstate file of a QEMU that had it."""
+"""Invented devices: the stream and the -dump-vmstate file that a QEMU with such a device would write."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 
 import vmstate_tools as vt
 from vmstate_tools.compat.reader import NUMBERS
-from vmstate_tools.format import framing as wire
+from vmstate_tools.format import framing
 from vmstate_tools.vmstate.dump import Dump, read_dump
 
 
 @dataclass(frozen=True)
 class Field:
-    """A number: `type` as a vmdesc has it ("uint8", "uint32 equal"), `value` what the guest has there.
+    """A field that holds a number.
 
-    `since`: the version of its description from which it is read (`VMSTATE_UINT8_V`). `test`: is it in the stream
-    (`field_exists`)? None: always, there is no test.
+    `type` is named as in a vmdesc ("uint8", "uint32 equal"), `value` is the number that the guest has there. `since` is
+    the version of the description from which on the field is read (`VMSTATE_UINT8_V`). `test` says whether the field
+    is in the stream (`field_exists`); None means that there is no test, and that it always is.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Description:
-    """What `VMStateDescription` says. `needed`: is it sent? Of a subsection only."""
+    """A `VMStateDescription`. `needed` is for subsections: whether it is sent."""
 
     name: str
     fields: Sequence[Field]
@@ -53,7 +54,8 @@ class Description:
         fields, subsections = self._sent
         out = b"".join(f.value.to_bytes(f.size, "big") for f in fields)
         for sub in subsections:
-            out += wire.SUBSECTION_HEADER.build({"name": sub.name.encode(), "version_id": sub.version}) + sub._payload()
+            out += framing.SUBSECTION_HEADER.build({"name": sub.name.encode(), "version_id": sub.version})
+            out += sub._payload()
         return out
 
     def _vmdesc(self) -> dict[str, Any]:
@@ -75,25 +77,25 @@ class Description:
 
 
 def stream(device: Description, machine: str) -> bytes:
-    """The stream of a guest that has this device and nothing else."""
+    """Returns the stream of a guest that has this device and nothing else."""
     name = device.name.encode()
-    header = {"type": wire.Record.SECTION_FULL, "section_id": 1, "idstr": name, "instance_id": 0}
+    header = {"type": framing.Record.SECTION_FULL, "section_id": 1, "idstr": name, "instance_id": 0}
     text = {"page_size": 4096, "devices": [{"name": device.name, "instance_id": 0, **device._vmdesc()}]}
     return b"".join(
         [
-            wire.FILE_HEADER.build({"magic": wire.MAGIC, "version": wire.VERSION}),
-            wire.CONFIGURATION.build({"name": machine.encode()}),
-            wire.SECTION_HEADER.build(header | {"version_id": device.version}),
+            framing.FILE_HEADER.build({"magic": framing.MAGIC, "version": framing.VERSION}),
+            framing.CONFIGURATION.build({"name": machine.encode()}),
+            framing.SECTION_HEADER.build(header | {"version_id": device.version}),
             device._payload(),
-            wire.SECTION_FOOTER.build({"section_id": 1}),
-            wire.EOF.build({}),
-            wire.VMDESCRIPTION.build({"json": json.dumps(text).encode()}),
+            framing.SECTION_FOOTER.build({"section_id": 1}),
+            framing.EOF.build({}),
+            framing.VMDESCRIPTION.build({"json": json.dumps(text).encode()}),
         ]
     )
 
 
 def dump(device: Description, machine: str) -> Dump:
-    """What -dump-vmstate would print where there is this device: all versions and subsections, sent or not."""
+    """Returns what -dump-vmstate would print: all versions and subsections of the device, sent or not."""
     entry = {"Name": device.name, "version_id": device.version, "minimum_version_id": device.minimum}
     document = {"vmschkmachine": {"Name": machine}, device.name: entry | {"Description": device._dumped()}}
     with tempfile.TemporaryDirectory() as folder:
@@ -103,12 +105,12 @@ def dump(device: Description, machine: str) -> Dump:
 
 
 def _whole(device: Description) -> Description:
-    """With all subsections sent, to know the destination by."""
+    """Returns the device with all its subsections sent: the stream shows everything that a destination knows."""
     return replace(device, subsections=[_whole(s) for s in device.subsections], needed=True)
 
 
 def load(sent: Description, there: Description, machine: str) -> vt.Verdict:
-    """Would a QEMU whose device is `there` take the stream of one whose device is `sent`?"""
+    """Returns whether a QEMU with the device `there` would load the stream of a QEMU with the device `sent`."""
     with vt.open(stream(_whole(there), machine)) as reference:
         destination = vt.Destination.from_stream(reference).with_dump(dump(there, machine))
     with vt.open(stream(sent, machine)) as guest:

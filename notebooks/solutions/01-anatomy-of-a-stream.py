@@ -10,7 +10,7 @@ from vmstate_tools.source import zstd
 
 def read(release):
     path = Path(f"../data/streams/qemu-{release}/pseries-2.6/POWER8_v2.0.mig.zst")
-    return zstd.reader(path.read_bytes()).read()
+    return zstd.decompress(path.read_bytes())
 
 
 raw, new = read("2.6.0"), read("2.7.0")

@@ -136,7 +136,7 @@ def _legend_of_markers(ax: Axes, used: set[str]) -> None:
 
 
 def _byte_axis(ax: Axes) -> None:
-    """Labels a logarithmic x axis with powers of 4: 4 KiB, 16 KiB …"""
+    """Labels a logarithmic x axis with powers of 4 (4 KiB, 16 KiB …)."""
     low, high = ax.get_xlim()
     ticks = [4.0**k for k in range(40) if low <= 4.0**k <= high]
     if len(ticks) > 8:

@@ -91,6 +91,7 @@ def pairs(collection: Collection, to: Sequence[str] = (), progress: bool | None 
 
 
 def _of_group(group: pd.DataFrame, to: Sequence[str]) -> Iterator[Pair]:
+    """Yields the pairs of the streams of one configuration."""
     rows: list[Any] = sorted(group.itertuples(index=False), key=lambda row: release_key(row.release or "0"))
     with contextlib.ExitStack() as stack:
         streams = {row.file: stack.enter_context(open_stream(row.file)) for row in rows}

@@ -434,13 +434,13 @@ function render({ model, el }) {
   // JupyterLab's shortcuts would take the keys.
   el.append(make("div", { class: "vx", "data-lm-suppress-shortcuts": "true" }, title, search, results, body, status));
 
-  const told = (message) => {
+  const received = (message) => {
     if (!message.shown) return;
     tree.reveal(message.shown, false);
     show(message.shown.detail);
   };
-  model.on("msg:custom", told);
-  if (start.shown) told(start);
+  model.on("msg:custom", received);
+  if (start.shown) received(start);
 
   // The picture for pages without a kernel is not needed beside the real thing.
   const hide = make("style", {}, `.jp-OutputArea-child:has(#${CSS.escape(start.still)}), #${CSS.escape(start.still)} { display: none }`);
@@ -448,7 +448,7 @@ function render({ model, el }) {
   return () => {
     hide.remove();
     kernel.close();
-    model.off("msg:custom", told);
+    model.off("msg:custom", received);
   };
 }
 
