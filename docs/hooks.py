@@ -18,7 +18,14 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 
-OTHERS = ["CHANGELOG.md", "CONTRIBUTING.md", "data/DATA.md", "data/catalog/README.md", "data/fingerprint/README.md"]
+OTHERS = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "data/DATA.md",
+    "data/catalog/README.md",
+    "data/fingerprint/README.md",
+]
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
 
 
