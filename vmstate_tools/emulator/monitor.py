@@ -44,8 +44,11 @@ class Monitor:
         except TimeoutError:
             raise QemuError(f"no answer in {self.timeout:g} s: does somebody else use this monitor?") from None
         except _NONSENSE as err:
-            if isinstance(getattr(err, "exc", err), (EOFError, ConnectionResetError, BrokenPipeError)):
+            cause = getattr(err, "exc", err)
+            if isinstance(cause, (EOFError, ConnectionResetError, BrokenPipeError)):
                 raise MonitorClosedError("the monitor closed the connection") from None
+            if isinstance(cause, OSError) and cause.strerror:
+                raise QemuError(cause.strerror) from None
             raise QemuError(f"the monitor does not answer as QEMU's does: {_short(err)}") from None
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
