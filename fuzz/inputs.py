@@ -20,7 +20,7 @@ import lz4.frame
 import ram_streams
 import strategies
 from containers import libvirt_image, qcow2_image
-from writer import Writer, be
+from writer import Vmsd, Writer, be
 
 from vmstate_tools.source import zstd
 
@@ -199,6 +199,31 @@ def _packed(kind: str, rng: Random) -> bytes:
         case 2:  # one container in another
             return strategies.mutate(rng, rng.choice([*PACKERS.values()])(data))
     return strategies.mutate(rng, data)
+
+
+def _repeated(rng: Random) -> bytes:
+    """Returns a small compressed file of one record over and over: what the records cost is not in the file's size."""
+    stream = Writer(machine=rng.choice([None, "pc-q35-9.0"]), footers=rng.random() < 0.7)
+    mark = len(stream.data)
+    match rng.randrange(5):
+        case 0:
+            stream.command(rng.choice([1, 2, 10, 99]), rng.choice([b"", b"\0\0\0\1"]))
+        case 1:
+            stream.full("dev", Vmsd("dev", []), rng.randrange(2))
+        case 2:
+            stream.old_style("", b"", 0)
+        case 3:
+            section = stream.begin(1, "ram", 0, 4)
+            stream.data += be(ram_streams.EOS, 8)
+            stream.footer(section)
+            mark = len(stream.data)
+            stream.data += be(2, 1) + be(section, 4) + be(ram_streams.EOS, 8)
+            stream.footer(section)
+        case 4:
+            stream.full("dev", Vmsd("dev", [], [Vmsd("dev/x", [])]), 0)
+    head, record = bytes(stream.data[:mark]), bytes(stream.data[mark:])
+    data = head + record * rng.choice([1000, 20_000, 200_000]) + rng.choice([b"", b"\0", b"\x7f"])
+    return PACKERS[rng.choice(["gzip", "zstd", "bz2", "lz4"])](data)
 
 
 def _libvirt(rng: Random) -> bytes:
@@ -418,12 +443,13 @@ _STREAMS: dict[str, Callable[[Random], bytes]] = {
     "configuration": _configuration,
     "ram": _ram,
     **{kind: functools.partial(_packed, kind) for kind in PACKERS},
+    "repeated": _repeated,
     "libvirt": _libvirt,
     "qcow2": _qcow2,
 }
 # How many of a hundred inputs are of this kind.
 SHARES = {
-    "stream": 19, "real stream": 2, "connections": 1, "vmdesc": 12, "configuration": 6, "ram": 10, "gzip": 4, "zstd": 4, "xz": 4,
+    "stream": 18, "repeated": 1, "real stream": 2, "connections": 1, "vmdesc": 12, "configuration": 6, "ram": 10, "gzip": 4, "zstd": 4, "xz": 4,
     "bz2": 3, "lz4": 4, "lzop": 3, "libvirt": 5, "qcow2": 5, "manifest": 2, "dump": 6, "command": 10,
 }  # fmt: skip
 _SCHEDULE = [kind for kind, share in SHARES.items() for _ in range(share)]

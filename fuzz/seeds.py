@@ -10,7 +10,7 @@ from fuzz.inputs import make
 
 KINDS = {
     "walk": ("stream", "real stream", "vmdesc", "configuration", "ram"),
-    "containers": ("gzip", "zstd", "xz", "bz2", "lz4", "lzop", "libvirt", "qcow2"),
+    "containers": ("gzip", "zstd", "xz", "bz2", "lz4", "lzop", "repeated", "libvirt", "qcow2"),
 }
 
 
