@@ -168,7 +168,7 @@ def test_hostile_text_runs_nothing(page: Page) -> None:
     assert explorer.locator("img").count() == 0
 
 
-def test_the_still_page(lab: Lab, page: Page) -> None:
+def test_the_static_page(lab: Lab, page: Page) -> None:
     """Last of those on this page: the kernel ends. What was saved shows the sections, here and exported."""
     path = lab.root / "notebooks/explore.ipynb"
     assert page.locator(".jp-OutputArea summary").filter(has_text="globalstate/0").first.is_hidden()

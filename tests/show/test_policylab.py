@@ -70,6 +70,6 @@ def test_reached_by_keyboard_and_shown_without_a_kernel(lab, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     lab._ipython_display_()
-    still, live = shown
-    assert "<table>" in still["text/html"] and "repaired" in still["text/html"] and still["text/plain"]
+    static, live = shown
+    assert "<table>" in static["text/html"] and "repaired" in static["text/html"] and static["text/plain"]
     assert "application/vnd.jupyter.widget-view+json" in live

@@ -1,4 +1,4 @@
-"""The explorer without a browser: its tree against what `Stream` tells, its answers, and the still page."""
+"""The explorer without a browser: its tree against what `Stream` tells, its answers, and the static page."""
 
 from __future__ import annotations
 
@@ -175,10 +175,10 @@ def test_what_only_one_side_has() -> None:
 def test_hostile_text_stays_text() -> None:
     with vt.open(hostile()) as s:
         evil = vt.explore(s, section=EVIL, field=s.fields()["path"][0])
-        assert tags(evil.still()) <= {*PLAIN, "details", "summary", "pre", "mark"}
+        assert tags(evil.static_html()) <= {*PLAIN, "details", "summary", "pre", "mark"}
         with vt.open(hostile()) as other:
-            assert "img" not in tags(vt.explore(s, other).still())
-        assert "img" not in tags(evil.still()) and "\x1b" not in evil.still() + repr(evil._start)
+            assert "img" not in tags(vt.explore(s, other).static_html())
+        assert "img" not in tags(evil.static_html()) and "\x1b" not in evil.static_html() + repr(evil._start)
 
 
 def test_a_page_may_ask_for_nonsense(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,16 +212,18 @@ def test_wrong_names_and_closed_streams() -> None:
         widget.answer({"do": "open", "row": 2})
 
 
-def test_the_still_page_and_the_widget_are_two_outputs(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_static_page_and_the_widget_are_two_outputs(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[dict[str, str]] = []
     monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
     explorer.select("cpu", "env.nb_BATs")
     explorer._ipython_display_()
-    still, live = shown
-    assert "text/html" in still and explorer._start["still"] in still["text/html"]
+    static, live = shown
+    assert "text/html" in static and explorer._start["static"] in static["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in live and "text/html" not in live
     assert (
-        "env.nb_BATs" in still["text/html"] and "<mark>" in still["text/html"] and "globalstate/0" in still["text/html"]
+        "env.nb_BATs" in static["text/html"]
+        and "<mark>" in static["text/html"]
+        and "globalstate/0" in static["text/html"]
     )
 
 
@@ -245,6 +247,6 @@ def test_memory_does_not_grow_with_the_guest(tmp_path: Path) -> None:
         assert shown["detail"]["title"] == f"0x{(pages - 5) << 12:x}"
         assert widget.selected["size"] == 4104
         widget.answer({"do": "find", "query": "ram"})
-        widget.still()
+        widget.static_html()
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()

@@ -443,7 +443,7 @@ function render({ model, el }) {
   if (start.shown) received(start);
 
   // The picture for pages without a kernel is not needed beside the real thing.
-  const hide = make("style", {}, `.jp-OutputArea-child:has(#${CSS.escape(start.still)}), #${CSS.escape(start.still)} { display: none }`);
+  const hide = make("style", {}, `.jp-OutputArea-child:has(#${CSS.escape(start.static)}), #${CSS.escape(start.static)} { display: none }`);
   document.head.append(hide);
   return () => {
     hide.remove();

@@ -16,7 +16,7 @@ from vmstate_tools.show.widgets import details, listings
 from vmstate_tools.show.widgets.difference_counts import Differences
 from vmstate_tools.show.widgets.rows import Item, Items
 from vmstate_tools.show.widgets.search import locate
-from vmstate_tools.show.widgets.static_html import differences_still, stream_still
+from vmstate_tools.show.widgets.static_html import differences_html, stream_html
 from vmstate_tools.show.widgets.tree import Node, roots
 from vmstate_tools.stream.stream import Stream, open_stream
 
@@ -73,9 +73,9 @@ class Explorer(anywidget.AnyWidget):
         self.differences = Differences(diff(*streams)) if two else None
         renamed = self.differences.renamed if self.differences else {}
         self._items = Items((roots(streams[0]), roots(streams[1]) if two else []), renamed)
-        self._still = f"vmstate-{uuid.uuid4().hex}"  # the HTML id of the picture for pages without a kernel
+        self._static_id = f"vmstate-{uuid.uuid4().hex}"  # the HTML id of the picture for pages without a kernel
         self._chosen: Node | None = None
-        start: dict[str, Any] = {"streams": [self._about(s) for s in streams], "still": self._still}
+        start: dict[str, Any] = {"streams": [self._about(s) for s in streams], "static": self._static_id}
         start["rows"] = [self._row(item) for item in self._items.top]
         if self.differences is not None:
             start["found"] = listings.different(streams, self.differences)
@@ -102,17 +102,17 @@ class Explorer(anywidget.AnyWidget):
         from IPython.display import display
 
         plain = f"<{type(self).__name__} of {', '.join(printable(s.name) for s in self.streams)}>"
-        html = f'<div id="{self._still}">{self.still()}</div>'
+        html = f'<div id="{self._static_id}">{self.static_html()}</div>'
         display({"text/html": html, "text/plain": plain}, raw=True)
         bundle = self._repr_mimebundle_()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         display({**(data or {}), "text/plain": "(Run this cell to move about in it.)"}, metadata=metadata, raw=True)
 
-    def still(self) -> str:
+    def static_html(self) -> str:
         """Returns what the widget shows at the start as HTML, without anything that runs."""
         if self.differences is not None:
-            return differences_still(self.streams, self.differences)
-        return stream_still(self.streams[0], self._chosen)
+            return differences_html(self.streams, self.differences)
+        return stream_html(self.streams[0], self._chosen)
 
     # -- what a page asks -----------------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ class PolicyLab(widgets.VBox):
         head = "<tr><th></th><th>effect</th><th>pairs</th><th></th></tr>"
         return f"<p>Predicted: {html.escape(where)}.</p><table>{head}{rows}</table>{missing}"
 
-    def still(self) -> str:
+    def static_html(self) -> str:
         """Returns the current choice as HTML, for pages without a kernel."""
         return f"<details><summary>Without a running kernel</summary>{self.summary.value}</details>"
 
@@ -113,6 +113,6 @@ class PolicyLab(widgets.VBox):
         from IPython.display import display
 
         plain = f"Policy lab: {self.cpu.value} on {self.machine.value}, {self.policy.label}"
-        display({"text/html": self.still(), "text/plain": plain}, raw=True)
+        display({"text/html": self.static_html(), "text/plain": plain}, raw=True)
         bundle = self._repr_mimebundle_()
         display(bundle[0] if isinstance(bundle, tuple) else bundle, raw=True)
