@@ -1,6 +1,6 @@
-"""MkDocs hook: what lies elsewhere in the checkout (notebooks, data, changelog) becomes pages of the site.
+"""MkDocs hooks that make pages of files outside docs/: notebooks, data, changelog.
 
-Links are written as they hold in the checkout; here they are turned into links between pages.
+Links are written as they hold in the checkout; the hooks turn them into links between pages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
 
 
 def places() -> dict[str, str]:
-    """Path in the checkout → page of the site, of all that is not in docs/."""
+    """Returns path in the checkout → page of the site, for all files outside docs/."""
     found = {path: path for path in OTHERS}
     for path in (ROOT / "notebooks").rglob("*.*"):
         if path.suffix in (".ipynb", ".py", ".md") and not {".ipynb_checkpoints", "course"} & set(path.parts):
@@ -40,7 +40,7 @@ def places() -> dict[str, str]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The notebooks into the navigation, in their order."""
+    """Adds the notebooks to the navigation, in their order."""
     (course,) = (entry["Course"] for entry in config.nav or () if "Course" in entry)
     course += sorted(page for path, page in places().items() if path.endswith(".ipynb"))
     return config

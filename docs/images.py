@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/images from the bundled streams: `python docs/images.py`."""
+"""Draws the charts of docs/images from the bundled streams: `python docs/images.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import vmstate_tools as vt
-from vmstate_tools.analysis import cpu_history as breaks
+from vmstate_tools.analysis import cpu_history
 from vmstate_tools.data import data_path
 from vmstate_tools.facts import catalog
 from vmstate_tools.show import charts
@@ -29,7 +29,7 @@ def main() -> None:
     drawn["cpu-words"] = charts.cpu_words(cpu, "insns_flags2")
     drawn["release-pairs"] = charts.release_pairs(cpu)
     drawn["flag-history"] = charts.flag_history("POWER8", "insns_flags2", dates=True)
-    drawn["equality-classes"] = charts.equality_classes(breaks.classes(accel=None))
+    drawn["equality-classes"] = charts.equality_classes(cpu_history.classes(accel=None))
     old, new = (catalog.words("POWER7", release, accel=None).insns_flags for release in ("2.6.0", "2.7.0"))
     drawn["word-bits"] = charts.word_bits(old, new, "insns_flags", names=("2.6.0", "2.7.0"))
     for name, ax in drawn.items():

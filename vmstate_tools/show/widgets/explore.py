@@ -16,7 +16,7 @@ from vmstate_tools.show.widgets import details, listings
 from vmstate_tools.show.widgets.difference_counts import Differences
 from vmstate_tools.show.widgets.rows import Item, Items
 from vmstate_tools.show.widgets.search import locate
-from vmstate_tools.show.widgets.static_html import differences_html, stream_html
+from vmstate_tools.show.widgets.static_html import differences_page, stream_page
 from vmstate_tools.show.widgets.tree import Node, roots
 from vmstate_tools.stream.stream import Stream, open_stream
 
@@ -111,8 +111,8 @@ class Explorer(anywidget.AnyWidget):
     def static_html(self) -> str:
         """Returns what the widget shows at the start as HTML, without anything that runs."""
         if self.differences is not None:
-            return differences_html(self.streams, self.differences)
-        return stream_html(self.streams[0], self._chosen)
+            return differences_page(self.streams, self.differences)
+        return stream_page(self.streams[0], self._chosen)
 
     # -- what a page asks -----------------------------------------------------------------------------------------
 

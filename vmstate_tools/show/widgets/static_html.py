@@ -16,7 +16,7 @@ _FIELDS = 12  # fields shown of each section
 _ROW = 16  # bytes in a row
 
 
-def stream_html(stream: Stream, chosen: Node | None = None) -> str:
+def stream_page(stream: Stream, chosen: Node | None = None) -> str:
     """Returns the sections of a stream, each with its first fields, and the chosen node with its bytes."""
     nodes = roots(stream)
     parts = [f"<p><b>{text(stream.name)}</b>, {len(stream.view):,} bytes</p>"]
@@ -33,7 +33,7 @@ def stream_html(stream: Stream, chosen: Node | None = None) -> str:
     return "".join(parts)
 
 
-def differences_html(streams: Sequence[Stream], differences: Differences) -> str:
+def differences_page(streams: Sequence[Stream], differences: Differences) -> str:
     """Returns the first forty differences between two streams."""
     names = " and ".join(f"<b>{text(stream.name)}</b>" for stream in streams)
     frame = differences.frame
