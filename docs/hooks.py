@@ -24,6 +24,7 @@ OTHERS = [
     "SECURITY.md",
     "data/DATA.md",
     "data/catalog/README.md",
+    "data/compat/README.md",
     "data/fingerprint/README.md",
 ]
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")

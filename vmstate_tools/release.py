@@ -112,7 +112,7 @@ class Covered:
 
     @cached_property
     def unread(self) -> int:
-        """The set of the series whose source was not read: those after `newest_read`."""
+        """The set of the series after `newest_read`, whose source was not read."""
         return self.all & -(self.bit[self.newest_read] << 1)
 
     def span(self, since: str = "", until: str = "") -> int:

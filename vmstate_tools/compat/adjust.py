@@ -32,7 +32,7 @@ class Adjustment:
         return self.place.release
 
     def entries(self, observed: Expectation) -> dict[_Key, Entry]:
-        """Returns the entries of the place, made out of those that were observed."""
+        """Returns the entries of the place, made out of the observed ones."""
         made = (self._entry(entry) for entry in observed.entries.values())
         return {entry.key: entry for entry in made if entry is not None}
 
@@ -131,7 +131,7 @@ class Adjustment:
         return {p: v for p, v in values.items() if p not in compared or there.get(p) == v}
 
     def _across(self, key: _Key) -> Iterator[Entry]:
-        """Yields this entry in the releases on the other side of this one than `base`, nearest first."""
+        """Yields this entry in releases with which the place's release lies between `base` and them, nearest first."""
         own, before = self._release.numbers[:2], self.base.version.numbers[:2] < self._release.numbers[:2]
         for configuration in self.place.nearest():
             series = configuration.version.numbers[:2]

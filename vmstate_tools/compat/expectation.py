@@ -40,6 +40,7 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, int]:
+        """What QEMU finds it by: idstr and instance_id."""
         return self.idstr, self.instance_id
 
 

@@ -117,7 +117,7 @@ def _set_framing(made: Expectation, place: Place, options: Mapping[str, str]) ->
 
 
 def _ram(place: Place) -> tuple[dict[str, int], frozenset[str]]:
-    """Returns the blocks of this kind of machine itself: those of a fixed size, and those of other releases only.
+    """Returns the RAM blocks of this kind of machine: the ones with a fixed size, and the ones of other releases only.
 
     What the nearest release on each side agrees on is taken to hold in between, and what the last one has, beyond.
     """

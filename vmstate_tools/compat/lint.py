@@ -1,4 +1,4 @@
-"""What is a time bomb in a description: each finding with why it bites."""
+"""Time bombs in descriptions: what will break a migration one day, and why it bites."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmstate_tools.compat import source_descriptions
-from vmstate_tools.stream.stream import Stream
+from vmstate_tools.errors import StreamError
+from vmstate_tools.facts.families import WORDS
+from vmstate_tools.stream.stream import Stream, open_stream
 from vmstate_tools.vmstate.description import Vmsd
-from vmstate_tools.vmstate.dump import Dump, dump_differences
+from vmstate_tools.vmstate.dump import Dump, dump_differences, read_dump
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["section", "instance_id", "vmsd", "field", "rule", "why"]
 
-# rule -> why it bites
+# Rule → why it bites.
 RULES = {
     "internal state under EQUAL": (
         "what the implementation decides is compared: any release that computes it otherwise refuses the stream "
@@ -56,24 +58,27 @@ RULES = {
 }
 
 # Fields compared though the machine or the user does not set them: words that the CPU's implementation decides.
-_INTERNAL = ("msr_mask", "insns_flags", "insns_flags2", "nb_BATs", "slb_nr", "nb_tlb")
+_INTERNAL = (*WORDS, "slb_nr", "nb_tlb")
 
 # Sections are numbered in order of registration below this.
 _ORDINAL = 0x3FF
 
 
 def lint(what: Stream | Dump, against: Dump | None = None) -> pd.DataFrame:
-    """Time bombs in a stream's descriptions, or in a -dump-vmstate file's.
+    """Returns the time bombs in a stream's descriptions, or in a -dump-vmstate file's.
 
     Parameters
     ----------
-    against : for a dump, an older one: changes between them that no version shows.
+    what : an opened stream, or a dump.
+    against : for a dump, an older one: changes between both that no version shows are found too.
 
     Returns
     -------
     Columns section, instance_id (Int64, NA for a dump), vmsd, field, rule (a key of `RULES`), why.
 
-    Raises TypeError for anything else.
+    Raises
+    ------
+    TypeError : `what` is neither.
     """
     return _frame(findings(what, against))
 
@@ -86,7 +91,7 @@ def _frame(found: list[Finding]) -> pd.DataFrame:
 
 
 def findings(what: Stream | Dump, against: Dump | None = None) -> list[Finding]:
-    """The findings of `lint`, each once, without pandas."""
+    """Returns the findings of `lint`, each once. Raises TypeError as `lint` does."""
     if isinstance(what, Stream):
         return list(dict.fromkeys(_stream(what)))
     if isinstance(what, Dump):
@@ -105,7 +110,7 @@ class Finding(NamedTuple):
 
 
 def _stream(stream: Stream) -> Iterator[Finding]:
-    for section in stream.sections:
+    for section in stream.distinct_sections:
         description = section.description
         if "/" in section.idstr and ":" in section.idstr.rpartition("/")[0]:
             yield Finding(section.idstr, section.instance_id, "", "", "place in the name")
@@ -170,16 +175,12 @@ def _dump(dump: Dump, against: Dump | None) -> Iterator[Finding]:
 
 
 def lint_file(path: str | os.PathLike[str], against: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """`lint` of a file: a -dump-vmstate file if it reads as one, else a stream. Raises StreamError."""
+    """Returns `lint` of a file: -dump-vmstate output if it reads as that, else a stream. Raises StreamError."""
     return _frame(findings_in(path, against))
 
 
 def findings_in(path: str | os.PathLike[str], against: str | os.PathLike[str] | None = None) -> list[Finding]:
-    """The findings of `lint_file`, without pandas. Raises StreamError."""
-    from vmstate_tools.errors import StreamError
-    from vmstate_tools.stream.stream import open_stream
-    from vmstate_tools.vmstate.dump import read_dump
-
+    """Returns the findings of `lint_file`. Raises StreamError."""
     try:
         dump = read_dump(path)
     except StreamError:

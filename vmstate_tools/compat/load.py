@@ -48,6 +48,7 @@ class Load:
 
     @property
     def expectation(self) -> Expectation:
+        """What the destination expects."""
         return self.loader.expectation
 
     def run(self) -> Verdict:

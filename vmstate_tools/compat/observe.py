@@ -95,7 +95,7 @@ def _wanted(entry: Entry, vmsd: Vmsd, found: dict[str, set[str]]) -> None:
 
 
 def _values(entry: Entry) -> list[list[Any]]:
-    """Returns those of a section's values that a verdict may need: vmsd, path, value."""
+    """Returns the values of a section that a verdict may need: vmsd, path, value."""
     wanted: dict[str, set[str]] = {}
     if entry.vmsd is not None:
         _wanted(entry, entry.vmsd, wanted)

@@ -1,4 +1,4 @@
-"""Policies: how a destination could treat the CPU's sanity-check words, and what senders could do for them.
+"""Policies: how a destination could treat the CPU's sanity-check words, and what a sender could do about them.
 
 A policy is a small object. `check` says what the destination makes of a word, `size_of` how many bytes it reads for
 it, `on_the_way_out` what the sender puts there, `has` what the CPUs on both sides have:
@@ -27,9 +27,13 @@ from vmstate_tools.vmstate.description import FieldDescription
 class Context:
     """Where a word is checked.
 
-    `word` is one of msr_mask, insns_flags, insns_flags2, nb_BATs; `path` its field's. `release`, `machine`, `accel` and
-    `pvr` are the destination's, `stream_pvr` is the stream's (None while sizes are asked for). `target_ulong` is 4 or 8
-    bytes.
+    Attributes
+    ----------
+    word : msr_mask, insns_flags, insns_flags2 or nb_BATs.
+    path : the path of the field that carries it.
+    release, machine, accel, pvr : the destination's; None where not known.
+    stream_pvr : the PVR in the stream; None while a policy is asked for sizes.
+    target_ulong : bytes, 4 or 8.
     """
 
     word: str
@@ -43,6 +47,7 @@ class Context:
 
     @property
     def kvm(self) -> bool:
+        """Whether the destination runs the guest with KVM."""
         return self.accel == "kvm"
 
 
@@ -54,31 +59,31 @@ class Policy:
     def check(
         self, field: FieldDescription, stream_value: int, destination_value: int | None, context: Context
     ) -> Obstacle | None:
-        """The obstacle that a word is, None where it is none. `destination_value` is None where not known."""
+        """Returns the obstacle that a word is, or None; `destination_value` is None where it is not known."""
         if destination_value is None or stream_value == destination_value:
             return None
         message = f"{context.path} must equal the destination's"
         return Obstacle("F", "not equal", message, None, None, context.path, stream_value, destination_value)
 
     def size_of(self, field: FieldDescription, context: Context) -> int:
-        """Bytes that the destination reads for a word."""
+        """Returns the bytes that the destination reads for a word."""
         return field.size
 
     def on_the_way_out(self, word: str, value: int) -> int:
-        """What a sender that follows this policy sends for a word."""
+        """Returns what a sender that follows this policy sends for a word."""
         return value
 
     def has(self, word: str, value: int, pvr: int | None, context: Context) -> int:
-        """What a CPU of this PVR has under this policy; `value` is what its release gave it, on either side."""
+        """Returns what a CPU of this PVR has under this policy, on either side; `value` is what its release gave it."""
         return value
 
 
 class Equal(Policy):
-    pass
+    """Every word must equal the destination's: the policy that others are compared with."""
 
 
 class Ignore(Policy):
-    """Read and forget, as 2.7.1 and 2.8 shipped it (commit 16a2497bd4)."""
+    """The destination reads the words and forgets them, as 2.7.1 and 2.8 do (commit 16a2497bd4)."""
 
     name = "ignore"
 
@@ -89,11 +94,14 @@ class Ignore(Policy):
 
 
 class Unused(Ignore):
-    """`VMSTATE_UNUSED` in place of the words: skipped, not read.
+    """`VMSTATE_UNUSED` stands in place of the words: they are skipped, not read.
 
-    `as_posted`: with `sizeof(target_ulong)` for the three flag words, as the patch on the list had it. That is their
-    size on a 64-bit target. On a 32-bit one insns_flags and insns_flags2 have 8 bytes, twice that: what follows is
-    misread. nb_BATs is taken to keep its own 4 bytes: with sizeof(target_ulong) every 64-bit load would have failed.
+    Parameters
+    ----------
+    as_posted : skip `sizeof(target_ulong)` for the three flag words, as the patch on the list had it. On a 64-bit
+        target that is their size. On a 32-bit one insns_flags and insns_flags2 have 8 bytes, twice that: what
+        follows is misread. nb_BATs is taken to keep its own 4 bytes: with sizeof(target_ulong) every 64-bit load
+        would have failed.
     """
 
     def __init__(self, as_posted: bool = True) -> None:
@@ -104,12 +112,12 @@ class Unused(Ignore):
         return context.target_ulong if self.as_posted and context.word != "nb_BATs" else field.size
 
     def on_the_way_out(self, word: str, value: int) -> int:
-        """Zeros (migration/vmstate.c: `put_unused_buffer`): releases that compare find them."""
+        """Returns 0, which releases that compare will find (migration/vmstate.c: `put_unused_buffer`)."""
         return 0
 
 
 class Subset(Policy):
-    """Migrate, then refuse in post_load only if the stream has a flag that the destination lacks."""
+    """The words are migrated; post_load refuses only a flag in the stream that the destination lacks."""
 
     name = "subset"
 
@@ -146,8 +154,11 @@ class KvmFilter(Policy):
 class Mask(Policy):
     """The sender masks what was added since 2.6, as shipped (16a2497bd4, bce009645b).
 
-    The masks are those of `cpu_pre_save` in the release given, or of the newest that has them. A destination that
-    compares the words still does so; one that reads and ignores them (`field` is then no `_EQUAL`) does that.
+    A destination that compares the words still does so; where it reads and ignores them, the field is no `_EQUAL`.
+
+    Parameters
+    ----------
+    release : the release whose masks the sender applies (target/ppc/machine.c: `cpu_pre_save`).
     """
 
     name = "mask"
@@ -170,7 +181,7 @@ class Mask(Policy):
 
 
 class Shipped(Mask):
-    """What 2.7.1 shipped, both parts of 16a2497bd4: mask on the way out, ignore on the way in."""
+    """What 2.7.1 shipped (both parts of 16a2497bd4): the sender masks, the destination ignores."""
 
     name = "shipped"
 
@@ -194,9 +205,9 @@ class MachineGated(Policy):
 
 
 class SentBy(Policy):
-    """Another policy, on the words that the CPU of a release and accelerator has, whatever the stream carries.
+    """Another policy, applied to the words of a given release and accelerator, whatever the stream carries.
 
-    A stream from 2.7.1 on carries masked words; one made under TCG not always those that a KVM guest had.
+    From 2.7.1 on a stream carries masked words, and under TCG not always the words that a KVM guest had.
     """
 
     def __init__(self, release: str, accel: str = "tcg", policy: Policy | str = "equal") -> None:
@@ -228,10 +239,10 @@ def _words(pvr: int | None, release: str, accel: str, machine: str | None) -> ca
 
 @functools.cache
 def noticed(word: str, accel: str, hypervisor: bool = False) -> int:
-    """The bits of a word that a guest could notice the lack of, by data/catalog/effects.csv.
+    """Returns the bits of a word that a guest could notice the lack of, by data/catalog/effects.csv.
 
-    Under TCG: those whose instructions or modes a program or an operating system can use, or, with `hypervisor`, a
-    guest that has hypervisor mode. Under KVM: those that QEMU itself shows; the host runs the instructions.
+    Under TCG: bits whose instructions or modes a program or an operating system can use, or, with `hypervisor`, a
+    guest that has hypervisor mode. Under KVM: bits that QEMU itself shows; the host runs the instructions.
     """
     who = {"program", "system", *(["hypervisor"] if hypervisor else [])}
     names = [
@@ -256,7 +267,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 
 def named(policy: Policy | str | None) -> Policy | None:
-    """A policy by its name. Raises KeyError naming those there are."""
+    """Returns a policy by its name. Raises KeyError that lists all names."""
     if not isinstance(policy, str):
         return policy
     if policy not in POLICIES:

@@ -130,7 +130,7 @@ def _forgotten(release: Release | None) -> frozenset[str]:
 
 
 def _alike(vmsd: Vmsd | None, description: Description | None) -> bool:
-    """Tells whether these may be of one device: every target has its own `cpu`."""
+    """Tells whether two descriptions may be of the same device: every target has its own `cpu`."""
     if vmsd is None or description is None or description.old_style:
         return True
     ours, theirs = ({f.name for f in v.fields} for v in (vmsd, description.vmsd))

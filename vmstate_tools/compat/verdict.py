@@ -83,8 +83,13 @@ class Caution:
 class Verdict:
     """What a destination would do with a stream.
 
-    `reasons` are the obstacles in the order in which the load meets them: the first stops it, the others would have
-    stopped it next. `warnings` do not stop it. `assumptions` say what was supposed for lack of knowledge.
+    Attributes
+    ----------
+    stream, destination : the names of both.
+    policy : the name of the policy under which the words were judged; None: as the release does.
+    reasons : the obstacles in the order in which the load meets them: the first stops it, the next would have then.
+    warnings : what does not stop the load but should be known.
+    assumptions : what was supposed for lack of knowledge.
     """
 
     stream: str
@@ -96,6 +101,7 @@ class Verdict:
 
     @property
     def loads(self) -> bool:
+        """Whether the destination would take the whole stream."""
         return not self.reasons
 
     @property

@@ -95,7 +95,7 @@ class _Scope:
         return "", 0
 
     def _adjusts(self, item: str) -> bool:
-        """Tells whether an adjustment applies: those for TCG, and those that a pseries machine makes."""
+        """Tells whether an adjustment applies: it is made for TCG, or by a pseries machine."""
         pseries = self.machine is not None and self.machine.startswith("pseries")
         return (item == "tcg and" and self.accel == "tcg") or (item == "pseries and" and pseries)
 

@@ -71,12 +71,15 @@ def word_name(field: str) -> str:
 
 
 def short(release: str) -> str:
-    """Returns a release's name as a chart or a table has room for it: `2.7` for `2.7.0`."""
-    return release.removesuffix(".0") if release.count(".") == 2 else release
+    """Returns a release's name as a chart or a table has room for it: `2.7` for `2.7.0`; other text as it is."""
+    try:
+        return Release(release).short
+    except CatalogError:
+        return release
 
 
 def known(word: str, release: str | None = None) -> list[Flag]:
-    """Returns the flags of a word, lowest bit first: those of a release, or all (each name and value once).
+    """Returns the flags that a word has in a release, lowest bit first; without a release, all it ever had, each once.
 
     A release newer than the catalog's newest is answered with the newest's flags.
 
@@ -137,7 +140,7 @@ def _names_of_bits(word: str, release: str | None) -> dict[int, str]:
 
 
 def _last(flags: list[Flag]) -> list[Flag]:
-    """Returns those flags that were there last; more than one if several share the bit."""
+    """Returns the flags that were there last; more than one if several share the bit."""
     still = [flag for flag in flags if not flag.until]
     if still:
         return still
@@ -170,7 +173,7 @@ def encode(word: str, names: Iterable[str], release: str | None = None) -> int:
 def diff(
     a: Mapping[str, int] | object, b: Mapping[str, int] | object, release: str | None = None
 ) -> dict[str, Difference]:
-    """Returns, for each flag word that both sides have, the names that b adds to a and those that it lacks.
+    """Returns, for each flag word that both sides have, the names that b adds to a and the names that it lacks.
 
     Parameters
     ----------

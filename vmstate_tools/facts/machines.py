@@ -40,12 +40,12 @@ def canonical(machine: str, release: Release | None) -> str:
 
 
 def is_versioned(machine: str) -> bool:
-    """Tells whether a machine type is one of those that each release adds a version of (`pc-q35-2.6`)."""
+    """Tells whether a machine type is of a kind that each release adds a version of (`pc-q35-2.6`)."""
     return base_of(machine) in {row["base"] for row in all_rows("catalog", "machine_aliases")}
 
 
 def has_machine(machine: str, release: str, nearest: bool = False) -> bool:
-    """Tells whether a release has a machine type, among those whose default CPU is known (since 1.5)."""
+    """Tells whether a release has a machine type; only types whose default CPU is known are listed (since 1.5)."""
     return any(row["machine"] == machine for row in rows_at("machines", resolve(release, nearest)))
 
 
