@@ -72,13 +72,22 @@ class StreamError(VmstateError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments need help to cross a process pool.
-        return (_rebuild, (self.message, self.offset, self.section, self.expected, self.file))
+        return (_rebuild, (type(self), self.message, self.offset, self.section, self.expected, self.file))
 
 
 def _rebuild(
-    message: str, offset: int | None, section: str | None, expected: str | None, file: str | None
+    kind: type[StreamError],
+    message: str,
+    offset: int | None,
+    section: str | None,
+    expected: str | None,
+    file: str | None,
 ) -> StreamError:
-    return StreamError(message, offset=offset, section=section, expected=expected, file=file)
+    return kind(message, offset=offset, section=section, expected=expected, file=file)
+
+
+class TruncatedError(StreamError):
+    """The stream ends where more of it was expected. On a pipe, more may be to come."""
 
 
 class CatalogError(VmstateError):

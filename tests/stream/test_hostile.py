@@ -123,7 +123,7 @@ CLAIMS = {
             ],
             bytes(100_000),
         ),
-        "to tell the fields of",
+        "to give the fields of",
     ),
     "1000 deep": (described([nested(300, one())], bytes(1)), "nested more than 64 deep"),
     "10^6 deep": (vmdesc(b'{"a":' * 1_000_000 + b"1" + b"}" * 1_000_000), "the vmdesc is not JSON"),
@@ -140,7 +140,7 @@ CLAIMS = {
         b"QEVM\0\0\0\3\1\0\0\0\1\3ram\0\0\0\0\0\0\0\4"
         + be(1 << 63 | 4, 8)
         + b"".join(be(1, 1) + bytes([i]) + be(1 << 55, 8) for i in range(200)),
-        "the stream ends inside",
+        "the file ends here, in section ram/0",
     ),
     "a long value in an error": (
         described([{"name": ["x" * 100_000] * 100, "type": "uint8", "size": 1}], b"x"),

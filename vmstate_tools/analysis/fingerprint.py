@@ -177,7 +177,7 @@ def _framing(stream: Stream, sections: list[Section]) -> Iterator[Evidence]:
     facts = framing.facts()
     names = [*_configuration_facts(stream), *_section_facts(sections)]
     found = [facts[name] for name in names if name in facts]
-    found += (framing.command(number) for number in {c.value.command for c in stream.commands})
+    found += (framing.command(number) for number in {c.value.command for c in stream.commands.distinct})
     found += (facts[name] for name in (*_page_facts(stream), *_vmdesc_facts(stream)))
     for fact in found:
         yield Evidence(fact.what, "framing", RELEASES.span(fact.since, fact.until), fact.source)

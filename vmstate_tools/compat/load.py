@@ -24,7 +24,7 @@ from vmstate_tools.vmstate.description import FieldDescription
 def arriving(stream: Stream) -> list[Section | wire.Parsed]:
     """Returns sections and commands as the loader meets them; of a section sent in parts, the first part."""
     sections = (s for s in stream.distinct_sections if s.part in ("start", "full"))
-    return sorted([*sections, *stream.commands], key=lambda record: record.offset)
+    return sorted([*sections, *stream.commands.distinct], key=lambda record: record.offset)
 
 
 @dataclass

@@ -114,7 +114,7 @@ def _ram_records(stream: Stream, loader: Loader) -> Iterator[Obstacle]:
     for row in rows("compat", "ram_records"):
         if kinds & int(row["flag"], 16) and (found := _ram_record(row, loader.release, loader)) is not None:
             yield found
-    if loader.release >= _ONLY_ZERO_PAGES and stream.ram.filled:
+    if loader.release >= _ONLY_ZERO_PAGES and stream.ram.fill_bytes:
         message = "the stream has pages filled with one byte that is not 0, which no release since 8.2 takes"
         yield Obstacle("C", "unknown RAM record", message, field="zero page")
 

@@ -113,6 +113,7 @@ class Channel:
         if len(view) < GREETING.size:
             raise StreamError("the channel ends in its first packet", offset=len(view), expected="64 bytes")
         self.view = view
+        self.name = ""  # of the file, for errors
         self.greeting, _ = GREETING.read(view, 0, "a multifd greeting")
         self.id = int(self.greeting.id)
         self.packets: list[Packet] = []

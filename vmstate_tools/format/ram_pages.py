@@ -11,7 +11,7 @@ import struct
 
 import construct as c
 
-from vmstate_tools.errors import StreamError
+from vmstate_tools.errors import TruncatedError
 from vmstate_tools.source.parsing import Counted8, Format
 
 PAGE_SIZES = tuple(1 << bits for bits in range(16, 9, -1))
@@ -53,7 +53,7 @@ _word = struct.Struct(">Q").unpack_from
 def head_at(view: memoryview, offset: int) -> int:
     """The word that heads the record at `offset`; StreamError past the end."""
     if offset + 8 > len(view):
-        raise StreamError("the stream ends inside the RAM section", offset=len(view), expected="8 bytes more")
+        raise TruncatedError("the stream ends inside the RAM section", offset=len(view), expected="8 bytes more")
     return int(_word(view, offset)[0])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from vmstate_tools.errors import StreamError
 from vmstate_tools.stream.cpu_words import cpu_rows
 from vmstate_tools.stream.field_tables import FieldTable
-from vmstate_tools.stream.records import Repeated, Section
+from vmstate_tools.stream.records import Section, is_section
 from vmstate_tools.stream.stream import Stream, open_stream
 from vmstate_tools.vmstate.decode import Rows
 
@@ -103,8 +103,8 @@ def _read(path: str, stream: Stream, fold: int | None, fields: bool) -> Extract:
 def _section_rows(stream: Stream) -> Iterator[tuple[Any, ...]]:
     """Yields the `SECTION_COLUMNS` of each section, and how many there are of it, one behind the other."""
     for record in stream.records:
-        if isinstance(record, (Section, Repeated)):
-            s, count = (record.first, record.count) if isinstance(record, Repeated) else (record, 1)
+        if is_section(record):
+            s, count = (record, 1) if isinstance(record, Section) else (record.first, record.count)
             yield (
                 s.idstr,
                 s.instance_id,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vmstate_tools.errors import RewriteError
+from vmstate_tools.stream.pieces import pieces
 from vmstate_tools.stream.records import Section
 from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.layout import BOOL, BYTES, SIGNED, Layout, format_value
@@ -83,10 +84,10 @@ def patched(view: memoryview, changes: Sequence[Change]) -> Iterable[memoryview 
     """The bytes of `view` with the changes in their places, piece by piece. Of two for one place the later counts."""
     at = 0
     for offset, data in sorted({change.offset: change.data for change in changes}.items()):
-        yield view[at:offset]
+        yield from pieces(view, at, offset)
         yield data
         at = offset + len(data)
-    yield view[at:]
+    yield from pieces(view, at, len(view))
 
 
 def changes_of(stream: Stream, wanted: Mapping[Any, Value]) -> list[Change]:

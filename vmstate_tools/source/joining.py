@@ -37,6 +37,7 @@ def join(sources: Sequence[Source]) -> Source:
     joined = Source(main[0].name, collect(_pieces(ordered), main[0].name, size, Clock(size)))
     joined.container, joined.start, joined.meta = main[0].container, main[0].start, main[0].meta
     joined.base = main[0].base
+    joined.packed_size = sum(source.packed_size for source in ordered)
     at = 0
     for source in ordered:
         joined.connections.append(Connection(source.name, source.kind, at, at + len(source.view)))

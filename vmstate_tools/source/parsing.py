@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import construct as c
 
-from vmstate_tools.errors import StreamError, printable
+from vmstate_tools.errors import StreamError, TruncatedError, printable
 
 if TYPE_CHECKING:
     from typing import Any
@@ -98,7 +98,8 @@ class Format:
         except (EOFError, c.StreamError):
             cut = len(view) - offset <= self.longest
             message = "the stream ends inside a record" if cut else "a length that cannot be"
-            raise StreamError(message, offset=offset, expected=expected) from None
+            kind = TruncatedError if cut else StreamError
+            raise kind(message, offset=offset, expected=expected) from None
         except (c.ConstructError, struct.error):
             raise StreamError(f"found 0x{view[offset]:02x}", offset=offset, expected=expected) from None
 

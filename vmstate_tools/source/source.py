@@ -26,6 +26,7 @@ class Source:
         header. The offsets that mapped-ram records count from `view`'s beginning, not from `start`.
     base : `start` where `view` is the file itself, byte for byte; else 0.
     size : bytes of the stream, `len(view) - start`.
+    packed_size : bytes of the file itself, as it is compressed; of all files, if several connections were joined.
     meta : what the containers say (libvirt's header and XML, the qcow2 snapshot's name and date).
     kind : "stream", or which kind of further connection of a migration this is.
     connections : what was joined into `view`, if several connections were (`join`); else none.
@@ -37,6 +38,7 @@ class Source:
         self.container = "raw"
         self.start = 0
         self.base = 0
+        self.packed_size = len(content.view)
         self.meta: dict[str, Any] = {}
         self.damage: StreamError | None = content.damage
         self.kind = "stream"

@@ -10,6 +10,7 @@ import numpy as np
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.format import xbzrle
+from vmstate_tools.format.ram_pages import FLAGS, PAGE, XBZRLE, ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,6 @@ head : the first page's offset in the block, and its flags.
 body : from a record's start to its content, in bytes (a name comes between, if there is one).
 """
 
-ZERO, PAGE, XBZRLE, COMPRESS_PAGE = 0x002, 0x008, 0x040, 0x100
-_FLAGS = 0x3FF
 _PIECE = 4 << 20  # bytes of guest memory made at once
 
 
@@ -51,7 +50,7 @@ class RecordedMemory:
         self._pages = pages
         self._page_size = page_size
         self._filled = filled  # some zero page's byte is not 0: a stream from before 1.5
-        self._guest = (pages["head"] & np.uint64(~_FLAGS & (1 << 64) - 1)).astype(np.int64)
+        self._guest = (pages["head"] & np.uint64(~FLAGS & (1 << 64) - 1)).astype(np.int64)
         delta = pages["head"] & np.uint64(XBZRLE) != 0
         self._whole = np.flatnonzero(~delta)
         self._bounds, owner = _last_writers(
@@ -145,14 +144,20 @@ class RecordedMemory:
         if source and head & PAGE:
             channel = self._channels[source - 1]
             for i in range(n):
-                out[i] = np.frombuffer(channel.page(file + (skip + i) * size), np.uint8)
+                try:
+                    out[i] = np.frombuffer(channel.page(file + (skip + i) * size), np.uint8)
+                except StreamError as error:
+                    error.file = error.file or channel.name or None
+                    raise
         elif head & PAGE:
             at = file + body + skip * (8 + size)
-            out[:] = np.ndarray((n, size), np.uint8, self._view, at, (8 + size, 1))
+            records = self._view[at : at + n * (8 + size) - 8]
+            out[:] = np.ndarray((n, size), np.uint8, records, 0, (8 + size, 1))
         elif source:
             out[:] = 0
         elif head & ZERO:
-            out[:] = np.ndarray((n, 1), np.uint8, self._view, file + body + skip * 9, (9, 1))
+            at = file + body + skip * 9
+            out[:] = np.ndarray((n, 1), np.uint8, self._view[at : at + n * 9 - 8], 0, (9, 1))
         else:
             out[0] = np.frombuffer(self._inflated(file + body), np.uint8)
 
@@ -181,7 +186,7 @@ class MappedMemory:
 
     def __init__(self, view: memoryview, bitmap: int, pages: int, n: int, page_size: int) -> None:
         self._view = view
-        self._bitmap = np.frombuffer(view, np.uint64, -(-n // 64), bitmap)
+        self._bitmap = np.frombuffer(view[bitmap : bitmap + -(-n // 64) * 8], np.uint64)
         self._pages = pages
         self._n = n
         self._page_size = page_size

@@ -1,8 +1,13 @@
-"""The records that a stream consists of: sections, runs of equal sections, pages outside any section, and gaps."""
+"""The records that a stream consists of: sections, runs of equal records, pages outside any section, and gaps."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import bisect
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar, cast, overload
+
+import numpy as np
 
 from vmstate_tools.format import framing
 
@@ -11,6 +16,9 @@ if TYPE_CHECKING:
 
     from vmstate_tools.format.sections.handwritten import Leaf
     from vmstate_tools.vmstate.description import Description, Vmsd
+
+_LONGEST = 4096  # bytes of a record that is looked for behind itself
+_FIRST, _MORE = 64, 1 << 16  # records compared at once, at first and at most
 
 
 class Section:
@@ -56,28 +64,43 @@ class Section:
 
     @property
     def offset(self) -> int:
+        """Where its header begins."""
         return self.header.offset
 
     @property
     def payload_offset(self) -> int:
+        """Where its payload begins."""
         return self.header.end
 
     @property
     def payload_end(self) -> int:
+        """Where its payload ends, and its footer begins if it has one."""
         return self.header.end + self.payload_size
 
     @property
     def size(self) -> int:
+        """Bytes of header, payload and footer."""
         return self.header.size + self.payload_size + (self.footer.size if self.footer else 0)
 
     @property
     def described(self) -> bool:
-        """Are its fields what `description` says? Otherwise `leaves` has them, or nothing has."""
+        """Whether its fields are what `description` says. Otherwise `leaves` has them, or nothing has."""
         return self.description is not None and not self.leaves
 
     @property
     def label(self) -> str:
+        """idstr/instance_id."""
         return f"{self.idstr}/{self.instance_id}"
+
+    def moved(self, by: int) -> Section:
+        """Returns an equal section, without leaves, that stands `by` bytes later."""
+        other = Section(
+            self.idstr, self.instance_id, self.version_id, self.section_id, self.part, _moved(self.header, by)
+        )
+        other.payload_size, other.how, other.bounded_by = self.payload_size, self.how, self.bounded_by
+        other.description = self.description
+        other.footer = _moved(self.footer, by) if self.footer else None
+        return other
 
     def __repr__(self) -> str:
         return (
@@ -114,6 +137,11 @@ def _described_fields(vmsd: Vmsd) -> Iterator[tuple[str, str, str]]:
         yield from _described_fields(sub)
 
 
+def _moved(record: framing.Parsed, by: int) -> framing.Parsed:
+    """Returns an equal record that stands `by` bytes later."""
+    return framing.Parsed(record.format, record.value, record.offset + by, record.size)
+
+
 class Pages:
     """RAM records of a connection that carries nothing else: no section is around them."""
 
@@ -131,42 +159,125 @@ class Gap:
         self.what = what
 
 
-def _moved(record: framing.Parsed, by: int) -> framing.Parsed:
-    """Returns an equal record that stands `by` bytes later."""
-    return framing.Parsed(record.format, record.value, record.offset + by, record.size)
+Record = TypeVar("Record", bound=Section | framing.Parsed)
 
 
-class Repeated:
-    """`count` more sections behind `first`, each with its bytes: QEMU sends PARTs without a page while another device
-    has more to send, a hundred thousand of them in a row.
+class Repeated(Generic[Record]):
+    """`count` more records behind `first`, a section or a command, each with its bytes.
+
+    QEMU sends PARTs without a page while another device has more to send, a hundred thousand of them in a row.
     """
 
-    def __init__(self, first: Section, count: int) -> None:
-        self.first = first
+    def __init__(self, first: Record, count: int) -> None:
+        self.first: Record = first
         self.count = count
 
     @property
     def offset(self) -> int:
+        """Where the first of the `count` records begins."""
         return self.first.offset + self.first.size
 
     @property
     def size(self) -> int:
+        """Bytes of the `count` records."""
         return self.first.size * self.count
 
-    def __iter__(self) -> Iterator[Section]:
-        s, size = self.first, self.first.size
-        for by in range(size, size * (self.count + 1), size):
-            section = Section(s.idstr, s.instance_id, s.version_id, s.section_id, s.part, _moved(s.header, by))
-            section.payload_size, section.how = s.payload_size, s.how
-            section.footer = _moved(s.footer, by) if s.footer else None
-            yield section
+    def at(self, number: int) -> Record:
+        """Returns the record of this number, counted from 0."""
+        by = self.first.size * (number + 1)
+        moved = self.first.moved(by) if isinstance(self.first, Section) else _moved(self.first, by)
+        return cast("Record", moved)
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(self.at, range(self.count))
 
 
 StreamRecord = framing.Parsed | Section | Pages | Gap
-"""A record as it stands in the file. The walk puts `Repeated` beside these."""
+"""A record as it stands in the file."""
+
+Run = Repeated[Section] | Repeated[framing.Parsed]
 
 
-def unrolled(records: Iterable[StreamRecord | Repeated]) -> Iterator[StreamRecord]:
+def repeats(view: memoryview, start: int, end: int) -> int:
+    """Returns how many times the bytes [start, end), a record, stand again behind themselves, in a row.
+
+    0 for a long record: so many cannot be in a file that its size is no measure of them.
+    """
+    size = end - start
+    if size > _LONGEST or view[start:end] != view[end : end + size]:
+        return 0
+    one = np.frombuffer(view[start:end], np.uint8)
+    count, window, same = 0, _FIRST, True
+    while same and (n := min(window, (len(view) - end) // size - count)):
+        at = end + count * size
+        alike = (np.frombuffer(view[at : at + n * size], np.uint8).reshape(n, size) == one).all(axis=1)
+        same = bool(alike.all())
+        count, window = count + (n if same else int(alike.argmin())), min(window * 8, _MORE)
+    return count
+
+
+class Unrolled(Sequence[Record]):
+    """The records of a list in which some are runs, one by one: each of a run is made when it is asked for."""
+
+    def __init__(self, records: Iterable[Record | Repeated[Record]]) -> None:
+        self._records: list[Record | Repeated[Record]] = list(records)
+        lengths = [record.count if isinstance(record, Repeated) else 1 for record in self._records]
+        self._ends = list(itertools.accumulate(lengths))
+
+    @property
+    def distinct(self) -> list[Record]:
+        """The records without the runs of records that are equal to the one before them."""
+        return [record for record in self._records if not isinstance(record, Repeated)]
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self._records:
+            if isinstance(record, Repeated):
+                yield from record
+            else:
+                yield record
+
+    @overload
+    def __getitem__(self, number: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Record]: ...
+
+    def __getitem__(self, number: int | slice) -> Record | list[Record]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"record {number} of {len(self)}")
+        number %= len(self)
+        place = bisect.bisect_right(self._ends, number)
+        record = self._records[place]
+        if isinstance(record, Repeated):
+            return record.at(number - (self._ends[place] - record.count))
+        return record
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self[:20]) if len(self) <= 20 else f"<{len(self)} records, {self[0]!r} …>"
+
+
+def is_section(record: StreamRecord | Run) -> TypeGuard[Section | Repeated[Section]]:
+    """Whether this is a section, or a run of sections."""
+    return isinstance(record.first if isinstance(record, Repeated) else record, Section)
+
+
+def is_command(record: StreamRecord | Run) -> TypeGuard[framing.Parsed | Repeated[framing.Parsed]]:
+    """Whether this is a command, or a run of commands."""
+    one = record.first if isinstance(record, Repeated) else record
+    return isinstance(one, framing.Parsed) and one.format is framing.COMMAND
+
+
+def unrolled(records: Iterable[StreamRecord | Run]) -> Iterator[StreamRecord]:
     """Yields the records one by one, those of a run too."""
     for record in records:
         if isinstance(record, Repeated):

@@ -1,4 +1,4 @@
-"""Where a section ends that nothing describes: at its footer, before the next plausible header, or at the end."""
+"""Where a section may end: at its footer, before the next record, or, if nothing describes it, at a plausible place."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from vmstate_tools.format.framing import NEXT_RECORDS, Record
+from vmstate_tools.stream.pieces import found
+from vmstate_tools.vmstate.description import find_vmdesc
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Collection
+
+    from vmstate_tools.stream.records import Section
 
 # START or FULL, section id, idstr, instance_id, version_id. No idstr of a device is shorter than two characters.
 # Looked at from every byte: a payload's last bytes may look like the start of a header.
@@ -18,34 +21,77 @@ _MAX_SECTION_ID = 1 << 16
 _MAX_VERSION_ID = 1 << 10
 
 
+class SectionEnds:
+    """What a stream has shown so far of how its sections end.
+
+    Attributes
+    ----------
+    partial : what a file has that was cut short is wanted: its last section may end with it.
+    started : the START or FULL record of each section id.
+    footers : a section had a footer; then all have one (since 2.4, machine types newer than 2.3).
+    known : a section was read whole, so that `footers` is known.
+    """
+
+    def __init__(self, *, partial: bool) -> None:
+        self.partial = partial
+        self.started: dict[int, Section] = {}
+        self.footers = False
+        self.known = False
+
+    def fits(self, view: memoryview, section_id: int, end: int) -> bool:
+        """Whether this section's payload may end here: its footer, or the next record, is to be seen."""
+        if end >= len(view):
+            return end == len(view) and self.partial and not self.footers
+        if self.footers:
+            return view[end : end + 5] == _footer(section_id)
+        kind = view[end]
+        if kind in (Record.SECTION_START, Record.SECTION_FULL):
+            cut = self.partial and (len(view) < end + 6 or len(view) < end + 14 + view[end + 5])
+            return cut or is_header(view, end)
+        if kind in (Record.SECTION_PART, Record.SECTION_END):
+            return int.from_bytes(view[end + 1 : end + 5], "big") in self.started
+        if kind == Record.EOF:
+            return end + 1 == len(view) or view[end + 1] == Record.VMDESCRIPTION
+        return kind in (Record.COMMAND, Record.SECTION_FOOTER)
+
+    def of_opaque(self, view: memoryview, section_id: int, start: int) -> tuple[int, str]:
+        """Returns the end of a payload that nothing describes, and what it is known by; see `end_of_opaque`."""
+        return end_of_opaque(view, start, section_id, footers=self.footers or not self.known, seen=self.started)
+
+
+def _footer(section_id: int) -> bytes:
+    return bytes([Record.SECTION_FOOTER]) + section_id.to_bytes(4, "big")
+
+
 def end_of_opaque(
     view: memoryview, start: int, section_id: int, *, footers: bool, seen: Collection[int]
 ) -> tuple[int, str]:
-    """End of the payload that starts at `start`, and what tells: 'footer', 'next header' or 'end of file mark'.
+    """Returns the end of the payload that starts at `start`, and what it is known by.
 
-    `footers`: do this stream's sections have footers, as far as known. `seen`: section ids that were started before.
+    That is 'footer', 'next header' or 'end of file mark'.
+
+    Parameters
+    ----------
+    footers : whether this stream's sections have footers, as far as known.
+    seen : section ids that were started before.
     """
-    mark = bytes([Record.SECTION_FOOTER]) + section_id.to_bytes(4, "big")
+    mark = _footer(section_id)
     if footers:
-        for match in re.finditer(re.escape(mark), view[start:]):
-            end = start + match.start()
+        for end, _ in found(re.escape(mark[:1]) + b"(?=" + re.escape(mark[1:]) + b")", view, start):
             if end + 5 == len(view) or view[end + 5] in NEXT_RECORDS:
                 return end, "footer"
-    for match in re.finditer(_HEADER, view[start:]):
-        at = start + match.start()
+    for at, match in found(_HEADER, view, start):
         if int.from_bytes(match[1], "big") not in seen and is_header(view, at):
-            # The first section there is tells whether sections have footers.
+            # The first section of a stream shows whether sections have footers.
             footed = at - 5 >= start and view[at - 5 : at] == mark
             return (at - 5, "footer") if footed else (at, "next header")
-    from vmstate_tools.vmstate.description import find_vmdesc
-
     place = find_vmdesc(view)
     end = place[0] if place is not None else len(view)
     return max(start, end - 1 if view[end - 1] == Record.EOF else end), "end of file mark"
 
 
 def is_header(view: memoryview, offset: int) -> bool:
-    """Does a section header stand here that a device could have written?"""
+    """Whether a section header stands here that a device could have written."""
     if offset + 6 > len(view):
         return False
     length = view[offset + 5]
