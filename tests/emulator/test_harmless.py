@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,29 @@ def test_a_qemu_without_a_sandbox(tmp_path: Path) -> None:
     assert outcome.started and outcome.vmstate_loaded is False
 
 
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_strangers_guest_does_not_run(tmp_path: Path, trust: bool) -> None:
+    """A manifest without -S and without a display: the guest stays paused, no window and no server is opened."""
+    file = stranger(tmp_path, "pc")
+    row = {"arguments": "-machine pc -m 64 -cpu qemu64" + " -serial file:x" * trust}
+    line = destination_line(file, row, "x86_64", Wishes(trust_manifest=trust))
+    assert "-S" in line and line[line.index("-display") + 1] == "none"
+    assert destination_line(file, {"arguments": "-S -nographic"}, "x86_64", Wishes()) == ["-S", "-nographic"]
+
+
+def test_a_sandbox_of_the_users_own_stays(tmp_path: Path) -> None:
+    file = stranger(tmp_path, "pc")
+    outcome = vt.try_load(file, qemu("qemu-system-x86_64"), memory_mib=64, arguments=["-sandbox", "off"])
+    assert outcome.started and outcome.command.endswith("-sandbox off")
+
+
+def listens(where: Path) -> bool:
+    """Whether a socket is open to connect to, by the system's table: a connection would be QEMU's only one."""
+    listening = 0x10000  # __SO_ACCEPTCON
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(row[-1] == str(where) and int(row[3], 16) & listening for row in rows)
+
+
 # -- guests as they are started by hand -------------------------------------------------------------------------------
 
 
@@ -234,8 +258,9 @@ def test_a_paused_guest_loads_with_the_firmware_that_qemu_brings(
     command = [qemu(program), "-S", "-display", "none", "-machine", machine, *more]
     process = subprocess.Popen([*command, "-qmp", f"unix:{monitor},server=on,wait=on"], stdin=subprocess.DEVNULL)
     try:
-        while not monitor.exists():
+        while not listens(monitor):
             assert process.poll() is None
+            time.sleep(0.05)
         vt.attach(monitor).capture(tmp_path / "guest.mig")
     finally:
         process.kill()

@@ -61,6 +61,10 @@ def _from_manifest(arguments: str, wishes: Wishes) -> list[str]:
             line = shlex.split(arguments)
         except ValueError as err:
             raise VmstateError(f"the manifest's command line cannot be taken apart: {err}") from None
+    if "-S" not in line:
+        line.insert(0, "-S")  # a stranger's guest does not run here
+    if not {"-nographic", "-display"} & set(line):
+        line += ["-display", "none"]
     old = option(line, "-machine").split(",")
     accels = [f"accel={wishes.accel}"] if wishes.accel else [p for p in old if p.startswith("accel=")]
     others = [p for p in old if not p.startswith("accel=")]
