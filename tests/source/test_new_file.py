@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import stat
@@ -260,3 +261,17 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
         with pytest.raises(FileExistsError), new_folder(tmp_path / name, overwrite=True):
             pytest.fail("not refused")
     assert names(out) == ["b"]
+
+
+def test_no_other_module_writes_files() -> None:
+    """Outputs go through `new_file`; these write into private temporary folders, and to pipes."""
+    private = {"qemu_source/tree.py", "emulator/guest.py", "emulator/process.py", "cli/rewrite.py", "cli/main.py"}
+    private |= {"source/new_file.py", "source/content.py"}
+    package = Path(vmstate_tools.__file__).parent
+    writes = re.compile(r"""write_text\(|write_bytes\(|\.to_csv\(["'\w]|open\([^)]*["'][wax]b?\+?["']|O_CREAT""")
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if any(writes.search(line) for line in path.read_text().splitlines())
+    }
+    assert found <= private, found - private

@@ -16,12 +16,12 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs work to its end and returns its result; in a thread of its own where this one has a loop (a notebook).
 
-    Ctrl-C and SIGTERM cancel the work, so that it can end its processes, and then take their usual course.
+    Ctrl-C, SIGTERM and SIGHUP cancel the work, so that it can end its processes, and then take their usual course.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_cancelled_by_sigterm(work))
+        return asyncio.run(_cancelled_by_signals(work))
     result: list[T] = []
     failure: list[BaseException] = []
     started: asyncio.Future[Any] | None = None
@@ -53,19 +53,21 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return result[0]
 
 
-async def _cancelled_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
+async def _cancelled_by_signals(work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    loop = asyncio.get_running_loop()
     received: list[int] = []
-    if ours:
 
-        def stop(number: int, _frame: FrameType | None) -> None:
-            received.append(number)
-            loop.call_soon_threadsafe(task.cancel)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        loop.call_soon_threadsafe(task.cancel)
 
-        loop = asyncio.get_running_loop()
-        signal.signal(signal.SIGTERM, stop)
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
     try:
         return await work
     except asyncio.CancelledError:
@@ -73,5 +75,5 @@ async def _cancelled_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
             raise SystemExit(128 + received[0]) from None
         raise
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

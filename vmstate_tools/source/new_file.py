@@ -125,11 +125,21 @@ def new_folder(path: Place, *, overwrite: bool = False) -> Iterator[str]:
                 if overwrite:
                     os.rename(os.path.join(parent, name), old)
             os.rename(part, os.path.join(parent, name))
+            _sync(parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
             if not os.path.lexists(os.path.join(parent, name)) and os.path.lexists(old):
                 os.rename(old, os.path.join(parent, name))
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: str) -> None:
+    """Has the names in a folder on disk."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
 
 
 def _split(path: Place) -> tuple[str, str]:
