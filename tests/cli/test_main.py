@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click import Context
 from handmade import device, field, section, stream
-from shell import P26, Q35, process, raw, run
+from shell import P26, P27, Q35, process, raw, run
 
 from vmstate_tools.cli.main import main
 from vmstate_tools.errors import printable
@@ -105,7 +105,21 @@ def test_a_full_disk_is_told(args: list[str]) -> None:
     assert (result.returncode, result.stderr) == (2, b"vmstate: No space left on device\n")
 
 
-@pytest.mark.parametrize("args", [["--help"], ["info", P26], ["info", "--json", P26]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["info", P26],
+        ["info", "--json", P26],
+        ["fields", P26],
+        ["cpu", P26],
+        ["flag", "PPC_CILDST"],
+        ["diff", P26, P27],
+        ["check", P26, "--to", "2.7.0"],
+        ["history", "--cpu", "POWER8"],
+        ["lint", P26],
+    ],
+)
 def test_starts_without_what_it_does_not_need(args: list[str]) -> None:
     code = f"""
 import sys

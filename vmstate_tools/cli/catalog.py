@@ -11,7 +11,7 @@ from vmstate_tools.cli.common import example
 
 @click.group(epilog=example("vmstate catalog build --qemu-git ~/src/qemu -o data/catalog"))
 def catalog() -> None:
-    """What each release of QEMU says of its ppc CPUs."""
+    """Make tables of what each release of QEMU says of its CPUs."""
 
 
 @catalog.command(

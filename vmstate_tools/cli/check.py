@@ -36,7 +36,7 @@ def check(
     as_json: bool,
     **known: Any,
 ) -> None:
-    """Would FILE load there, and if not, which field is to blame?
+    """Predict whether FILE would load on a destination, and if not, which field is to blame.
 
     Exit code 0: it loads; 1: it would be refused; 2: bad input.
     """

@@ -43,10 +43,10 @@ def cpu(
     manifest: str | None,
     opening: dict[str, Any],
 ) -> None:
-    """The CPU's sanity-check words (of ppc), with flag names.
+    """Show the words of a ppc CPU that QEMU checks, with flag names.
 
-    The release is known where a manifest.csv lies beside the streams; the model from there, or by its PVR. --against
-    compares with the words that model has there; a flag that RELEASE does not know is called unknown.
+    A manifest.csv beside a stream says its release and CPU model; without it the PVR says the model. --against
+    compares with the words that this model has in RELEASE; a flag that RELEASE does not know is called unknown.
     """
     from vmstate_tools.analysis.stream_cpus import compared_with, explained, stream_cpus
     from vmstate_tools.cli.streams import each_stream

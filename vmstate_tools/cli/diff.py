@@ -17,10 +17,10 @@ from vmstate_tools.show.text import print_json, print_table, say, wrapped
 @click.option("--ram", is_flag=True, help="Compare the guest's memory too, page by page.")
 @opening_options
 def diff(a: str, b: str, as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
-    """Where two streams differ: machine type, sections, versions, subsections, fields, values.
+    """Show where two streams differ: machine type, sections, versions, subsections, fields, values.
 
-    A and B may also both be what -dump-vmstate printed: then, where the descriptions differ, and whether a stream of A
-    breaks on B for it. Exit code 0: nowhere; 1: they differ.
+    A and B may also both be files of -dump-vmstate: then it shows where the descriptions differ, and whether a stream
+    of A breaks on B for it. Exit code 0: they do not differ; 1: they do.
     """
     from vmstate_tools.vmstate.dump import is_dump
 

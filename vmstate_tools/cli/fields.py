@@ -64,7 +64,7 @@ def fields(
     force: bool,
     opening: dict[str, Any],
 ) -> None:
-    """Every decoded field: section, path, type, offset, size, value.
+    """List every decoded field: section, path, type, offset, size, value.
 
     Values are numbers; bytes are hex digits. In tables numbers above 255 are hex and long bytes are cut. In parquet
     a value is a struct; pandas reads it after `import vmstate_tools.frames.dtypes`. Exit code 1: no field matched.

@@ -12,7 +12,7 @@ from vmstate_tools.show.text import print_json, say, wrapped
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @json_option
 def flag(names: tuple[str, ...], as_json: bool) -> None:
-    """What a flag of the ppc CPU stands for: facility, meaning, and the releases of QEMU that have it."""
+    """Explain what a flag of the ppc CPU stands for: facility, meaning, and the releases of QEMU that have it."""
     from vmstate_tools.facts import flags
 
     rows = [flags.describe(name)._asdict() for name in names]

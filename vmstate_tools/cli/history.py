@@ -29,9 +29,10 @@ _COLUMNS = ("family", "release", "insns_flags", "insns_flags2", "msr_mask", "add
 def history(
     name: str | None, since: str | None, until: str | None, accel: str | None, machine: str | None, as_json: bool
 ) -> None:
-    """How a CPU family's words changed, release by release, and the commits that changed them.
+    """Show how a CPU family's words changed, release by release, and the commits that changed them.
 
-    Releases x.y.0. "-": a stream does not carry the word. Without --cpu only what changed is shown; --json has all.
+    The releases are x.y.0. A "-" stands for a word that streams do not carry. Without --cpu the text shows only
+    changes; --json has everything.
     """
     from vmstate_tools.facts.family_history import history_rows
     from vmstate_tools.facts.tables import rows as table

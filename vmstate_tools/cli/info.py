@@ -27,7 +27,7 @@ _PAGES = {
 @click.option("--ram", is_flag=True, help="Count the pages of each RAM block, by kind.")
 @opening_options
 def info(files: tuple[str, ...], as_json: bool, ram: bool, opening: dict[str, Any]) -> None:
-    """What a stream holds: machine type, sections, RAM blocks, where its bytes go; which releases can have written it.
+    """Show what a stream holds: machine type, sections, RAM blocks; and which releases can have written it.
 
     With --json and one FILE one object, with several a list of them.
     """

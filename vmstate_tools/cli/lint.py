@@ -13,7 +13,7 @@ from vmstate_tools.show.text import print_json, say
 @click.option("--against", metavar="OTHER", help="An older one, to find changes without a new version.")
 @json_option
 def lint(file: str, against: str | None, as_json: bool) -> None:
-    """What in a description will break a migration one day, and why.
+    """Find what in a description will break a migration one day, and say why.
 
     FILE is a stream or what -dump-vmstate printed. Exit code 1: something was found.
     """

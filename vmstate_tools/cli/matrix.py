@@ -33,7 +33,7 @@ def matrix(
     for_spreadsheet: bool,
     as_json: bool,
 ) -> None:
-    """Would each FILE load on each release, with the same machine type and CPU?
+    """Predict whether each FILE would load on each release, with the same machine type and CPU.
 
     Exit code 2: a FILE could not be read.
     """

@@ -23,7 +23,7 @@ from vmstate_tools.show.text import complain
 def ram(file: str, block: str | None, out: str, force: bool, opening: dict[str, Any]) -> None:
     """Write the guest's memory of one RAM block to a file, with holes where it is zero.
 
-    In a directory the file is called as the block, with _ for all but letters, digits, - and dots inside.
+    In a directory the file has the block's name, with _ for each character but letters, digits, - and inner dots.
     """
     from vmstate_tools.cli.streams import open_file
 

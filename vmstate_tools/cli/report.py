@@ -52,7 +52,7 @@ def report(
     force: bool,
     **headers: Any,
 ) -> None:
-    """Which streams the releases that wrote the others would refuse, and why: ready to send.
+    """Report which of the streams would be refused by the releases that wrote the others, and why.
 
     A DIR stands for the *.mig* files in it. Text is 72 columns of ASCII, mbox the same as the draft of a mail, HTML
     one file that needs no other. Exit code 2: none of the streams could be read.

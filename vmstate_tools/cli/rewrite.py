@@ -41,8 +41,8 @@ def rewrite(
 ) -> None:
     """Write FILE with fields changed, in their places: sizes stay as they are.
 
-    Each change is told on stderr. From - to - it is a filter: RAM goes through as it comes, nothing of the devices
-    before all of them were read. Exit code 2, and nothing more written: the stream would have to lie about the guest.
+    Each change is printed on stderr. From - to - it is a filter: RAM goes through as it comes, the devices when all of
+    them have been read. Exit code 2: the changed stream would lie about the guest; nothing more was written.
     """
     from vmstate_tools.rewriting.file import COLUMNS, edit_of
     from vmstate_tools.rewriting.file import rewrite as write
@@ -68,12 +68,13 @@ def rewrite(
         print_json([{name: _plain(change[name]) for name in COLUMNS} for change in done])
     else:
         for change in done:
-            click.echo(printable(_told(change)), err=True)
+            click.echo(printable(_change_text(change)), err=True)
         if not done:
             click.echo("nothing to change", err=True)
 
 
 def _assignment(text: str) -> tuple[tuple[str, str], str]:
+    """Returns section and path, and the value, of SECTION/FIELD=VALUE."""
     where, equals, value = text.partition("=")
     section, slash, path = where.rpartition("/")
     if not (equals and slash and section and path):
@@ -82,6 +83,7 @@ def _assignment(text: str) -> tuple[tuple[str, str], str]:
 
 
 def _to_stdout(file: str, edit: Any) -> list[dict[str, Any]]:
+    """Writes FILE, or standard input, changed to standard output, and returns the changes."""
     from vmstate_tools.rewriting.changes import patched
     from vmstate_tools.rewriting.file import COLUMNS
     from vmstate_tools.rewriting.pipe import pass_through, widen
@@ -102,7 +104,7 @@ def _to_stdout(file: str, edit: Any) -> list[dict[str, Any]]:
     return [{name: getattr(change, name) for name in COLUMNS} for change in changes]
 
 
-def _told(change: dict[str, Any]) -> str:
+def _change_text(change: dict[str, Any]) -> str:
     from vmstate_tools.vmstate.layout import format_value
 
     values = f"{format_value(change['before'])} -> {format_value(change['after'])}"

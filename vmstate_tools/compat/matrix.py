@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 from vmstate_tools.compat.destination import Destination
@@ -17,6 +16,8 @@ from vmstate_tools.facts.model_names import one_spelling
 from vmstate_tools.stream.stream import Stream, open_stream
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pandas as pd
 
 _FIRST = ("stage", "section", "instance_id", "field", "kind", "stream_value", "destination_value")
