@@ -12,6 +12,9 @@ from typing import Any
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import CatalogError, VmstateError
 
+# Text may come from a stream: of thousands of digits Python makes no number.
+_NAME = re.compile(r"v?\d{1,9}(\.\d{1,9}){1,3}", re.ASCII)
+
 
 @total_ordering
 class Release:
@@ -80,7 +83,7 @@ def numbers(release: str) -> tuple[int, ...]:
     ------
     CatalogError : the text names no release.
     """
-    if not re.fullmatch(r"v?\d+(\.\d+){1,3}", release, re.ASCII):
+    if not _NAME.fullmatch(release):
         raise CatalogError(f"{release!r} does not name a release of QEMU (as in 2.7 or 2.7.1)")
     parts = tuple(int(part) for part in release.removeprefix("v").split("."))
     return parts if len(parts) > 2 else (*parts, 0)

@@ -22,7 +22,9 @@ from vmstate_tools.release import Release
         ("xlnx-zcu102", "xlnx-zcu102", None),
         ("pc-q35-rhel7.6.0", "pc-q35-rhel7.6.0", None),
         ("", "", None),
+        (f"pseries-{'9' * 5000}.1", f"pseries-{'9' * 5000}.1", None),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_the_version_in_a_name(machine, base, version):
     assert base_of(machine) == base

@@ -10,7 +10,7 @@ from vmstate_tools.facts.releases import resolve, rows_at
 from vmstate_tools.facts.tables import rows as all_rows
 from vmstate_tools.release import Release
 
-_VERSIONED = re.compile(r"(?P<base>.*?)-(?P<version>\d+\.\d+)(?P<variant>-\w+)?\Z", re.ASCII)
+_VERSIONED = re.compile(r"(?P<base>.*?)-(?P<version>\d{1,9}\.\d{1,9})(?P<variant>-\w+)?\Z", re.ASCII)
 
 
 @lru_cache(maxsize=4096)

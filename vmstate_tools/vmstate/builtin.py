@@ -99,7 +99,7 @@ def resolve(
 
 def least_release(machine: str | None) -> str | None:
     """The first release that had a versioned machine type (`pseries-2.6`): a stream of it is not older."""
-    match = re.search(r"-(\d+\.\d+)(-sxxm)?$", machine or "")
+    match = re.search(r"-(\d{1,9}\.\d{1,9})(-sxxm)?$", machine or "", re.ASCII)
     return match[1] if match else None
 
 
