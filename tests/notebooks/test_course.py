@@ -142,7 +142,7 @@ def test_the_solutions_are_right_and_no_hint_tells_them(path: Path, monkeypatch:
     assert [str(reply) for _, _, reply in found] == [f"{name}: right" for name in questions(path.stem[:2])]
     for name, answer, _ in found:
         said = " ".join(check(name, wrong).hint for wrong in WRONG[name])
-        for text in told(answer):
+        for text in giveaways(answer):
             assert not re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said), (name, text)
 
 
@@ -157,7 +157,7 @@ def test_a_solution_runs_as_its_first_line_says() -> None:
     assert done.stdout.splitlines() == [f"{name}: right" for name in questions("05")]
 
 
-def told(answer: Any) -> set[str]:
+def giveaways(answer: Any) -> set[str]:
     """How a hint could give an answer away."""
     if isinstance(answer, bool) or answer is None:
         return set()
@@ -165,7 +165,7 @@ def told(answer: Any) -> set[str]:
         return {str(answer), hex(answer), f"{answer:,}"} if answer > 9 else set()
     if isinstance(answer, str):
         return {answer}
-    return {text for one in answer for text in told(one)} if isinstance(answer, list | tuple | set) else set()
+    return {text for one in answer for text in giveaways(one)} if isinstance(answer, list | tuple | set) else set()
 
 
 @pytest.mark.parametrize("name", ALL)

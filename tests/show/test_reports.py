@@ -112,10 +112,10 @@ def test_the_refusal_of_2016_has_values_flags_commits_and_a_remedy(text: str, ht
     mine, theirs = (words(release, "POWER8_v2.0")[0] for release in ("2.6.0", "2.7.0"))
     assert f"in the stream:     {mine:#x}\n" in case and f"the destination's: {theirs:#x}\n" in case
     assert "only at the destination: PPC_64H, PPC_CILDST\n" in case
-    told = " ".join(case.split())
-    assert '4e0806110c ("ppc: Add PPC_64H instruction flag to POWER7 and POWER8") 2016-05-30' in told
-    assert "b781537560" in told and "Remedy: " in told
-    assert "cpu env.insns_flags2: not equal (-PPC2_PM_ISA206)" in told
+    said = " ".join(case.split())
+    assert '4e0806110c ("ppc: Add PPC_64H instruction flag to POWER7 and POWER8") 2016-05-30' in said
+    assert "b781537560" in said and "Remedy: " in said
+    assert "cpu env.insns_flags2: not equal (-PPC2_PM_ISA206)" in said
     assert "PPC_CILDST: " in part, "the flags are explained"
     assert "4e0806110c" in html and f"{theirs:#x}" in html
 
@@ -190,7 +190,7 @@ def test_the_case_of_2016() -> None:
     """Against the outcomes, and the commits that the thread named."""
     text = vt.report(case="pseries-2016")
     assert text.isascii() and max(map(len, text.splitlines())) <= 72
-    told = " ".join(text.split())
+    said = " ".join(text.split())
     for commit in ("4e0806110c", "dfdd3e4362", "b781537560", "7778a575c7"):
         assert f"  {commit} (" in text
     rows = [
@@ -203,8 +203,8 @@ def test_the_case_of_2016() -> None:
     ]
     refused = [row for row in rows if row["vmstate_loaded"] != "True"]
     assert {row["fail_field"] for row in refused} == {"cpu:env.insns_flags=-22"}
-    assert f"Of {len(rows)} loads between the two releases" in told and f"{len(refused)} were refused" in told
-    assert "970 and POWER5P are not affected" in told
+    assert f"Of {len(rows)} loads between the two releases" in said and f"{len(refused)} were refused" in said
+    assert "970 and POWER5P are not affected" in said
     with pytest.raises(vt.VmstateError, match="pseries-2016"):
         vt.report(case="another")
 

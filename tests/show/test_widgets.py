@@ -44,12 +44,12 @@ def test_tree_has_every_byte_and_every_field(path: Path) -> None:
             assert node.offset == at, node
             at += node.size
         assert at == len(s.source.view)
-        told = {(n.offset, n.path, n.type, n.vmsd): n for n in found if n.kind in ("field", "array")}
+        nodes = {(n.offset, n.path, n.type, n.vmsd): n for n in found if n.kind in ("field", "array")}
         frame = s.fields(fold=1)
-        assert len(told) == len(frame)
+        assert len(nodes) == len(frame)
         columns = ("offset", "path", "type", "vmsd", "size", "value")
         for offset, name, type_, vmsd, size, value in zip(*(frame[c].tolist() for c in columns), strict=True):
-            node = told[offset, name.split("[0:")[0] if "[0:" in name else name, type_, vmsd]
+            node = nodes[offset, name.split("[0:")[0] if "[0:" in name else name, type_, vmsd]
             assert node.size == size
             if node.kind == "field":
                 assert node.read() == (value[:64] if isinstance(value, bytes) else value)
