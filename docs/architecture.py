@@ -22,11 +22,11 @@ WAYS: dict[str, tuple[list[str], str]] = {
         "a frame",
     ),
     "vt.check": (
-        ["source/opening", "format/framing", "vmstate/layout", "stream/stream", "facts/families", "compat/load"],
+        ["source/opening", "format/framing", "vmstate/layout", "stream/stream", "facts/catalog", "compat/load"],
         "a verdict",
     ),
     "vt.rewrite": (
-        ["source/opening", "format/framing", "vmstate/decode", "stream/stream", "facts/families", "rewriting/file"],
+        ["source/opening", "format/framing", "vmstate/layout", "stream/stream", "facts/catalog", "rewriting/file"],
         "a rewritten file",
     ),
 }

@@ -21,8 +21,10 @@ from pages import tags
 
 import vmstate_tools as vt
 from vmstate_tools.cli.main import main
+from vmstate_tools.compat.policy import POLICIES
 from vmstate_tools.data import data_path
 from vmstate_tools.show.reports.mail import draft
+from vmstate_tools.show.reports.options import SAYS
 from vmstate_tools.show.reports.pairs import pairs
 from vmstate_tools.source import zstd
 
@@ -214,6 +216,10 @@ def test_examples_in_the_docs_are_what_is_written_today(name: str, collection: v
     example = Path(__file__).parents[2] / "docs" / "examples" / name
     now = vt.report(case="pseries-2016") if name.startswith("pseries") else vt.report(EXAMPLE, progress=False)
     assert example.read_text() == now
+
+
+def test_every_policy_is_explained() -> None:
+    assert set(SAYS) == set(POLICIES)
 
 
 def test_counts(collection: vt.Collection, text: str, html: str) -> None:

@@ -12,7 +12,7 @@ from vmstate_tools.analysis.outcomes import recorded
 from vmstate_tools.compat.policy import POLICIES
 from vmstate_tools.data import data_path
 from vmstate_tools.facts import catalog, flags
-from vmstate_tools.show.reports.options import first_line
+from vmstate_tools.show.reports.options import SAYS
 
 MACHINE = "pseries-2.6"
 OLD, NEW, FIXED = "2.6.0", "2.7.0", policies_compared.FIXED
@@ -64,7 +64,7 @@ class Facts:
     @property
     def says(self) -> dict[str, str]:
         """Policy → what it does, in one sentence."""
-        return {name: first_line(make()) for name, make in POLICIES.items()}
+        return {name: SAYS[name] for name in POLICIES}
 
 
 def facts() -> Facts:

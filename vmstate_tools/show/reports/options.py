@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vmstate_tools.compat.policy import POLICIES, Policy, noticed
+from vmstate_tools.compat.policy import POLICIES, noticed
 from vmstate_tools.facts import flags
 from vmstate_tools.facts.cpu_section import WORD_OF_FIELD
 from vmstate_tools.show.reports.pairs import Pair, about_words
+
+# What each policy is, in the report's words.
+SAYS = {
+    "equal": "Every word must equal the destination's, as QEMU 1.6 to 2.7.0 had it (commit a90db1584a).",
+    "unused": "`VMSTATE_UNUSED` in place of the words: skipped, not read.",
+    "unused-right-size": "`VMSTATE_UNUSED` in place of the words: skipped, not read.",
+    "ignore": "Read and forget, as 2.7.1 and 2.8 shipped it (commit 16a2497bd4).",
+    "subset": "Migrate, then refuse in post_load only if the stream has a flag that the destination lacks.",
+    "kvm-filter": "Under KVM only flags that the guest can see must be equal: the host runs its instructions. "
+    "TCG compares all.",
+    "mask": "The sender masks what was added since 2.6, as shipped (16a2497bd4, bce009645b).",
+    "shipped": "What 2.7.1 shipped, both parts of 16a2497bd4: mask on the way out, ignore on the way in.",
+    "machine-gated": "The words go with the machine type: a CPU has those of the release that brought it, "
+    "and both are compared.",
+}
 
 
 @dataclass
@@ -32,8 +46,8 @@ def options(found: Sequence[Pair]) -> list[Option]:
     """Returns every policy with what becomes of the pairs whose first obstacle is a word; empty without such pairs."""
     stuck = [pair for pair in found if pair.under]
     out = []
-    for name, make in POLICIES.items() if stuck else ():
-        option = Option(name, first_line(make()))
+    for name in POLICIES if stuck else ():
+        option = Option(name, SAYS[name])
         for pair in stuck:
             verdict = pair.under[name]
             if verdict.loads:
@@ -60,8 +74,3 @@ def noticeable(pair: Pair, accel: str = "tcg") -> list[str]:
             lost = obstacle.stream_value & ~obstacle.destination_value & noticed(word, accel)
             names |= dict.fromkeys(flags.decode(word, lost))
     return list(names)
-
-
-def first_line(policy: Policy) -> str:
-    """Returns the first line of a policy's docstring: what the policy does."""
-    return (inspect.getdoc(type(policy)) or "").partition("\n")[0]
