@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -119,3 +120,17 @@ def test_a_name_that_is_none_is_a_row(files: list[Path], name: str) -> None:
     collection = vt.load([files[0], name, files[2]])
     assert len(collection) == 2
     assert len(collection.errors) == 1
+
+
+@pytest.mark.parametrize("executor", ["here", "processes"])
+def test_a_matrix_has_rows_for_a_file_that_something_is_raised_for(
+    files: list[Path], executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("vmstate_tools.compat.matrix")
+    monkeypatch.setattr(module, "open_stream", reading(KeyError("gone")))
+    with executors()[executor]() as workers:
+        frame = vt.matrix(files, ["2.6.0"], executor=workers, progress=False)
+        assert frame["stream"].tolist() == list(map(str, files))
+        assert [f"{error}".endswith("KeyError: 'gone'") for error in frame["error"]] == [False, True, False]
+        with pytest.raises(vt.VmstateError, match="banana"):  # not the file's fault
+            vt.matrix(files, ["banana"], executor=workers, progress=False)

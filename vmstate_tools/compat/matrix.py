@@ -11,7 +11,7 @@ from vmstate_tools.compat.destination import Destination
 from vmstate_tools.compat.load import check
 from vmstate_tools.compat.policy import Policy, named
 from vmstate_tools.compat.verdict import Verdict
-from vmstate_tools.errors import StreamError, plain_text
+from vmstate_tools.errors import StreamError, VmstateError, plain_text
 from vmstate_tools.facts.model_names import one_spelling
 from vmstate_tools.stream.stream import Stream, open_stream
 
@@ -126,7 +126,7 @@ def _row_of(
         try:
             with open_stream(stream) as opened:
                 return _row_of(opened, targets, policy)
-        except (StreamError, OSError) as err:
+        except Exception as err:
             return _unread(os.fspath(stream), err, targets)
     rows = []
     for destination in targets:
@@ -140,7 +140,14 @@ def _row_of(
 
 
 def _unread(stream: str, error: Exception, targets: Sequence[Destination]) -> list[dict[str, Any]]:
-    return [{"stream": plain_text(stream), **_who(d), "error": plain_text(str(error))} for d in targets]
+    """Returns the rows of a stream for which this was raised. Raises what is to blame on the destinations."""
+    if isinstance(error, StreamError | OSError):
+        text = str(error)
+    elif isinstance(error, VmstateError):
+        raise error
+    else:
+        text = f"{stream}: {type(error).__name__}: {error}"
+    return [{"stream": plain_text(stream), **_who(d), "error": plain_text(text)} for d in targets]
 
 
 def _who(destination: Destination) -> dict[str, Any]:
