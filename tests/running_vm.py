@@ -23,6 +23,13 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def listens(where: Path) -> bool:
+    """Whether a socket is open to connect to, by the system's table: a connection would be QEMU's only one."""
+    listening = 0x10000  # __SO_ACCEPTCON
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(row[-1] == str(where) and int(row[3], 16) & listening for row in rows)
+
+
 class Qmp:
     """A QMP client of a few lines."""
 
@@ -59,7 +66,7 @@ def running_vm(tmp_path: Path) -> Iterator[Path]:
         [*command, "-qmp", f"unix:{path},server=on,wait=off"], cwd=tmp_path, stdin=subprocess.DEVNULL
     )
     try:
-        until(path.exists)
+        until(lambda: listens(path))
         with Qmp(path) as qmp:
             until(lambda: guest.is_done(qmp("human-monitor-command", **{"command-line": "info registers"})))
         yield path

@@ -20,7 +20,7 @@ import vmstate_tools as vt
 from vmstate_tools.emulator import guest
 from vmstate_tools.emulator.binaries import listed_names
 from vmstate_tools.emulator.tables import put_row
-from vmstate_tools.errors import QemuError
+from vmstate_tools.errors import QemuError, VmstateError
 
 
 def test_streams_with_their_manifest(tmp_path: Path) -> None:
@@ -72,6 +72,15 @@ def test_several_may_write_a_manifest(tmp_path: Path) -> None:
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert sorted(int(row["file"]) for row in rows) == list(range(20))
     assert [p.name for p in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"file,a\nx,1,2,3\n", b"file,file\nx,y\n", b"\xff\xfe\n"])
+def test_a_table_of_the_users_own_stays(tmp_path: Path, content: bytes) -> None:
+    table = tmp_path / "manifest.csv"
+    table.write_bytes(content)
+    with pytest.raises(VmstateError, match=r"another table|no table"):
+        put_row(table, ("file", "cpu"), {"file": "x", "cpu": "y"}, ("file",))
+    assert table.read_bytes() == content
 
 
 def test_a_guest_that_ran(tmp_path: Path) -> None:

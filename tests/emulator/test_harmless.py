@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from captures import Captures
 from qemus import qemu
+from running_vm import listens
 from writer import Vmsd, Writer, u32
 
 import vmstate_tools as vt
@@ -228,13 +229,6 @@ def test_a_sandbox_of_the_users_own_stays(tmp_path: Path) -> None:
     file = stranger(tmp_path, "pc")
     outcome = vt.try_load(file, qemu("qemu-system-x86_64"), memory_mib=64, arguments=["-sandbox", "off"])
     assert outcome.started and outcome.command.endswith("-sandbox off")
-
-
-def listens(where: Path) -> bool:
-    """Whether a socket is open to connect to, by the system's table: a connection would be QEMU's only one."""
-    listening = 0x10000  # __SO_ACCEPTCON
-    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    return any(row[-1] == str(where) and int(row[3], 16) & listening for row in rows)
 
 
 # -- guests as they are started by hand -------------------------------------------------------------------------------

@@ -21,7 +21,14 @@ from vmstate_tools.show.text import print_json, say
     "-o", "--output", "out", metavar="OUT", required=True, help="The stream; compressed where it ends in .zst."
 )
 @click.option("--live", is_flag=True, help="Let the guest run while its memory is sent, until the end.")
-@click.option("--timeout", default=600.0, show_default=True, metavar="S", help="Seconds for the migration.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds for the migration.",
+)
 @force_option
 @json_option
 def attach(socket: str, out: str, live: bool, timeout: float, force: bool, as_json: bool) -> None:

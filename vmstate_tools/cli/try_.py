@@ -25,7 +25,14 @@ from vmstate_tools.show.text import print_json, say, standard_output
 @click.option("--accel", help="Accelerator.")
 @click.option("-o", "--outcomes", metavar="CSV", help="Append the outcome to this table.")
 @click.option("--registers", is_flag=True, help="Print `info registers` after the load.")
-@click.option("--timeout", default=60.0, show_default=True, metavar="S", help="Seconds for all of it.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds for all of it.",
+)
 @click.option(
     "--blank-firmware", is_flag=True, help="Zeros for firmware, as `vmstate capture` has it without a manifest."
 )

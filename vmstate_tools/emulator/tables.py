@@ -57,11 +57,13 @@ def put_row(path: Path, columns: Sequence[str], row: Mapping[str, Any], key: Seq
     with _locked(path.parent):
         header, rows = _read(path)
         if header and not set(key) <= set(header):
-            raise VmstateError(f"{path} is another table: it has no column {', '.join(set(key) - set(header))}")
+            raise VmstateError(f"{path} is another table: it has no column {', '.join(sorted(set(key) - set(header)))}")
+        if any(None in row for row in rows) or len(set(header)) < len(header):
+            raise VmstateError(f"{path} is another table: its rows do not fit its columns")  # and would lose cells
         header += [name for name in columns if name not in header]
         rows = [r for r in rows if any(r.get(name, "") != text[name] for name in key)]
         with new_text_file(path, overwrite=True) as file:
-            writer = csv.DictWriter(file, header, restval="", extrasaction="ignore")
+            writer = csv.DictWriter(file, header, restval="")
             writer.writeheader()
             writer.writerows([*rows, text])
 

@@ -21,7 +21,7 @@ from vmstate_tools.emulator.event_loop import run
 from vmstate_tools.emulator.process import Qemu
 from vmstate_tools.emulator.tables import append_row, has_columns
 from vmstate_tools.emulator.trace import LOG, last_field, trace_options
-from vmstate_tools.errors import QemuError, printable
+from vmstate_tools.errors import QemuError, plain_text, printable
 
 Path_ = str | os.PathLike[str]
 
@@ -81,7 +81,7 @@ class Outcome:
     def __str__(self) -> str:
         name = f"QEMU {self.dst_version}, {self.machine}, {self.cpu_dst or 'default CPU'}"
         what = {True: "loads", False: "refused", None: "not known: this QEMU does not start"}[self.vmstate_loaded]
-        lines = [f"{self.stream} -> {name}: {what}"]
+        lines = [printable(f"{self.stream} -> {name}: {what}")]
         if self.vmstate_loaded and not self.loaded:
             lines.append(f"  then {self.status}")
         if self.fail_field:
@@ -191,7 +191,7 @@ async def _try(
         vmstate_loaded=taken,
         fail_field="" if taken is not False else last_field(load.log),
         stderr=" | ".join(printable(text) for text in load.output.splitlines() if text.strip()),
-        stream=_name(file, manifest) if row else str(file),
+        stream=plain_text(_name(file, manifest) if row else str(file)),
         arguments=shlex.join(line),
         registers=load.registers,
         command=command,
