@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import struct
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from handmade import device, field, section, stream, subsection
+from writer import Writer, be, pstring
 
 import vmstate_tools as vt
 from vmstate_tools.data import data_path
@@ -165,3 +168,30 @@ def test_guest_memory_page_by_page() -> None:
     pages = found[found["kind"] == "pages"]
     assert unlike > 0
     assert pages[["section", "path", "pages"]].to_numpy().tolist() == [["ram", block, unlike]]
+
+
+def test_memory_is_compared_where_it_was_sent_whatever_length_is_claimed(tmp_path: Path) -> None:
+    """Two streams of a block of 2^50 bytes each, which differ in the pages that they send."""
+
+    def sent(name: str, pages: dict[int, int]) -> Path:
+        writer = Writer(machine="m-1.0")
+        number = writer.begin(1, "ram", 0, 4)
+        writer.data += be(1 << 50 | 0x04, 8) + pstring("huge") + be(1 << 50, 8) + be(0x10, 8)
+        writer.footer(number)
+        writer.data += b"\x03" + be(number, 4)
+        for at, byte in pages.items():
+            writer.data += be(at | 0x08, 8) + pstring("huge") + bytes([byte]) * 4096
+        writer.data += be(0x10, 8)
+        writer.footer(number)
+        path = tmp_path / name
+        path.write_bytes(writer.finish())
+        return path
+
+    one = sent("a.mig", {0: 1, 4096: 2, 1 << 40: 3})
+    two = sent("b.mig", {0: 1, 4096: 5, 1 << 45: 4})
+    start = time.process_time()
+    with vt.open(one) as a, vt.open(two) as b:
+        rows = vt.diff(a, b, ram=True)
+        assert rows.loc[rows["kind"] == "pages", ["path", "pages"]].to_numpy().tolist() == [["huge", 3]]
+        assert "pages" not in set(vt.diff(a, a, ram=True)["kind"])
+    assert time.process_time() - start < 5
