@@ -38,6 +38,12 @@ def test_it_loads_and_the_command_line_is_shown(folder: Path) -> None:
     assert "-bios zero128k.bin" in answer["command"] and answer["command"].split()[0].endswith("qemu-system-x86_64")
 
 
+def test_a_stream_on_standard_input(folder: Path) -> None:
+    arguments = ["try", "-", "--qemu", "qemu-system-x86_64", "--blank-firmware"]
+    result = CliRunner().invoke(main, arguments, input=(folder / "a.mig.zst").read_bytes())
+    assert result.exit_code == 0 and "loads" in result.output, result.output
+
+
 def test_it_is_refused(folder: Path) -> None:
     result = tried(folder, "--memory", "64", "--blank-firmware")
     assert result.exit_code == 1 and "refused" in result.output and "Size mismatch: pc.ram" in result.output

@@ -18,6 +18,7 @@ import vmstate_tools as vt
 from vmstate_tools.emulator.destination_line import Wishes, destination_line
 from vmstate_tools.emulator.harmless import is_plain, screen
 from vmstate_tools.errors import VmstateError
+from vmstate_tools.source import open_source
 
 HARMLESS = [
     "-S -nodefaults -nographic -display none -machine pseries-2.7,accel=tcg,cap-htm=off -cpu power8 -m 256",
@@ -140,6 +141,11 @@ def stranger(folder: Path, machine: str, manifest: str | None = None) -> Path:
     return path
 
 
+def line_for(file: Path, row: dict, arch: str, wishes: Wishes) -> list[str]:
+    with open_source(file) as source:
+        return destination_line(source, row, arch, wishes)
+
+
 def test_a_machine_name_that_writes_a_file(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -153,9 +159,9 @@ def test_a_machine_name_that_writes_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["-S", "help,x", "a b", "none,kernel=/etc/passwd"])
 def test_names_that_are_none(tmp_path: Path, name: str) -> None:
     with pytest.raises(VmstateError, match="is no machine type"):
-        destination_line(stranger(tmp_path, name), {}, "x86_64", Wishes())
+        line_for(stranger(tmp_path, name), {}, "x86_64", Wishes())
     with pytest.raises(VmstateError, match="is no CPU model"):
-        destination_line(stranger(tmp_path, "pc"), {"cpu": name}, "x86_64", Wishes())
+        line_for(stranger(tmp_path, "pc"), {"cpu": name}, "x86_64", Wishes())
 
 
 def test_a_manifest_that_runs_a_program(tmp_path: Path) -> None:
@@ -220,9 +226,9 @@ def test_a_strangers_guest_does_not_run(tmp_path: Path, trust: bool) -> None:
     """A manifest without -S and without a display: the guest stays paused, no window and no server is opened."""
     file = stranger(tmp_path, "pc")
     row = {"arguments": "-machine pc -m 64 -cpu qemu64" + " -serial file:x" * trust}
-    line = destination_line(file, row, "x86_64", Wishes(trust_manifest=trust))
+    line = line_for(file, row, "x86_64", Wishes(trust_manifest=trust))
     assert "-S" in line and line[line.index("-display") + 1] == "none"
-    assert destination_line(file, {"arguments": "-S -nographic"}, "x86_64", Wishes()) == ["-S", "-nographic"]
+    assert line_for(file, {"arguments": "-S -nographic"}, "x86_64", Wishes()) == ["-S", "-nographic"]
 
 
 def test_a_sandbox_of_the_users_own_stays(tmp_path: Path) -> None:

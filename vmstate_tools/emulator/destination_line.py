@@ -6,15 +6,15 @@ import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmstate_tools.emulator import guest
 from vmstate_tools.emulator.harmless import is_plain, screen
 from vmstate_tools.errors import VmstateError, printable
+from vmstate_tools.stream.stream import Stream
 
 if TYPE_CHECKING:
-    from vmstate_tools.stream.stream import Stream
+    from vmstate_tools.source import Source
 
 _MOST_FIRMWARE = 64 << 20
 
@@ -36,15 +36,15 @@ class Wishes:
     trust_manifest: bool = False
 
 
-def destination_line(file: Path, row: Mapping[str, Any], arch: str, wishes: Wishes) -> list[str]:
-    """Returns the options for a destination of a stream.
+def destination_line(source: Source, row: Mapping[str, Any], arch: str, wishes: Wishes) -> list[str]:
+    """Returns the options for a destination of a stream: by its manifest row, else by what it says itself.
 
     Raises VmstateError where the stream or its manifest names what is no plain name, or an option that is not known to
     do no harm.
     """
     if str(row.get("arguments") or "").strip():
         return [*_from_manifest(str(row["arguments"]), wishes), *wishes.arguments]
-    return [*_from_stream(file, row, arch, wishes), *wishes.arguments]
+    return [*_from_stream(Stream(source, partial=True), row, arch, wishes), *wishes.arguments]
 
 
 def _from_manifest(arguments: str, wishes: Wishes) -> list[str]:
@@ -78,27 +78,24 @@ def _from_manifest(arguments: str, wishes: Wishes) -> list[str]:
     return line
 
 
-def _from_stream(file: Path, row: Mapping[str, Any], arch: str, wishes: Wishes) -> list[str]:
-    from vmstate_tools.stream.stream import open_stream
-
-    with open_stream(file, partial=True) as stream:
-        machine = wishes.machine or _named(row.get("machine") or stream.machine, "machine type", "--machine")
-        cpu = wishes.cpu or _named(row.get("cpu"), "CPU model", "--cpu")
-        if not machine:
-            raise VmstateError(f"{file} does not say its machine type; name it with --machine")
-        line = ["-S", "-display", "none", "-machine", f"{machine},accel={wishes.accel or 'tcg'}"]
-        if not _has_default_devices(stream):
-            line.append("-nodefaults")
-        if cpu:
-            line += ["-cpu", cpu]
-        largest = max((int(block.used_length) for block in stream.ram.block_list), default=0)
-        if memory_mib := wishes.memory_mib or row.get("memory_mib") or largest >> 20:
-            line += ["-m", str(memory_mib)]
-        cpus = len({section.instance_id for section in stream.sections if section.idstr == "cpu"})
-        if cpus > 1 and "-smp" not in wishes.arguments:
-            line += ["-smp", str(cpus)]
-        if wishes.blank_firmware:
-            line += _blank_firmware(arch, machine.partition(",")[0], stream)
+def _from_stream(stream: Stream, row: Mapping[str, Any], arch: str, wishes: Wishes) -> list[str]:
+    machine = wishes.machine or _named(row.get("machine") or stream.machine, "machine type", "--machine")
+    cpu = wishes.cpu or _named(row.get("cpu"), "CPU model", "--cpu")
+    if not machine:
+        raise VmstateError(f"{printable(stream.name)} does not say its machine type; name it with --machine")
+    line = ["-S", "-display", "none", "-machine", f"{machine},accel={wishes.accel or 'tcg'}"]
+    if not _has_default_devices(stream):
+        line.append("-nodefaults")
+    if cpu:
+        line += ["-cpu", cpu]
+    largest = max((int(block.used_length) for block in stream.ram.block_list), default=0)
+    if memory_mib := wishes.memory_mib or row.get("memory_mib") or largest >> 20:
+        line += ["-m", str(memory_mib)]
+    cpus = len({section.instance_id for section in stream.sections if section.idstr == "cpu"})
+    if cpus > 1 and "-smp" not in wishes.arguments:
+        line += ["-smp", str(cpus)]
+    if wishes.blank_firmware:
+        line += _blank_firmware(arch, machine.partition(",")[0], stream)
     return line
 
 

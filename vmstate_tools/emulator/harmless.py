@@ -2,7 +2,8 @@
 
 A `manifest.csv` and a stream may come from a stranger, and QEMU's options open files, write files (`-machine
 dumpdtb=`) and run programs (`-netdev tap,script=`). So nothing passes that is not listed here. What is listed names no
-file but the package's own (`vmstate_tools.emulator.guest`), no back end, no program.
+file but the package's own (`vmstate_tools.emulator.guest`), no back end, no program; and as no value has a slash in it,
+what QEMU takes for a file all the same would stand in its private working directory.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _MACHINE_FILES = {"kernel", "initrd", "append", "shim", "dtb", "dumpdtb", "firmw
 
 # Device types without a side to the host: all that these patterns match, but for those after "!".
 _DEVICES = (
-    "virtio-*", "!virtio-9p*", "!virtio-input-host*", "!virtio-snd*", "!virtio-crypto*", "!virtio-pmem*",
+    "virtio-*", "!virtio-9p*", "!virtio-input-host*", "!virtio-sound*", "!virtio-*rutabaga*",
+    "!virtio-crypto*", "!virtio-pmem*",
     "VGA", "cirrus-vga", "vmware-svga", "bochs-display", "secondary-vga", "ramfb", "ati-vga",
     "e1000*", "i8255*", "igb", "igbvf", "ne2k_*", "pcnet", "rtl8139", "tulip", "vmxnet3", "sungem", "spapr-vlan",
     "*-usb-*hci*", "*-ehci*", "*-ohci*", "*-uhci*", "usb-ehci", "pci-ohci", "qemu-xhci", "ich9-*", "!ich9-intel-hda*",

@@ -162,14 +162,14 @@ async def _try(
     binary = find_binary(qemu)
     row: Mapping[str, Any] = manifest_rows([file], manifest).get(os.fspath(file), {})
     release, arch = await release_of(binary, left()), await arch_of(binary, left())
-    line = destination_line(file, row, arch, wishes)
-    command = shlex.join([binary, *line])
-    if wishes.trust_manifest:
-        sys.stderr.write(f"starting: {printable(command)}\n")
-        sys.stderr.flush()
-    traced = await trace_options(binary, left()) if trace else []
-    started = time.monotonic()
-    with open_source(file) as source:
+    with open_source(file) as source:  # once: it may be standard input
+        line = destination_line(source, row, arch, wishes)
+        command = shlex.join([binary, *line])
+        if wishes.trust_manifest:
+            sys.stderr.write(f"starting: {printable(command)}\n")
+            sys.stderr.flush()
+        traced = await trace_options(binary, left()) if trace else []
+        started = time.monotonic()
         load = await _load(binary, [*line, *traced], source.view[source.start :], left, registers)
     name, *properties = option(line, "-machine").split(",")
     extra = [p for p in properties if not p.startswith("accel=")]
