@@ -24,6 +24,9 @@ from vmstate_tools.vmstate.description import Description, FieldDescription, Vms
 # Plans that an entry remembers; then it forgets all of them.
 _MOST_PLANS = 256
 
+# Fields of a description whose plan is remembered. 20,481 is the most seen; a stranger's stream may have many more.
+_MOST_FIELDS = 1 << 16
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
@@ -75,9 +78,10 @@ class Planner:
         made: Plan | None = entry.plans.get(key)
         if made is None:
             made = self._made(stream, section, entry)
-            if len(entry.plans) >= _MOST_PLANS:
-                entry.plans.clear()
-            entry.plans[key] = made
+            if section.description is None or section.description.vmsd.unrolled <= _MOST_FIELDS:
+                if len(entry.plans) >= _MOST_PLANS:
+                    entry.plans.clear()
+                entry.plans[key] = made
         return made
 
     def _made(self, stream: Stream, section: Section, entry: Entry) -> Plan:
@@ -96,7 +100,8 @@ class Planner:
             return Plan(compiler(source_descriptions.as_read(own)))
         if other.vmsd is own:
             return Plan(compiler(source_descriptions.as_read(own)))
-        if self.knowledge.dump is None and (self.policy is None or entry.idstr != "cpu"):
+        common = self.knowledge.dump is None and (self.policy is None or entry.idstr != "cpu")
+        if common and other.vmsd.unrolled <= _MOST_FIELDS:
             shared = _shared(Hashed(own), hashed(other), self.knowledge.release, self.knowledge.derived)
             if shared is not None:
                 return shared

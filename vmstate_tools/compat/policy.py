@@ -231,7 +231,7 @@ class SentBy(Policy):
         return self.policy.has(word, value, pvr, context)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)  # PVRs and machine types come from streams
 def _words(pvr: int | None, release: str, accel: str, machine: str | None) -> catalog.Words | None:
     models = catalog.model_of_pvr(pvr, release, nearest=True) if pvr else []
     return catalog.words(models[0].name, release, accel, machine, nearest=True) if models else None

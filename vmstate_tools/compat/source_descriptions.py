@@ -69,7 +69,7 @@ class Known:
 
 
 class _Span(NamedTuple):
-    """From which release to which the source has a description so."""
+    """A description, and from which release to which the source has it so; `until` is None where it still does."""
 
     since: Release
     until: Release | None
@@ -89,7 +89,7 @@ def _rows_by_name() -> Mapping[str, list[Row]]:
     return found
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1 << 14)  # names come from streams
 def _spans(name: str) -> tuple[_Span, ...]:
     """Returns what there is of a name."""
     found = []

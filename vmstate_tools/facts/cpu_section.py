@@ -5,7 +5,7 @@ Where in QEMU: target/ppc/machine.c (target-ppc/machine.c before 2.9), `vmstate_
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from vmstate_tools.facts.families import WORDS, words
@@ -79,7 +79,7 @@ def _present(row: Row, machine: str, release: str) -> bool | None:
     return True if reads and len(opened) == len(reads) else None
 
 
-@cache
+@lru_cache(maxsize=4096)
 def treatments(release: str, machine: str) -> dict[str, str]:
     """Returns, for each of the four words that the section has, how the release treats its field.
 

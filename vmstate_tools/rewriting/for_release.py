@@ -15,13 +15,14 @@ from vmstate_tools.compat import Destination, Obstacle, check
 from vmstate_tools.errors import CatalogError, RewriteError
 from vmstate_tools.facts import catalog, flags
 from vmstate_tools.rewriting.changes import Change, fields_at
+from vmstate_tools.stream.cpu_words import CPU_WORDS
 
 if TYPE_CHECKING:
     from vmstate_tools.stream.records import Section
     from vmstate_tools.stream.stream import Stream
     from vmstate_tools.vmstate.description import Vmsd
 
-_PVR = "env.spr[287]"
+(_PVR,) = CPU_WORDS["pvr"]
 _MSR = "env.msr"
 # The subsection that holds what the flag makes the guest have.
 _STATE = {"PPC_FLOAT": "cpu/fpu", "PPC_ALTIVEC": "cpu/altivec", "PPC2_VSX": "cpu/vsx", "PPC2_TM": "cpu/tm"}
