@@ -141,7 +141,8 @@ def print_columns(names: Sequence[str], columns_: Sequence[Sequence[str]]) -> No
             widths[i] -= cut
             excess -= cut
     fitted = [c.fitted(w, n[0] == ">") for c, w, n in zip(cells, widths, names, strict=True)]
-    lines = [*map(str.rstrip, map("  ".join, zip(*fitted, strict=True)))]
+    form = "  ".join(form for form, _ in fitted)
+    lines = [(form % row).rstrip() for row in zip(*(cells for _, cells in fitted), strict=True)]
     out = standard_output()
     if out.isatty() and "NO_COLOR" not in os.environ:
         lines[0] = f"\033[1m{lines[0]}\033[0m"
@@ -159,16 +160,17 @@ class _Column:
         self.narrow = together.replace("…", "").isascii()
         self.width = max(map(len if self.narrow else _width, self.cells))
 
-    def fitted(self, width: int, right: bool) -> list[str]:
+    def fitted(self, width: int, right: bool) -> tuple[str, list[str]]:
+        """Returns the column's part of a `%` format, and its cells, none of which is wider than `width`."""
         cells = self.cells
         if self.narrow:
             if self.width > width:
                 cells = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell in cells]
-            return [*map(str.rjust if right else str.ljust, cells, [width] * len(cells))]
+            return f"%{'' if right else '-'}{width}s", cells
         if self.width > width:
             cells = [_cut(cell, width) for cell in cells]
         spaces = [" " * (width - _width(cell)) for cell in cells]
-        return [space + cell if right else cell + space for cell, space in zip(cells, spaces, strict=True)]
+        return "%s", [space + cell if right else cell + space for cell, space in zip(cells, spaces, strict=True)]
 
 
 def _cut(text: str, width: int) -> str:
