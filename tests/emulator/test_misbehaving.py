@@ -211,6 +211,16 @@ open({str(pids)!r}, "a").write(f"{{child.pid}}\\n")
     gone(pids)
 
 
+def test_one_that_leaves_the_group(tmp_path: Path, stream: Path) -> None:
+    pids = tmp_path / "pids"
+    script = program(
+        tmp_path, VERSION + f"os.setsid()\nopen({str(pids)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
+    )
+    with pytest.raises(QemuError, match="does not answer"):
+        vt.try_load(stream, script, memory_mib=64, timeout=2, trace=False)
+    gone(pids)
+
+
 def gone(pids: Path) -> None:
     end = time.monotonic() + 20
     while any(alive(pid) for pid in pids.read_text().split()):

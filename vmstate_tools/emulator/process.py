@@ -209,6 +209,8 @@ class Qemu:
                 group.stdin.close()
                 group.wait()
             if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()  # in case it left the group
                 await self._process.wait()
             await self.monitor.close()
         finally:
