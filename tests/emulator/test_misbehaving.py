@@ -146,7 +146,7 @@ def test_a_monitor_that_answers_nonsense(tmp_path: Path, stream: Path, kind: str
     script = program(tmp_path, CONNECT + NONSENSE[kind])
     start = time.monotonic()
     with pytest.raises(QemuError):
-        vt.try_load(stream, script, memory_mib=64, timeout=4, trace=False)
+        vt.try_load(stream, script, memory_mib=64, timeout=2, trace=False)
     assert time.monotonic() - start < 12
     assert not children()
 

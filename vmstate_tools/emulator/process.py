@@ -118,6 +118,8 @@ class Qemu:
                 )
             except OSError as err:
                 raise QemuError(f"{self.binary} does not start: {err.strerror}") from None
+            finally:
+                theirs.close()  # or its end would not be seen
             if self._monitored:
                 await self._connect(listening)
 

@@ -23,6 +23,7 @@ from vmstate_tools.qemu_source.release_facts import ReleaseFacts, read
 from vmstate_tools.qemu_source.releases import releases
 from vmstate_tools.qemu_source.revision import Revision
 from vmstate_tools.qemu_source.vmstate import Description, Field
+from vmstate_tools.source.new_file import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -96,7 +97,8 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(["" if v is None or v is False else 1 if v is True else v for v in row] for row in rows)
-    path.write_bytes(zstandard.ZstdCompressor(level=19).compress(text.getvalue().encode()))
+    with new_file(path, overwrite=True) as file:
+        file.write(zstandard.ZstdCompressor(level=19).compress(text.getvalue().encode()))
 
 
 def source_tables(facts: Mapping[str, ReleaseFacts]) -> dict[str, Table]:
