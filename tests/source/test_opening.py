@@ -86,7 +86,7 @@ import os, sys
 import vmstate_tools.source.content as content
 from vmstate_tools.source import open_source
 path, limit, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-content.COPY_LIMIT, content.READ_WHEN_ASKED = limit, True
+content.COPY_LIMIT = limit
 with open_source(path) as source:
     assert source.view[:4] == b"QEVM"
     os.truncate(path, size)

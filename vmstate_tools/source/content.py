@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
-READ_WHEN_ASKED = False  # until all who take the view take slices of it
-
 
 class Content:
     """One read-only `view` of bytes, and what must be closed after it.
@@ -36,9 +34,7 @@ class Content:
     def of_file(cls, file: IO[bytes], name: str, size: int) -> Content:
         """A regular file of the user's, of `size` bytes; it is closed here, or with the content where it is large."""
         if size > COPY_LIMIT:
-            if READ_WHEN_ASKED:
-                return cls(FileView(file.fileno(), name, 0, size), file)
-            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), file)
+            return cls(FileView(file.fileno(), name, 0, size), file)
         with file:
             return cls(read_range(file.fileno(), 0, size, name))
 

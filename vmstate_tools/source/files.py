@@ -16,7 +16,9 @@ COPY_LIMIT = 16 << 20
 """Files of up to so many bytes are copied into memory when they are opened (5 ms)."""
 
 BLOCK = 128 << 10
-"""Bytes that are read at once where fewer are asked for: a page record by page record walk asks for few."""
+"""Bytes that are read at once where fewer are asked for: a walk from record to record asks for few."""
+
+_LARGEST = 8 << 20  # bytes of a range that is kept for who asks for parts of it
 
 
 class FileView:
@@ -55,10 +57,9 @@ class FileView:
         begin, block = self._block
         if begin <= first and last <= begin + len(block):
             return block[first - begin : last - begin]
-        if last - first >= BLOCK:
-            return self._read(first, last)
-        block = self._read(first, min(first + BLOCK, len(self)))
-        self._block = first, block
+        block = self._read(first, max(last, min(first + BLOCK, len(self))))
+        if len(block) <= _LARGEST:
+            self._block = first, block
         return block[: last - first]
 
     def _read(self, first: int, last: int) -> memoryview:

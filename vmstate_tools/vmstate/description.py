@@ -184,6 +184,12 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
+# How a VMDESCRIPTION record begins, in at most so many bytes; and the bytes that are searched for it at once.
+_VMDESC = rb"\x06(?s:(....))\{ ?\"(?:page_size|configuration)\""
+_VMDESC_START = 32
+_SEARCHED = 1 << 20
+
+
 def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     """Offset and size in bytes of the VMDESCRIPTION record at the stream's end, None where there is none.
 
@@ -203,10 +209,11 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     # Something follows it (padding, another stream), or it is not there.
     low = max(0, end - (64 << 20))
     last = None
-    for match in re.finditer(rb"\x06(?s:(....))\{ ?\"(?:page_size|configuration)\"", view[low:]):
-        size = int.from_bytes(match[1], "big")
-        if size <= end - low - match.start() - 5:
-            last = (low + match.start(), size + 5)
+    for start in range(low, end, _SEARCHED):
+        for match in re.finditer(_VMDESC, view[start : start + _SEARCHED + _VMDESC_START]):
+            size = int.from_bytes(match[1], "big")
+            if match.start() < _SEARCHED and size <= end - start - match.start() - 5:
+                last = (start + match.start(), size + 5)
     return last
 
 
