@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,18 @@ def test_without_fields(tmp_path: Path) -> None:
     (tmp_path / "a.mig").write_bytes(toy().finish())
     vt.load([tmp_path / "a.mig"], fields=False).to_parquet(tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cpu", "errors", "sections", "streams"]
+
+
+def test_names_of_files_that_are_no_text(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/g\xff\r\n.mig"
+    Path(os.fsdecode(path)).write_bytes(toy().finish())
+    bad = os.fsencode(tmp_path) + b"/bad\xfe.mig"
+    Path(os.fsdecode(bad)).write_text("no stream")
+    collection = vt.load([path, os.fsdecode(bad)])
+    written = f"{tmp_path}/g\\udcff\\r\n.mig"
+    for frame in (collection.streams, collection.sections, collection.fields):
+        assert set(frame["file"]) == {written}
+    assert collection.errors["file"].tolist() == [f"{tmp_path}/bad\\udcfe.mig"]
+    assert "bad\\udcfe" in collection._repr_html_()
+    collection.to_parquet(tmp_path / "out")
+    assert pd.read_parquet(tmp_path / "out" / "streams")["file"].tolist() == [written]
