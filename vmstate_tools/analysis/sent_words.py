@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tqdm.auto import tqdm
 
@@ -19,13 +19,17 @@ from vmstate_tools.source.new_file import new_text_file
 _RELEASES = covered()
 
 
-def rows() -> Iterator[tuple[str, str, str, str, str]]:
-    """Yields the rows of the table: pvr, pseries, word, value, releases.
+def pvrs() -> list[int]:
+    """Returns the PVRs of all models in the catalog, in order."""
+    return sorted({int(row["pvr"], 16) for row in catalog.table("models")})
+
+
+def rows(of: Iterable[int]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yields the rows of the table for some PVRs: pvr, pseries, word, value, releases.
 
     A row without a value gives the releases that may send any value for the word.
     """
-    pvrs = sorted({int(row["pvr"], 16) for row in catalog.table("models")})
-    for pvr in tqdm(pvrs, desc="PVRs"):
+    for pvr in of:
         for pseries in (False, True):
             yield from _rows_of(pvr, pseries)
 
@@ -73,7 +77,7 @@ def main(path: str) -> None:
     with new_text_file(path, overwrite=True) as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(("pvr", "pseries", "word", "value", "releases"))
-        out.writerows(rows())
+        out.writerows(rows(tqdm(pvrs(), desc="PVRs")))
 
 
 if __name__ == "__main__":
