@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import re
 import signal
@@ -261,6 +263,19 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
         with pytest.raises(FileExistsError), new_folder(tmp_path / name, overwrite=True):
             pytest.fail("not refused")
     assert names(out) == ["b"]
+
+
+def test_a_folder_is_replaced_where_names_cannot_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Libc:
+        def renameat2(self, *_: object) -> int:
+            ctypes.set_errno(errno.EINVAL)
+            return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc())
+    for name in "ab":
+        with new_folder(tmp_path / "out", overwrite=True) as folder:
+            Path(folder, name).touch()
+    assert names(tmp_path / "out") == ["b"] and names(tmp_path) == ["out"]
 
 
 def test_no_other_module_writes_files() -> None:

@@ -7,6 +7,7 @@ the input itself, and leave their temporary file behind on SIGTERM.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import os
@@ -109,28 +110,40 @@ def new_text_file(
 def new_folder(path: Place, *, overwrite: bool = False) -> Iterator[str]:
     """Makes a folder to fill and gives its path; it has its name only when the block ends without an exception.
 
-    As `new_file`, for a folder of files that belong together. With `overwrite` the folder that is there is removed when
-    the new one is complete. Its files must be synced by who writes them (`new_file` does).
+    As `new_file`, for a folder of files that belong together. With `overwrite` the folder that is there changes places
+    with the new one when that is complete, and is removed. Whoever writes
+    its files must sync them, as `new_file` does.
     """
     parent, name = _split(path)
     with _signals_raise(), _described(path):
         there = _lstat(os.path.join(parent, name))
         if there is not None and not (overwrite and stat.S_ISDIR(there.st_mode)):
             raise FileExistsError(errno.EEXIST, EXISTS, os.fspath(path))
-        part, old = (os.path.join(parent, _random_name()) for _ in range(2))
+        part, final = os.path.join(parent, _random_name()), os.path.join(parent, name)
         try:
             os.mkdir(part)
             yield part
-            with contextlib.suppress(FileNotFoundError):
-                if overwrite:
-                    os.rename(os.path.join(parent, name), old)
-            os.rename(part, os.path.join(parent, name))
+            if overwrite and os.path.isdir(final) and not os.path.islink(final):
+                _exchange(part, final)  # what was there is removed below
+            else:
+                os.rename(part, final)
             _sync(parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-            if not os.path.lexists(os.path.join(parent, name)) and os.path.lexists(old):
-                os.rename(old, os.path.join(parent, name))
-            shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(a: str, b: str) -> None:
+    """Has two names change places, so that there is never a moment without one of them (renameat2, Linux 3.15)."""
+    at_fdcwd, rename_exchange = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(at_fdcwd, os.fsencode(a), at_fdcwd, os.fsencode(b), rename_exchange) != 0:
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise OSError(number, os.strerror(number), b)
+        aside = os.path.join(os.path.dirname(b), _random_name())  # NFS, and others that cannot
+        os.rename(b, aside)
+        os.rename(a, b)
+        os.rename(aside, a)
 
 
 def _sync(folder: str) -> None:
