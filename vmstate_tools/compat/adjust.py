@@ -131,7 +131,7 @@ class Adjustment:
         return {p: v for p, v in values.items() if p not in compared or there.get(p) == v}
 
     def _across(self, key: _Key) -> Iterator[Entry]:
-        """Yields this entry in releases with which the place's release lies between `base` and them, nearest first."""
+        """Yields this entry in configurations on the far side of the place's release, from `base`, nearest first."""
         own, before = self._release.numbers[:2], self.base.version.numbers[:2] < self._release.numbers[:2]
         for configuration in self.place.nearest():
             series = configuration.version.numbers[:2]
