@@ -117,7 +117,7 @@ def test_connections_that_do_not_belong_together() -> None:
         ([first, first], "2 of these 2 connections are main streams"),
         ([first[:3000], second], "the file ends here, in section ram/0"),  # before the switch: no way to resume
         ([first, second[:-100000]], "the file ends here, in section ram/0"),
-        ([main, pages[:-100]], "the file ends here, inside a RAM record"),
+        ([main, pages[:-100]], "the file ends here, in a RAM record"),
         ([toy().finish(), pages], "a page of RAM block 'pc.bios'"),
     ]:
         with pytest.raises(StreamError, match=says), vt.open(wrong if len(wrong) > 1 else wrong[0]) as stream:

@@ -14,7 +14,7 @@ from vmstate_tools.source.parsing import Counted8, Format, shown_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MAX_BLOCKS = 65536
+_MAX_BLOCKS = 8192
 _MAX_LENGTH = 1 << 62  # so that offsets are good in signed arithmetic
 
 

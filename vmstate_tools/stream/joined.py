@@ -8,7 +8,7 @@ from vmstate_tools.errors import StreamError
 from vmstate_tools.source.connections import POSTCOPY, RESUMED, Connection
 from vmstate_tools.stream.records import Gap, Pages
 from vmstate_tools.stream.section_readers import SectionReaders
-from vmstate_tools.stream.walk import Walk, WholeFile, most_records
+from vmstate_tools.stream.walk import Walk, WholeFile, has_pages, most_records
 from vmstate_tools.vmstate.builtin import least_release
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class FileWalk(Walk):
     def readers_may_differ(self, section: Section) -> bool:
         """Whether sections with the bytes of this one may be read otherwise: by a description of their own."""
         if section.how == "ram":
-            return section.part != "part"
+            return has_pages(section)
         return section.part != "full" or section.how == "handwritten" or self.readers.describes(section)
 
     def _rest_of(self, section: Section) -> int:

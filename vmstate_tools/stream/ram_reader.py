@@ -12,7 +12,6 @@ from vmstate_tools.format import xbzrle
 from vmstate_tools.format.framing import name as shown_name
 from vmstate_tools.format.ram_blocks import Block, read_block_list
 from vmstate_tools.format.ram_pages import (
-    COMPRESSED_HEADER,
     CONTINUE,
     EOS,
     FLAGS,
@@ -21,10 +20,8 @@ from vmstate_tools.format.ram_pages import (
     MEM_SIZE,
     MULTIFD_FLUSH,
     PAGE,
-    PAGE_HEADER,
     PAGE_SIZES,
     XBZRLE,
-    XBZRLE_HEADER,
     ZERO,
     head_at,
     longest_compressed,
@@ -45,7 +42,10 @@ _FEW = 64  # records read one by one at first
 _ROW = 1 << 13  # records of a row that are looked at together
 _AHEAD = 32  # a stretch is regular if the record this far ahead is of the same kind
 
+# By struct and not by the statements in `format.ram_pages`: each page has them, and a stream millions of pages.
 _be64 = struct.Struct(">Q").unpack_from
+_XBZRLE = struct.Struct(">BH")  # XBZRLE_HEADER
+_COMPRESSED = struct.Struct(">I")  # COMPRESSED_HEADER
 
 
 class RamReader:
@@ -178,20 +178,13 @@ class RamReader:
             else:
                 raise self._unknown(head & FLAGS)
 
-    def repeated(self, start: int, payload: int, end: int, count: int) -> int:
-        """Takes sections that repeat the one from `start` to `end` byte for byte, and returns how many they are.
-
-        `count` is how many such follow. None is taken if the payload, which was just read, has a page.
-        """
-        size, head = end - start, int.from_bytes(self._stream[payload : payload + 8], "big")
-        if head & FLAGS != EOS:
-            return 0
+    def take_empty(self, payload: int, distance: int, count: int) -> None:
+        """Takes `count` payloads without a page: the first at `payload`, each `distance` bytes behind the last."""
         rows = np.zeros(count, RUN)
-        rows["file"] = np.arange(payload + size, payload + size * (count + 1), size)
-        rows["head"], rows["count"], rows["block"] = head, 1, NO_BLOCK
+        rows["file"] = np.arange(payload, payload + distance * count, distance)
+        rows["head"], rows["count"], rows["block"] = EOS, 1, NO_BLOCK
         self.table.add_rows(rows)
-        self._look(payload + size * count + 8)
-        return count
+        self._look(payload + distance * (count - 1) + 8)
 
     def _unknown(self, flags: int) -> StreamError:
         return StreamError(f"unknown RAM flags 0x{flags:x}", offset=self._at, expected="a RAM page record")
@@ -221,7 +214,7 @@ class RamReader:
         """Takes the record that stands here and ends at `end`."""
         if end > self._size:
             raise TruncatedError(
-                "the file ends here, inside a RAM record", offset=self._size, expected=f"bytes up to {self._base + end}"
+                "the file ends here, in a RAM record", offset=self._size, expected=f"bytes up to {self._base + end}"
             )
         self.table.add(self.parsed_to, head, block)
         self._advance(end)
@@ -256,13 +249,14 @@ class RamReader:
             self._stretch = min(2 * self._stretch, _MIXED)
 
     def _named_block(self) -> int:
-        header, _ = PAGE_HEADER.read(self._view, self._at, "a RAM page record with its block's name")
-        number = self.numbers.get(header.block)
+        at = self._at + 8
+        if at >= self._size or at + 1 + self._view[at] > self._size:
+            raise TruncatedError("the file ends here, in a RAM record", offset=self._size, expected="a block's name")
+        name = bytes(self._view[at + 1 : at + 1 + self._view[at]])  # by hand: in some streams each page has it
+        number = self.numbers.get(name)
         if number is None:
             raise StreamError(
-                f"a page of RAM block {shown_name(header.block)!r}",
-                offset=self._at + 8,
-                expected="a block from the block list",
+                f"a page of RAM block {shown_name(name)!r}", offset=at, expected="a block from the block list"
             )
         return number
 
@@ -283,21 +277,22 @@ class RamReader:
         if kind == PAGE:
             return self.page_size
         if kind == XBZRLE:
-            header, end = XBZRLE_HEADER.read(self._view, body, "an XBZRLE page")
-            if header.encoding != xbzrle.ENCODING or header.length > self.page_size:
+            encoding, length = self._numbers(_XBZRLE, body)
+            if encoding != xbzrle.ENCODING or length > self.page_size:
                 raise StreamError(
-                    f"XBZRLE encoding {header.encoding}, {header.length} bytes",
-                    offset=body,
-                    expected="encoding 1, at most a page",
+                    f"XBZRLE encoding {encoding}, {length} bytes", offset=body, expected="encoding 1, at most a page"
                 )
-        else:
-            header, end = COMPRESSED_HEADER.read(self._view, body, "a compressed page")
-            limit = longest_compressed(self.page_size)
-            if not 0 < header.length <= limit:
-                raise StreamError(
-                    f"a compressed page of {header.length} bytes", offset=body, expected=f"1 to {limit} bytes"
-                )
-        return end - body + int(header.length)
+            return _XBZRLE.size + length
+        (length,) = self._numbers(_COMPRESSED, body)
+        limit = longest_compressed(self.page_size)
+        if not 0 < length <= limit:
+            raise StreamError(f"a compressed page of {length} bytes", offset=body, expected=f"1 to {limit} bytes")
+        return _COMPRESSED.size + length
+
+    def _numbers(self, header: struct.Struct, offset: int) -> tuple[int, ...]:
+        if offset + header.size > self._size:
+            raise TruncatedError("the file ends here, in a RAM record", offset=self._size, expected="a length")
+        return header.unpack_from(self._view, offset)
 
     def _beyond(self, offset: int, head: int, block: int) -> StreamError:
         return StreamError(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vmstate_tools.vmstate.layout import Layout
 
 # Runs of pages that a stream may have, whatever its size, and how many more for each byte of the file.
-_RUNS, _RUNS_PER_BYTE = 1 << 20, 1
+_RUNS, _BYTES_PER_RUN = 1 << 18, 2
 
 
 class Stream:
@@ -144,7 +144,7 @@ class Stream:
                 forget=self.source.forget,
                 files=self.files,
                 locate=self._locate,
-                most_runs=_RUNS + packed * _RUNS_PER_BYTE,
+                most_runs=_RUNS + packed // _BYTES_PER_RUN,
             ),
             vmdesc=self.vmdesc,
             borrowed=self._borrowed,

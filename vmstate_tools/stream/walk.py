@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Records that a stream may have, whatever its size, and how many more for each byte of the file. Real streams have
 # some hundred; a run of equal ones counts once.
-_RECORDS, _BYTES_PER_RECORD = 1 << 16, 16
+_RECORDS, _BYTES_PER_RECORD = 1 << 15, 32
 
 _EXPECTED = "a configuration, section, command or end of file record"
 
@@ -69,6 +69,11 @@ class WholeFile:
     def more(self, keep: int) -> int | None:
         """Returns None: there is no more."""
         return None
+
+
+def has_pages(section: Section) -> bool:
+    """Whether a RAM section has more than its end mark, or begins or ends the RAM."""
+    return section.part != "part" or section.payload_size != 8
 
 
 class Walk:
@@ -397,11 +402,11 @@ class Walk:
         if count and section.footer is None and self.view[behind : behind + 1] == bytes([RecordType.SECTION_FOOTER]):
             count -= 1  # the last one is another: it has a footer
         if count and section.how == "ram":
-            count = self.ram.reader.repeated(section.offset, section.payload_offset, end, count)
+            self.ram.reader.take_empty(section.payload_offset + section.size, section.size, count)
         if count:
             self.found(Repeated(section, count))
         return section.size * count
 
     def readers_may_differ(self, section: Section) -> bool:
         """Whether sections with the bytes of this one may be read otherwise: then each is read for itself."""
-        return section.part != "part" if section.how == "ram" else True
+        return section.how != "ram" or has_pages(section)

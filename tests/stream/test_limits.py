@@ -1,0 +1,153 @@
+"""What a small file unpacks to takes no more time and memory than its size allows; what repeats is one record."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+
+import pytest
+from writer import be
+
+import vmstate_tools as vt
+from vmstate_tools.errors import StreamError
+from vmstate_tools.stream.records import Repeated, Unrolled
+from vmstate_tools.stream.summary import summarize
+
+HEAD = b"QEVM" + be(3, 4)
+PING = b"\x08" + be(2, 2) + be(4, 2)
+RAM = (
+    b"\x01" + be(2, 4) + b"\x03ram" + be(0, 4) + be(4, 4)
+    + be(1 << 32 | 4, 8) + b"\x01x" + be(1 << 32, 8) + be(0x10, 8)
+)  # fmt: skip
+END = b"\x03" + be(2, 4) + be(0x10, 8)
+PART = b"\x02" + be(2, 4)
+EMPTY = PART + be(0x10, 8)
+
+
+def full(section_id: int, idstr: bytes = b"zz") -> bytes:
+    """A FULL section without a payload, with its footer."""
+    head = b"\x04" + be(section_id, 4) + bytes([len(idstr)]) + idstr + be(0, 4) + be(1, 4)
+    return head + b"\x7e" + be(section_id, 4)
+
+
+def packed(data: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "a.mig.gz"
+    path.write_bytes(gzip.compress(data, 6))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("one", "sections", "commands"),
+    [(PING + be(1, 4), 0, 1), (full(1), 1, 0), (RAM + EMPTY, 2, 0)],
+    ids=["commands", "sections", "parts"],
+)
+def test_what_repeats_is_one_record(one: bytes, sections: int, commands: int, tmp_path: Path) -> None:
+    n = 300_000
+    again = EMPTY if one.startswith(RAM) else one
+    data = HEAD + one + again * n + (END if one.startswith(RAM) else b"") + b"\0"
+    with vt.open(packed(data, tmp_path)) as stream:
+        began = time.process_time()
+        assert sum(isinstance(record, Repeated) for record in stream.records) == 1
+        assert len(stream.records) < 8
+        assert len(stream.sections) == (sections and sections + n + one.startswith(RAM))
+        assert len(stream.commands) == (commands and commands + n)
+        cover = stream.coverage()
+        assert len(cover) < 20
+        assert cover["size"].sum() == len(data)
+        assert (cover["offset"].iloc[1:].array == (cover["offset"] + cover["size"]).iloc[:-1].array).all()
+        assert b"".join(stream.chunks()) == data
+        assert len(json.dumps(summarize(stream))) < 10_000
+        assert len(stream.fields()) == 0
+        assert time.process_time() - began < 1
+
+
+def test_a_run_is_a_sequence() -> None:
+    data = HEAD + full(1, b"first") + full(2) * 1000 + full(3, b"last") + b"\0"
+    size, first = len(full(2)), len(HEAD + full(1, b"first"))
+    with vt.open(data) as stream:
+        sections = stream.sections
+        assert isinstance(sections, Unrolled)
+        assert len(sections) == len(list(sections)) == 1002
+        assert [s.offset for s in sections[1:1001]] == list(range(first, first + 1000 * size, size))
+        assert (sections[0].idstr, sections[1000].offset, sections[-1].idstr) == ("first", first + 999 * size, "last")
+        assert [s.footer.offset - s.offset for s in sections if s.footer][1:1001] == [size - 5] * 1000
+        assert [s.idstr for s in sections.distinct] == ["first", "zz", "last"]
+        for beyond in (1002, -1003):
+            with pytest.raises(IndexError):
+                sections[beyond]
+
+
+ENDLESS = {
+    "commands of two kinds": HEAD + (PING + be(1, 4) + PING + be(2, 4)) * 2_000_000 + b"\0",
+    "sections of two kinds": HEAD + (full(1) + full(2, b"zy")) * 500_000 + b"\0",
+    "parts with and without a page": HEAD + RAM + (PART + be(2, 8) + b"\x01x\0" + be(0x10, 8) + EMPTY) * 500_000 + END,
+    "parts with a page": HEAD + RAM + (PART + be(2, 8) + b"\x01x\0" + be(0x10, 8)) * 500_000 + END,
+    "one page again and again": HEAD + RAM + PART + be(2, 8) + b"\x01x\0" + (be(0x22, 8) + b"\0") * 2_000_000,
+    "pages with names": HEAD + RAM + PART + (be(2, 8) + b"\x01x\0") * 2_000_000,
+    "XBZRLE": HEAD + RAM + PART + be(2, 8) + b"\x01x\0" + (be(0x60, 8) + b"\x01\0\x01\0") * 2_000_000,
+    "many blocks": HEAD + RAM[:17] + be(60_000 << 12 | 4, 8)
+    + b"".join(b"\x08%08d" % i + be(4096, 8) for i in range(60_000)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_records_are_limited_by_the_size_of_the_file(case: str, tmp_path: Path) -> None:
+    path = packed(ENDLESS[case], tmp_path)
+    began = time.process_time()
+    with pytest.raises(StreamError, match=r"one record too many|too many pages out of order|RAM block") as error:
+        vt.open(path).sections  # noqa: B018
+    assert error.value.file == str(path)
+    assert error.value.offset is not None
+    assert "at most" in str(error.value) or "different names" in str(error.value)
+    assert time.process_time() - began < 5  # on a busy machine; 1 s on an idle one
+
+
+def test_a_long_stream_is_not_limited() -> None:
+    """What is not packed has few bytes for each record in no real stream, and never too few."""
+    data = HEAD + (PING + be(1, 4) + PING + be(2, 4)) * 10_000 + b"\0"
+    with vt.open(data) as stream:
+        assert len(stream.commands) == 20_000
+
+
+def test_a_truncated_file_says_in_which_section_it_ends(tmp_path: Path) -> None:
+    whole = HEAD + RAM + PART + be(8, 8) + b"\x01x" + bytes(4096) + be(0x10, 8) + END + b"\0"
+    for cut, says in [
+        (len(HEAD), "the file ends here, before the first section"),
+        (len(HEAD + RAM), "the file ends here, after section ram/0"),
+        (len(HEAD) + 30, "the file ends here, in section ram/0"),
+        (len(whole) - 1000, "the file ends here, in section ram/0"),
+        (len(whole) - 1, "the file ends here, after section ram/0"),
+    ]:
+        path = tmp_path / "cut.mig"
+        path.write_bytes(whole[:cut])
+        with pytest.raises(StreamError) as error:
+            vt.open(path).sections  # noqa: B018
+        assert error.value.message == says
+        assert error.value.offset == cut
+        assert error.value.file == str(path)
+
+
+def test_an_error_in_guest_memory_names_file_offset_and_section(tmp_path: Path) -> None:
+    bad = b"not zlib" * 4
+    at = len(HEAD + RAM + PART)
+    data = HEAD + RAM + PART + be(0x100, 8) + b"\x01x" + be(len(bad), 4) + bad + be(0x10, 8) + END + b"\0"
+    path = tmp_path / "bad.mig"
+    path.write_bytes(data)
+    with vt.open(path) as stream:
+        for read in (
+            lambda: stream.ram.read("x", 0, 10),
+            lambda: list(stream.ram.contents("x")),
+            lambda: stream.ram.extract("x", tmp_path / "out", progress=False),
+        ):
+            with pytest.raises(StreamError, match="does not expand") as error:
+                read()
+            assert (error.value.file, error.value.section) == (str(path), "ram/0")
+            assert error.value.offset == at + 8 + 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_ten_bytes_that_no_header_can_hold() -> None:
+    with pytest.raises(StreamError, match="found 0x06"):
+        vt.open(HEAD + b"\x06}").sections  # noqa: B018
