@@ -21,14 +21,10 @@ from vmstate_tools.compat.from_stream import asked_for, expectation_of
 from vmstate_tools.compat.observed import COLUMNS
 from vmstate_tools.compat.reader import NUMBERS
 from vmstate_tools.errors import StreamError
+from vmstate_tools.source import zstd
 from vmstate_tools.source.new_file import new_file
 from vmstate_tools.stream.stream import open_stream
 from vmstate_tools.vmstate.description import FieldDescription, Vmsd
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 # Parts of the names of numbers that tell how long something is.
 _LENGTHS = ("num", "nb", "len", "count", "size")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,8 @@ from vmstate_tools.compat.expectation import Entry, Expectation
 from vmstate_tools.data import data_path
 from vmstate_tools.facts.machines import canonical, version_of
 from vmstate_tools.release import Release
+from vmstate_tools.source import zstd
 from vmstate_tools.vmstate.description import Vmsd, built_in
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 COLUMNS = ("release", "arch", "machine", "cpu", "config", "arguments")
 

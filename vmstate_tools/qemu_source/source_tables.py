@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import zstandard
 from tqdm.auto import tqdm
 
 from vmstate_tools.errors import CatalogError
@@ -23,6 +22,7 @@ from vmstate_tools.qemu_source.release_facts import ReleaseFacts, read
 from vmstate_tools.qemu_source.releases import releases
 from vmstate_tools.qemu_source.revision import Revision
 from vmstate_tools.qemu_source.vmstate import Description, Field
+from vmstate_tools.source import zstd
 from vmstate_tools.source.new_file import new_file
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
     writer.writerow(columns)
     writer.writerows(["" if v is None or v is False else 1 if v is True else v for v in row] for row in rows)
     with new_file(path, overwrite=True) as file:
-        file.write(zstandard.ZstdCompressor(level=19).compress(text.getvalue().encode()))
+        file.write(zstd.compress(text.getvalue().encode(), 19))
 
 
 def source_tables(facts: Mapping[str, ReleaseFacts]) -> dict[str, Table]:
@@ -299,5 +299,5 @@ def read_table(path: Path) -> list[dict[str, str]]:
         data = path.read_bytes()
     except OSError as error:
         raise CatalogError(f"{path}: {error.strerror}") from None
-    text = zstandard.ZstdDecompressor().decompressobj().decompress(data).decode()
+    text = zstd.decompress(data).decode()
     return list(csv.DictReader(io.StringIO(text)))
