@@ -11,7 +11,8 @@ from captures import Captures
 from ram_streams import CONTINUE, DATA, EOS, FLUSH, PATTERN, ZERO, be64, mem_size, pages_of, unzst
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.format.multifd import SYNC, ZLIB, ZSTD, Channel, is_channel
+from vmstate_tools.format.multifd import SYNC, ZLIB, ZSTD
+from vmstate_tools.format.multifd_channel import Channel, is_channel
 from vmstate_tools.source import zstd
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from vmstate_tools.format.ram_pages import FLAGS, PAGE, XBZRLE, ZERO
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmstate_tools.format.multifd import Channel
+    from vmstate_tools.format.multifd_channel import Channel
 
 PAGES = np.dtype([("source", "u4"), ("file", "i8"), ("head", "u8"), ("count", "u4"), ("body", "u4")])
 """Runs of pages of one RAMBlock in the order they were written.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from vmstate_tools.format.multifd import Channel
+    from vmstate_tools.format.multifd_channel import Channel
 
 _WHAT = {
     ZERO: "ram zero page",
@@ -111,7 +111,7 @@ class Ram:
 
     def add_channel(self, view: memoryview, name: str = "") -> Channel:
         """Joins the pages of a multifd connection. The main stream's RAM must have been read before."""
-        from vmstate_tools.format.multifd import Channel
+        from vmstate_tools.format.multifd_channel import Channel
 
         try:
             channel = Channel(view, page_size=self.page_size)

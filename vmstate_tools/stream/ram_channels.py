@@ -14,7 +14,8 @@ from vmstate_tools.stream.page_table import RUN
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vmstate_tools.format.multifd import Channel, Packet
+    from vmstate_tools.format.multifd import Packet
+    from vmstate_tools.format.multifd_channel import Channel
     from vmstate_tools.format.ram_blocks import Block
 
 CHANNEL_RUN = [*RUN, ("sync", "u4")]

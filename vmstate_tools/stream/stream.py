@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from vmstate_tools.format.multifd import Channel
+    from vmstate_tools.format.multifd_channel import Channel
     from vmstate_tools.stream.field_tables import FieldTable
     from vmstate_tools.stream.records import Run, StreamRecord
     from vmstate_tools.vmstate.layout import Layout
