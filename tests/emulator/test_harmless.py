@@ -274,7 +274,8 @@ def test_firmware_of_zeros_is_asked_for(tmp_path: Path) -> None:
     binary = qemu("qemu-system-x86_64")
     file = tmp_path / vt.capture(binary, "pc-q35-6.2", out=tmp_path, progress=False)["file"][0]
     alone = file.rename(tmp_path / "alone.mig.zst")
-    assert "pc.bios" in vt.try_load(alone, binary).message  # another length
+    refused = vt.try_load(alone, binary)
+    assert "pc.bios" in refused.message and "--blank-firmware" in str(refused)  # another length
     outcome = vt.try_load(alone, binary, blank_firmware=True)
     assert outcome.loaded and "-bios zero128k.bin" in outcome.command
     alone.rename(file)

@@ -34,7 +34,7 @@ from vmstate_tools.show.text import print_json, say, standard_output
     help="Seconds for all of it.",
 )
 @click.option(
-    "--blank-firmware", is_flag=True, help="Zeros for firmware, as `vmstate capture` has it without a manifest."
+    "--blank-firmware", is_flag=True, help="Zeros in place of QEMU's firmware, as `vmstate capture` has them."
 )
 @manifest_option
 @click.option("--trust-manifest", is_flag=True, help="Pass on all options of the manifest, whatever they open or run.")

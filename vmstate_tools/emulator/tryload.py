@@ -87,6 +87,8 @@ class Outcome:
         if self.fail_field:
             lines.append(f"  at {self.fail_field}")
         lines += [f"  {line}" for line in self.stderr.split(" | ") if line]
+        if self.vmstate_loaded is False and "pc.bios" in self.stderr:
+            lines.append("  the stream's firmware is not this QEMU's own: give it after -- -bios, or --blank-firmware")
         if self.command:
             lines.append(f"  command line: {printable(self.command)}")
         return "\n".join(lines)
