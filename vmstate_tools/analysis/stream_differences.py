@@ -65,14 +65,17 @@ def _alike(a: Stream, mine: list[Section], b: Stream, theirs: list[Section]) -> 
 def _numbered(stream: Stream) -> dict[tuple[str, int, int], list[Section]]:
     """Returns the records of each section but ram, by idstr, instance_id, and a number where one is sent again."""
     found: dict[tuple[str, int, int], list[Section]] = {}
+    again: dict[tuple[str, int], int] = {}  # the numbers below this one are taken
     for section in stream.sections:
         if section.how == "ram":
             continue
-        number = 0
+        who, number = (section.idstr, section.instance_id), 0
         if section.part in ("full", "start"):
-            while (section.idstr, section.instance_id, number) in found:
+            number = again.get(who, 0)
+            while (*who, number) in found:
                 number += 1
-        found.setdefault((section.idstr, section.instance_id, number), []).append(section)
+            again[who] = number
+        found.setdefault((*who, number), []).append(section)
     return found
 
 
