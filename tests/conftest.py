@@ -16,8 +16,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts a job in the background with SIGINT ignored, and nohup ignores SIGHUP; the processes that tests start
-    # and end by these signals would inherit that.
+    # A job in the background of a shell has SIGINT ignored, and one under nohup SIGHUP; so would the processes that
+    # tests start, and end by these signals.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if config.getoption("--formats") and not hasattr(config, "workerinput"):  # under xdist, once for all workers
