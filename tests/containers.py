@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
+import re
 import shutil
 import struct
 import subprocess
+import zlib
 
 import lz4.frame
+import numpy as np
 import pytest
 
 from vmstate_tools.source import zstd
+
+# Not a whole stream, but what one begins with, and bytes that no compressor can shorten.
+STREAM = b"QEVM\x00\x00\x00\x03\x07\x00\x00\x00\x0bpseries-2.6\x01" + np.random.default_rng(1).bytes(200_000)
+
+MAPPED = (
+    b"QEVM\x00\x00\x00\x03\x07\x00\x00\x00\x08pc-q35-9\x05\x1aconfiguration/capabilities"
+    + bytes.fromhex("00000001 00000001 0a")
+    + b"mapped-ram\x01"
+)
 
 
 def lzop(data: bytes, level: str = "-3") -> bytes:
@@ -68,3 +81,26 @@ def qcow2_image(snapshots: list[tuple[bytes, bytes]], extended: bool = False) ->
         len(snapshots), at, 16 if extended else 0, 0, 0, 4, 112, 0,
     ).ljust(cluster, b"\x00")  # fmt: skip
     return b"".join(blocks)
+
+
+def vmdesc(data: bytes) -> dict:
+    """The description that ends a stream. It fills it to the last byte: nothing was lost or displaced."""
+    at = next(
+        found.end()
+        for found in re.finditer(rb"\x06(?=....\{)", data, re.DOTALL)
+        if int.from_bytes(data[found.end() : found.end() + 4]) == len(data) - found.end() - 4
+    )
+    return json.loads(data[at + 4 :])
+
+
+def bomb(kind: str, head: bytes, fill: bytes = b"\x00", count: int = 160 << 20) -> bytes:
+    """`head` and then `count` bytes of `fill`, packed without holding them."""
+    block = fill * (4 << 20)
+    engine = {
+        "gzip": lambda: zlib.compressobj(9, wbits=31),
+        "bz2": lambda: bz2.BZ2Compressor(1),
+        "xz": lambda: lzma.LZMACompressor(preset=0),
+        "zstd": lambda: zstd.ZstdCompressor(),
+    }[kind]()
+    blocks = (engine.compress(block) for _ in range(count // len(block)))
+    return b"".join([engine.compress(head), *blocks, engine.flush()])
