@@ -52,8 +52,6 @@ def room(module: str) -> str:
 
 
 ROOMS = sorted({room(name) for name in modules()} - {""})
-CIRCULAR: set[str] = {"frames", "qemu_source", "stream"}
-"""Rooms whose modules still import each other in circles."""
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
@@ -65,9 +63,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(r, marks=pytest.mark.xfail(strict=True)) if r in CIRCULAR else r for r in ROOMS]
-)
+@pytest.mark.parametrize("name", ROOMS)
 def test_no_circle_inside_a_room(name: str) -> None:
     graph = {module: uses for module, uses in imports().items() if room(module) == name}
     assert not circle({module: uses & graph.keys() for module, uses in graph.items()})

@@ -57,7 +57,7 @@ class Collection:
     def _repr_html_(self) -> str:
         from vmstate_tools.frames.html import collection_html
 
-        return collection_html(self)
+        return collection_html(self.streams, self.errors)
 
     @property
     def has_fields(self) -> bool:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from vmstate_tools.stream.html import table, text
 
 if TYPE_CHECKING:
-    from vmstate_tools.frames.collection import Collection
+    import pandas as pd
 
 
-def collection_html(collection: Collection) -> str:
+def collection_html(streams: pd.DataFrame, errors: pd.DataFrame) -> str:
     """Returns a collection as HTML: how many streams of each release (or machine type) there are, and what failed."""
-    streams, errors = collection.streams, collection.errors
     facts = [f"{len(streams)} streams", f"{len(errors)} that could not be read"]
     by = "release" if "release" in streams else "machine"
     counts = streams.groupby(by, dropna=False, observed=True).agg(

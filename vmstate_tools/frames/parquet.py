@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vmstate_tools.source.new_file import new_file, new_folder
 
@@ -14,15 +14,25 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from vmstate_tools.frames.collection import Collection
-
 TABLES = ("streams", "sections", "fields", "cpu", "errors")
 
 # Streams whose fields are in memory at once; 200 make some 2 million rows.
 _TOGETHER = 200
 
 
-def write(collection: Collection, where: str, shard: int, overwrite: bool) -> None:
+class Frames(Protocol):
+    """A collection, as far as it is asked here; it has a frame by each name in `TABLES`."""
+
+    @property
+    def has_fields(self) -> bool: ...
+
+    @property
+    def streams(self) -> pd.DataFrame: ...
+
+    def pieces(self, size: int) -> Iterator[Frames]: ...
+
+
+def write(collection: Frames, where: str, shard: int, overwrite: bool) -> None:
     """Writes a collection's frames as Parquet datasets: see `Collection.to_parquet`."""
     import fsspec
     import pyarrow.parquet as pq
@@ -43,7 +53,7 @@ def write(collection: Collection, where: str, shard: int, overwrite: bool) -> No
         pq.write_table(table, f"{folders[name]}/part-{number}.parquet", filesystem=fs)
 
 
-def _write_here(collection: Collection, folders: dict[str, str], overwrite: bool) -> None:
+def _write_here(collection: Frames, folders: dict[str, str], overwrite: bool) -> None:
     """Writes into folders of this machine, each of which has its name only when all of its parts are complete."""
     import pyarrow.parquet as pq
 
@@ -77,7 +87,7 @@ def _make(folder: Path) -> list[Path]:
     return missing
 
 
-def _parts(collection: Collection) -> Iterator[tuple[int, str, Any]]:
+def _parts(collection: Frames) -> Iterator[tuple[int, str, Any]]:
     """Yields the tables piece by piece: number of the piece, name, Arrow table."""
     from tqdm.auto import tqdm
 

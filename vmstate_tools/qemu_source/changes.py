@@ -12,8 +12,8 @@ from vmstate_tools.errors import CatalogError
 from vmstate_tools.qemu_source import machines, ppc, vmsd
 
 if TYPE_CHECKING:
-    from vmstate_tools.qemu_source import Release
     from vmstate_tools.qemu_source.git import Repo
+    from vmstate_tools.qemu_source.releases import Release
 
 Fact = tuple[str, str, str]
 

@@ -7,7 +7,6 @@ from html import escape
 from typing import Any
 
 from vmstate_tools.errors import printable
-from vmstate_tools.stream.summary import by_section
 
 _MOST = 40  # rows shown of a table
 
@@ -36,8 +35,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def stream_html(summary: Mapping[str, Any]) -> str:
-    """Returns what `summarize` says of a stream as HTML."""
+def stream_html(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns what `summarize` says of a stream as HTML; `rows` are its sections, as `by_section` has them."""
     size = summary["size"]
     facts = [
         f"machine {summary['machine'] or 'not said'}",
@@ -63,7 +62,7 @@ def stream_html(summary: Mapping[str, Any]) -> str:
                 f"{s['size'] / size:.1%}",
                 s["how"],
             )
-            for s in by_section(summary)
+            for s in rows
         ),
     )
     ram = ""

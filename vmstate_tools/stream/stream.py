@@ -359,10 +359,11 @@ class Stream:
 
     def _repr_html_(self) -> str:
         from vmstate_tools.stream.html import stream_html, text
-        from vmstate_tools.stream.summary import summarize
+        from vmstate_tools.stream.summary import by_section, summarize
 
         try:
-            return stream_html(summarize(self))
+            summary = summarize(self)
+            return stream_html(summary, by_section(summary))
         except StreamError as error:
             return f"<p><b>{text(self.name)}</b>: {text(error)}</p>"
 
