@@ -25,7 +25,7 @@ _MACHINE_FILES = {"kernel", "initrd", "append", "shim", "dtb", "dumpdtb", "firmw
 
 # Device types without a side to the host: all that these patterns match, but for those after "!".
 _DEVICES = (
-    "virtio-*", "!virtio-9p*", "!virtio-input-host*", "!virtio-sound*", "!virtio-*rutabaga*",
+    "virtio-*", "!virtio-9p*", "!virtio-input-host*", "!virtio-sound*", "!virtio-*rutabaga*", "!virtio-*-gl*",
     "!virtio-crypto*", "!virtio-pmem*",
     "VGA", "cirrus-vga", "vmware-svga", "bochs-display", "secondary-vga", "ramfb", "ati-vga",
     "e1000*", "i8255*", "igb", "igbvf", "ne2k_*", "pcnet", "rtl8139", "tulip", "vmxnet3", "sungem", "spapr-vlan",
@@ -42,6 +42,7 @@ _DEVICES = (
 _DEVICE_FILES = {
     "file", "filename", "path", "script", "downscript", "chardev", "netdev", "fsdev", "rootdir", "romfile", "logfile",
     "log", "config", "firmware", "fd", "vhostfd", "sysfsdev", "socket", "server", "audiodev", "cryptodev", "rng",
+    "pcap",
 }  # fmt: skip
 
 
@@ -89,14 +90,18 @@ class _Ids:
         self.memory: set[str] = set()
 
 
-def _properties(text: str) -> dict[str, str] | None:
-    """Returns `a=b,c=d` as a dict; None where a name or a value is not plain."""
+def _properties(text: str, kind: str = "") -> dict[str, str] | None:
+    """Returns `a=b,c=d` as a dict; None where a name or a value is not plain.
+
+    `kind` is the property that the option's first word, before `text`, stands for: with `driver=usb-host` behind it,
+    QEMU makes another device of `-device usb-hub`.
+    """
     found = {}
     for part in text.split(",") if text else ():
         name, equals, value = part.partition("=")
         if not (is_plain(name) and (_PLAIN.fullmatch(value) or (equals and not value))):
             return None
-        if name in found:
+        if name in found or name == kind:
             return None  # which of them counts differs between releases
         found[name] = value
     return found
@@ -104,7 +109,7 @@ def _properties(text: str) -> dict[str, str] | None:
 
 def _machine(value: str, _ids: _Ids) -> bool:
     name, _, rest = value.partition(",")
-    properties = _properties(rest)
+    properties = _properties(rest, "type")
     return (
         is_plain(name)
         and properties is not None
@@ -127,7 +132,7 @@ def _sizes(value: str, _ids: _Ids) -> bool:
 
 def _device(value: str, ids: _Ids) -> bool:
     kind, _, rest = value.partition(",")
-    properties = _properties(rest)
+    properties = _properties(rest, "driver")
     if properties is None or not _is_known_device(kind):
         return False
     named = {name for name, value in properties.items() if value}
@@ -159,7 +164,8 @@ def _drive(value: str, ids: _Ids) -> bool:
 def _object(value: str, ids: _Ids) -> bool:
     kind, _, rest = value.partition(",")
     properties = _properties(rest)
-    if kind != "memory-backend-ram" or properties is None or properties.keys() - {"id", "size", "share", "prealloc"}:
+    # Not `prealloc`: all of the host's memory would be taken, for as long as QEMU runs.
+    if kind != "memory-backend-ram" or properties is None or properties.keys() - {"id", "size", "share"}:
         return False
     ids.memory.add(properties.get("id", ""))
     return True
