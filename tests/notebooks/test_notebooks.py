@@ -34,7 +34,7 @@ def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 def printed(cell: nbformat.NotebookNode) -> str:
     """Returns the text of all outputs of a cell, without what differs from run to run."""
-    streams = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    streams = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
     results = [output.data.get("text/plain", "") for output in cell.outputs if "data" in output]
     return VARYING.sub("…", "\n".join([streams, *results]))
 
