@@ -1,4 +1,4 @@
-"""Fields of a stream with the values they shall have, and the bytes with these in their places."""
+"""Changes to the fields of a stream, and the bytes of the stream with the changes in their places."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BOOLS = {"true": 1, "false": 0}
 
 @dataclass(frozen=True)
 class Change:
-    """A field and its new value. `offset` and `size` in bytes, from the start of the file; `why`: for the reader."""
+    """A field and its new value; `offset` and `size` in bytes, from the start of the file; `why` for people."""
 
     section: str
     instance_id: int
@@ -35,7 +35,7 @@ class Change:
     why: str = ""
 
     def to(self, value: Value, why: str = "") -> Change:
-        """The same field with that value instead. Raises RewriteError where it does not fit."""
+        """Returns a change of the same field to another value. Raises RewriteError where it does not fit."""
         return replace(self, after=self._fitting(value), why=why)
 
     def _fitting(self, value: Value) -> int | bool | bytes:
@@ -77,11 +77,11 @@ class Change:
 
 
 Edit = Callable[[Stream], Iterable[Change]]
-"""What is to be changed in a stream: called once, with the stream or, on a pipe, with its device sections."""
+"""Gives what is to be changed in a stream: called once, with the stream or, on a pipe, with its device sections."""
 
 
 def patched(view: memoryview, changes: Sequence[Change]) -> Iterable[memoryview | bytes]:
-    """The bytes of `view` with the changes in their places, piece by piece. Of two for one place the later counts."""
+    """Yields the bytes of `view` with the changes in their places. Of two changes to one place the later counts."""
     at = 0
     for offset, data in sorted({change.offset: change.data for change in changes}.items()):
         yield from pieces(view, at, offset)
@@ -91,7 +91,7 @@ def patched(view: memoryview, changes: Sequence[Change]) -> Iterable[memoryview 
 
 
 def changes_of(stream: Stream, wanted: Mapping[Any, Value]) -> list[Change]:
-    """The changes that set fields to values; none for a field that has its value. Raises RewriteError."""
+    """Returns the changes that set fields to values; none for a field that has its value. Raises RewriteError."""
     found: list[Change] = []
     for (name, path, *vmsd), value in wanted.items():
         fields = [f for section in sections_of(stream, name) for f in fields_at(stream, section, path, *vmsd)]
@@ -102,7 +102,7 @@ def changes_of(stream: Stream, wanted: Mapping[Any, Value]) -> list[Change]:
 
 
 def sections_of(stream: Stream, name: str) -> list[Section]:
-    """The sections a name means: an idstr, or idstr/instance_id."""
+    """Returns the sections that a name means: an idstr, or idstr/instance_id."""
     described = [s for s in stream.sections if s.described]
     idstr, _, instance = name.rpartition("/")
     return [s for s in described if s.idstr == name] or [
@@ -127,7 +127,7 @@ def _missing(stream: Stream, name: str, path: str) -> str:
 
 
 def fields_at(stream: Stream, section: Section, path: str, vmsd: str | None = None) -> list[Change]:
-    """The one field of that path, as a change to what it is; none where there is none.
+    """Returns the field of this path, as a change to the value that it has; an empty list where there is none.
 
     Raises RewriteError where several vmsds have it.
     """

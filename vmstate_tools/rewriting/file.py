@@ -1,4 +1,4 @@
-"""A stream with fields changed. Sizes never change, and what is not changed stays as it is, byte for byte."""
+"""Writes a stream with fields changed. Sizes never change, and all other bytes stay as they are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rewrite(
     accel: str | None = None,
     overwrite: bool = False,
 ) -> pd.DataFrame:
-    """Write a stream with fields changed.
+    """Writes a stream with fields changed.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def edit_of(
     cpu: str | None = None,
     accel: str | None = None,
 ) -> Edit:
-    """What `rewrite` was asked for, as a function of a stream."""
+    """Returns what `rewrite` is asked for, as a function of a stream."""
 
     def edit(stream: Stream) -> list[Change]:
         found: list[Change] = []

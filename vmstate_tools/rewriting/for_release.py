@@ -1,4 +1,4 @@
-"""What a release checks of a stream's ppc CPUs, set to what it wants to see, as far as that is true.
+"""Sets what a release checks of a stream's ppc CPUs to what it wants to see, as far as that is true.
 
 Up to 2.7.0 a destination compares four words of each CPU with its own (`VMSTATE_*_EQUAL` in target-ppc/machine.c:
 `vmstate_ppc_cpu`), and up to 2.0 the PVR too. They say what QEMU makes of a CPU model, not what the guest did with
@@ -37,10 +37,10 @@ def changes_for(
     cpu: str | None = None,
     accel: str | None = None,
 ) -> list[Change]:
-    """The changes after which that release takes the stream; none where it takes it as it is.
+    """Returns the changes after which a release takes the stream; none where it takes it as it is.
 
     The CPUs' words and PVR are changed, and windows of a PCI bus that the source left 0. What else the release refuses
-    (`vmstate_tools.check`) is the guest's, or has no place in the stream: it is told, and nothing is changed.
+    (`vmstate_tools.check`) is the guest's, or has no place in the stream: the error says it, and nothing is changed.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def changes_for(
     CatalogError : no such release in the catalog.
     """
     given, *options = (machine or "").split(",")
-    name = stream.machine or given or _told(stream)
+    name = stream.machine or given or _manifest_machine(stream)
     if name is None:
         raise RewriteError(f"{stream.name} does not say its machine type: name it")
     cpus = [s for s in stream.sections if s.idstr == "cpu" and s.described and _number(stream, s, _PVR) is not None]
@@ -83,7 +83,7 @@ def changes_for(
 
 
 def _window(stream: Stream, obstacle: Obstacle) -> Change | None:
-    """The window of a PCI bus that the source did not fill in, as the destination has it.
+    """Returns the window of a PCI bus that the source did not fill in, as the destination has it.
 
     2.8 sends the windows for older releases alone, and leaves them 0 where no device has MSIs (hw/ppc/spapr_pci.c:
     `spapr_pci_pre_save` returns before it sets `mig_liobn` and the rest). The machine type says where they are.
@@ -100,8 +100,8 @@ def _window(stream: Stream, obstacle: Obstacle) -> Change | None:
     return found[0].to(value, "the guest's, which the source did not fill in")
 
 
-def _told(stream: Stream) -> str | None:
-    """The machine type in the manifest beside the stream."""
+def _manifest_machine(stream: Stream) -> str | None:
+    """Returns the machine type in the manifest beside the stream."""
     from vmstate_tools.frames.manifest import manifest_rows
 
     return manifest_rows([stream.name]).get(stream.name, {}).get("machine") or None
@@ -114,7 +114,7 @@ def _number(stream: Stream, section: Section, path: str) -> int | None:
 
 
 class _Repair:
-    """One CPU section on its way to a release."""
+    """A CPU section, and what a release wants to see in it."""
 
     def __init__(
         self, stream: Stream, section: Section, release: str, machine: str, cpu: str | None, accel: str | None
@@ -136,7 +136,7 @@ class _Repair:
         return RewriteError(f"section {self.section.label} for QEMU {self.release}: {why}")
 
     def model(self, cpu: str | None) -> str:
-        """The CPU model: what `cpu` names, or the stream's PVR, or the family other releases know that PVR in."""
+        """Returns the CPU model: what `cpu` names, the one of the stream's PVR, or the family with that PVR."""
         pvr = _number(self.stream, self.section, _PVR) or 0
         models = catalog.model_of_pvr(pvr, self.release)
         families = {model.family for model in models} or {
@@ -187,7 +187,7 @@ class _Repair:
         return found
 
     def wanted(self) -> dict[str, int]:
-        """The words that the destination's CPU has."""
+        """Returns the words that the destination's CPU has."""
         if self.accel not in ("tcg", "kvm", None):
             raise RewriteError(f"unknown accelerator {self.accel!r}: there are 'tcg' and 'kvm'")
         tcg, kvm = (catalog.words(self.cpu, self.release, a, self.machine)._asdict() for a in ("tcg", "kvm"))
@@ -198,7 +198,7 @@ class _Repair:
         return kvm if self.accel == "kvm" else tcg
 
     def why(self, word: str, before: int, after: int) -> str:
-        """What the change means; raises RewriteError if it would deny what the guest has."""
+        """Returns what the change means. Raises RewriteError if it would deny what the guest has."""
         told = f"as {self.cpu} has it in QEMU {self.release}"
         if word == "nb_BATs":
             if after < before and any(_number(self.stream, self.section, f"env.spr[{n}]") for n in _BATS_4_TO_7):
@@ -236,7 +236,7 @@ class _Repair:
 
 
 def _plain(path: str) -> str:
-    """A word's field, `env.` and `mig_` or not."""
+    """Returns the name of a word's field without `env.` and `mig_`."""
     return path.rsplit(".", 1)[-1].removeprefix("mig_")
 
 

@@ -20,7 +20,7 @@ from vmstate_tools.vmstate.value_column import ValueArray
 
 
 def fields_frame(tables: Sequence[FieldTable], keys: dict[str, pd.Categorical] | None = None) -> pd.DataFrame:
-    """One frame of all fields, each stream's in file order; in front the columns `keys`, given by stream."""
+    """Returns one frame of all fields, each stream's in file order; in front the columns `keys`, given by stream."""
     return _Columns(tables, keys or {}).frame()
 
 
@@ -74,7 +74,7 @@ class _Columns:
             list(threads.map(self.fill, batches))
 
     def code(self, table: FieldTable) -> _Arrays:
-        """Number the table's names, in order; the columns of its leaves."""
+        """Numbers the table's names, in order, and returns the columns of its undescribed sections."""
         for rows in table.rows:
             if rows.key not in self.parts:
                 self.parts[rows.key] = {
@@ -94,7 +94,7 @@ class _Columns:
         return coded | {"words": table.extra.value.words, "kinds": table.extra.value.kinds}
 
     def shape(self, table: FieldTable) -> _Arrays:
-        """The columns that are the same in every stream of these sections; `offset` relative to the payload."""
+        """Returns the columns that all streams of these sections share; `offset` counts from the payload."""
         key = (*(rows.key for rows in table.rows), *table.sections)
         shape = self.shapes.get(key)
         if shape is None:
@@ -112,7 +112,7 @@ class _Columns:
         return shape
 
     def fill(self, places: Sequence[tuple[int, FieldTable, _Arrays, int, int]]) -> None:
-        """Put streams' tables, with the columns of their leaves, where their rows and their blobs begin."""
+        """Puts the tables of streams into the columns, each where its rows and its blobs begin."""
         decoded = decoded_numbers([table for _, table, *_ in places])
         for (number, table, extra, at, blobs), words in zip(places, decoded, strict=True):
             for name, codes in self.key_codes.items():
@@ -133,7 +133,7 @@ class _Columns:
                     column[at + start : at + stop] = values[first : first + stop - start]
 
     def frame(self) -> pd.DataFrame:
-        """As `Stream.fields`; the paths of more than one stream are categories, too."""
+        """Returns the frame, as `Stream.fields`; the paths of more than one stream are categories, too."""
         names: dict[str, Any] = {name: own.categorical(self.columns[name]) for name, own in self.names.items()}
         if self.paths is not None:
             names["path"] = self.paths
@@ -148,8 +148,10 @@ class _Columns:
 
 
 def _column(rows: int, dtype: Any) -> npt.NDArray[Any]:
-    """An array to be filled. From 4 MiB on `np.empty` asks for huge pages, for which a virtual machine whose host has
-    none waits four times as long as for small ones: more than everything else here takes.
+    """Returns an array to be filled.
+
+    From 4 MiB on `np.empty` asks for huge pages, for which a virtual machine whose host has none waits four times as
+    long as for small ones: more than everything else here takes.
     """
     size = rows * np.dtype(dtype).itemsize
     if size < 4 << 20 or not hasattr(mmap, "MAP_PRIVATE"):
@@ -158,7 +160,7 @@ def _column(rows: int, dtype: Any) -> npt.NDArray[Any]:
 
 
 def _places(table: FieldTable) -> list[tuple[int, int, bool, int]]:
-    """Stretches of the table's rows: from, to, whether they are leaves of undescribed sections, and from which on."""
+    """Returns stretches of the table's rows: from, to, whether they are of undescribed sections, and from which on."""
     places = []
     done = leaves = 0
     counts = Counter(table.extra.before.tolist()) if table.extra else {}
@@ -170,7 +172,7 @@ def _places(table: FieldTable) -> list[tuple[int, int, bool, int]]:
 
 
 def _paths(table: FieldTable) -> Any:
-    """The path of each row, as a pandas array of text."""
+    """Returns the path of each row, as a pandas array of text."""
     import pyarrow as pa
 
     text = pa.large_string()
@@ -182,7 +184,7 @@ def _paths(table: FieldTable) -> Any:
 
 
 class _Names:
-    """Strings as codes, in order of first appearance."""
+    """Numbers strings in the order in which they first appear."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -193,7 +195,7 @@ class _Names:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the codes in a `Categorical` of so many names."""
+        """The dtype of the codes in a `Categorical` of so many names."""
         return pd.Categorical.from_codes([], categories=pd.RangeIndex(len(self.numbers))).codes.dtype
 
     def categorical(self, codes: npt.NDArray[Any]) -> pd.Categorical:

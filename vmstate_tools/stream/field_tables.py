@@ -62,7 +62,7 @@ _TOGETHER = 1 << 16
 def field_table(
     view: memoryview, layout_of: Callable[[Section], Layout], sections: Sequence[Section], fold: int | None
 ) -> FieldTable:
-    """The fields of these sections; their numbers are decoded with those of other streams, by `decoded_numbers`."""
+    """Returns the fields of these sections; `decoded_numbers` decodes their numbers, with the ones of other streams."""
     described = [s for s in sections if s.described]
     layouts = [layout_of(s) for s in described]
     fold = affordable(layouts, fold)
@@ -91,7 +91,7 @@ def field_table(
 
 
 def decoded_numbers(tables: Sequence[FieldTable]) -> list[npt.NDArray[np.uint64]]:
-    """The numbers of the described rows of each, as `Rows.decode`: of one layout all together."""
+    """Returns the numbers of each table's described rows, as `Rows.decode`; a layout's are decoded together."""
     words = [np.empty(table.described, np.uint64) for table in tables]
     alike: dict[bytes, tuple[Rows, list[bytes], list[npt.NDArray[np.uint64]]]] = {}
     for table, own in zip(tables, words, strict=True):
@@ -113,7 +113,7 @@ def decoded_numbers(tables: Sequence[FieldTable]) -> list[npt.NDArray[np.uint64]
 
 
 def _bytes(view: memoryview, at: int, size: int) -> bytes | int:
-    """These bytes, as `FieldTable.blobs` has them."""
+    """Returns these bytes as `FieldTable.blobs` has them."""
     if size >= 4096 and not np.frombuffer(view[at : at + size], np.uint8).max(initial=0):
         return size
     return bytes(view[at : at + size])
@@ -122,7 +122,7 @@ def _bytes(view: memoryview, at: int, size: int) -> bytes | int:
 def _loose_fields(
     view: memoryview, sections: Sequence[Section], base: Sequence[int], lengths: Sequence[int]
 ) -> LooseFields | None:
-    """The leaves of these sections, between described ones of so many rows that start at `base`."""
+    """Returns the leaves of these sections, placed between the described ones, whose payloads start at `base`."""
     rows = sorted((leaf for s in sections for leaf in _leaves(view, s)), key=lambda leaf: leaf[5])
     if not rows:
         return None

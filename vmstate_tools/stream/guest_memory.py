@@ -1,4 +1,4 @@
-"""Guest memory out of what a stream holds: which record has a page's final content, and that content."""
+"""Guest memory, from what a stream holds: which record has a page's final content, and the content."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GuestMemory(Protocol):
     """One RAMBlock's content."""
 
     def pieces(self, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
-        """What is not zero in [start, end): (offset in the block, bytes), later pieces over earlier ones.
+        """Yields what is not zero in [start, end): offset in the block, and bytes; later pieces go over earlier ones.
 
         `start` and `end` lie on page boundaries. A piece is good until the next is asked for.
         """
@@ -96,7 +96,7 @@ class RecordedMemory:
         return int(self._pages["file"][row]) + int(self._pages["body"][row])
 
     def _sent_whole(self, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
-        """In the order of the stream, not of the guest: so a channel is expanded once."""
+        """Yields pages that were sent whole, in the stream's order, not the guest's: so a channel is expanded once."""
         if not len(self._owner):
             return
         first = max(0, int(np.searchsorted(self._bounds, start, "right")) - 1)
@@ -116,7 +116,7 @@ class RecordedMemory:
     def _contents(
         self, runs: np.ndarray, skips: list[int], begins: list[int], stops: list[int]
     ) -> Iterator[tuple[int, memoryview]]:
-        """Pages [begin, stop) of each run, from its page `skip` on; neighbours in one piece."""
+        """Yields pages [begin, stop) of each run, from its page `skip` on; neighbours in one piece."""
         size = self._page_size
         most = max(_PIECE // size, 1)
         buffer = np.empty((most, size), np.uint8)
@@ -138,7 +138,7 @@ class RecordedMemory:
             yield guest, flat[: used * size]
 
     def _fill(self, out: np.ndarray, run: tuple[int, int, int, int, int], skip: int) -> None:
-        """Put pages `skip`, `skip` + 1 … of a run into the rows of `out`."""
+        """Puts pages `skip`, `skip` + 1 … of a run into the rows of `out`."""
         source, file, head, _, body = run
         n, size = out.shape
         if source and head & PAGE:
@@ -245,7 +245,7 @@ class MappedMemory:
 
 
 def _last_writers(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the intervals [start, end), written one after another, is seen where.
+    """Finds which of the intervals [start, end), written one after another, is seen where.
 
     Returns (bounds, owner): owner[i] is the number of the last interval over [bounds[i], bounds[i + 1]), or
     -1.

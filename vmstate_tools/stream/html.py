@@ -12,12 +12,12 @@ _MOST = 40  # rows shown of a table
 
 
 def text(value: object) -> str:
-    """Any value as text that a page shows and nothing else."""
+    """Returns any value as text that a page shows and nothing else."""
     return escape(printable(str(value)))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """An HTML table; columns called `>…` are numbers. Rows beyond the fortieth are only counted."""
+    """Returns an HTML table; columns called `>…` are numbers. Rows beyond the fortieth are only counted."""
     align = ["right" if name.startswith(">") else "left" for name in columns]
     head = "".join(
         f'<th style="text-align:{a}">{text(n.lstrip(">"))}</th>' for n, a in zip(columns, align, strict=True)

@@ -43,14 +43,14 @@ class Observer:
         self.variants: dict[str, dict[str, tuple[int, Fields, set[str]]]] = {}
 
     def read(self, path: Path, release: str) -> None:
-        """Take in every section of a stream that its vmdesc describes."""
+        """Takes in every section of a stream that its vmdesc describes."""
         with open_stream(path) as stream:
             for section in stream.sections:
                 if section.how == "vmdesc" and section.description and not section.description.opaque:
                     self.vmsd(section.description.vmsd, stream.view, section.payload_offset, release)
 
     def vmsd(self, vmsd: Vmsd, view: memoryview, offset: int, release: str) -> int:
-        """Take in `vmsd` as it stands at `offset`; returns where it ends."""
+        """Takes in `vmsd` as it stands at `offset`, and returns where it ends."""
         fields: Fields = []
         numbers: dict[str, int] = {}
         for run in _runs(vmsd.fields):
@@ -81,7 +81,7 @@ class Observer:
         return offset
 
     def counts_here(self, name: str, numbers: dict[str, int]) -> dict[str, str]:
-        """Which field counts which, by the names this variant has; releases renamed some."""
+        """Returns which field counts which, by the names that this variant has; releases renamed some."""
         found = {}
         for field, given in self.counts.get(name, {}).items():
             for counter in [given] if isinstance(given, str) else given:
@@ -113,7 +113,7 @@ class Observer:
         known[f"{vmsd.version_id} {json.dumps(fields)}"] = (vmsd.version_id, fields, {release})
 
     def layouts(self) -> dict[str, list[dict[str, Any]]]:
-        """All variants, those with fields of no elements folded into those that show the elements."""
+        """Returns all variants; one in which an array has no elements is left out where another shows the elements."""
         found = {}
         for name in sorted(self.variants):
             counted = self.counts.get(name, {})
@@ -137,7 +137,7 @@ class Observer:
 
 
 def _runs(fields: Iterable[FieldDescription]) -> Iterator[list[FieldDescription]]:
-    """Fields one by one, but the elements of an array that is described element by element together."""
+    """Yields fields one by one, but together the elements of an array that is described element by element."""
     counter = itertools.count()
     for _, group in itertools.groupby(
         fields,
@@ -152,7 +152,7 @@ def _runs(fields: Iterable[FieldDescription]) -> Iterator[list[FieldDescription]
 
 
 def dump(layouts: dict[str, list[dict[str, Any]]]) -> str:
-    """JSON, a line per field, so that a change of one field is one line of a diff."""
+    """Returns the layouts as JSON, a line per field, so that a change of one field is one line of a diff."""
     names = []
     for name, variants in sorted(layouts.items()):
         lines = []
@@ -165,7 +165,7 @@ def dump(layouts: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def observe(manifest: Path) -> dict[str, list[dict[str, Any]]]:
-    """Variants in all streams that `manifest` (columns `file`, `release`) names, beside it.
+    """Returns the variants in all streams that `manifest` (columns `file`, `release`) names, beside it.
 
     Raises CatalogError where a stream contradicts facts.json.
     """

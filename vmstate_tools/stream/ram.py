@@ -9,24 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmstate_tools.errors import StreamError
-from vmstate_tools.format.ram_blocks import TOTAL, Block, number_of
+from vmstate_tools.format.ram_blocks import Block, number_of
 from vmstate_tools.format.ram_pages import (
-    COMPRESS_PAGE,
     CONTINUE,
-    EOS,
-    FLAGS,
-    KINDS,
-    MEM_SIZE,
-    MULTIFD_FLUSH,
     PAGE,
-    PAGE_HEADER,
-    XBZRLE,
     ZERO,
-    stride,
 )
 from vmstate_tools.stream.guest_memory import PAGES, GuestMemory, MappedMemory, RecordedMemory
-from vmstate_tools.stream.page_table import NO_BLOCK, alike
-from vmstate_tools.stream.pieces import pieces
+from vmstate_tools.stream.page_counts import recorded_counts, sums
+from vmstate_tools.stream.ram_bytes import RamBytes
 from vmstate_tools.stream.ram_channels import block_of, channel_runs, syncs_before
 from vmstate_tools.stream.ram_reader import RamReader
 
@@ -37,16 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vmstate_tools.format.multifd_channel import Channel
-
-_WHAT = {
-    ZERO: "ram zero page",
-    PAGE: "ram page",
-    XBZRLE: "ram XBZRLE page",
-    COMPRESS_PAGE: "ram compressed page",
-    EOS: "ram end of section",
-    MULTIFD_FLUSH: "ram multifd flush",
-}
-_PIECE = 4 << 20  # bytes built at once
 
 
 class Ram:
@@ -203,7 +184,7 @@ class Ram:
         """Returns the columns of `pages`: for `block` a list of names, for the others arrays of int64."""
         with self._located():
             n, page_size = len(self.reader.blocks), self.reader.page_size
-            table, bytes_ = self._recorded_counts()
+            table, bytes_ = recorded_counts(self.reader)
             for number, block in enumerate(self.reader.blocks):
                 memory = self._memory_of(number) if block.pages_offset is not None else None
                 if isinstance(memory, MappedMemory) and page_size:
@@ -215,69 +196,21 @@ class Ram:
                 rows = self._runs_of(channel)
                 for kind, name in ((ZERO, "multifd_zero"), (PAGE, "multifd_normal")):
                     which = rows["head"] & np.uint64(kind) != 0
-                    table[name] += _sums(rows["block"][which], rows["count"][which], n)
+                    table[name] += sums(rows["block"][which], rows["count"][which], n)
                 for packet in channel.packets:
                     if packet.normal + packet.zero:
                         bytes_[block_of(packet, self.reader.numbers)] += packet.size + packet.data_size
             table["bytes"] = bytes_
             return table
 
-    def _recorded_counts(self) -> tuple[dict[str, Any], np.ndarray]:
-        """Returns the number of the main stream's records by kind, and their bytes."""
-        n, runs = len(self.reader.blocks), self.reader.table.runs
-        numbers = runs["block"]
-        ends = np.append(runs["file"][1:], self.parsed_to)
-        breaks = np.array([*self.reader.breaks, self.parsed_to])
-        ends = np.minimum(ends, breaks[np.searchsorted(breaks, runs["file"], "right")])
-        zero = runs["head"] & np.uint64(ZERO) != 0
-        sizes = np.where(
-            runs["count"] > 1,
-            runs["count"] * np.where(zero, 9, 8 + self.reader.page_size),
-            ends - runs["file"],
-        )
-        own = numbers != NO_BLOCK
-        table: dict[str, Any] = {"block": [b.name for b in self.reader.blocks]}
-        for kind, name in KINDS.items():
-            which = own & (runs["head"] & np.uint64(kind) != 0)
-            table[name] = _sums(numbers[which], runs["count"][which], n)
-        return table, _sums(numbers[own], sizes[own], n)
-
     # -- bytes of the stream -----------------------------------------------------------------------------------
-
-    def _between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.reader.table.between(start, min(end, self.parsed_to))
 
     def records(self, start: int, end: int) -> list[tuple[int, int, str, str]]:
         """Returns what the payload [start, end) consists of: (offset, size, what, detail), no gap, no overlap.
 
         Pages of one kind and block in a row are one entry, `detail` being their number and the block.
         """
-        out: list[tuple[int, int, str, str]] = []
-        for offset, stop, count, kind, block in alike(*self._between(start, end)):
-            if kind == MEM_SIZE:
-                out += self._list_records(offset)
-            else:
-                what = _WHAT[kind] + ("s" if kind in KINDS and count > 1 else "")
-                detail = f"{count} x {self.reader.blocks[block].name}" if kind in KINDS else ""
-                out.append((offset, stop - offset, what, detail))
-        return out
-
-    def _list_records(self, offset: int) -> Iterator[tuple[int, int, str, str]]:
-        yield offset, 8, "ram total size", ""
-        for block in self.reader.lists[offset]:
-            size = len(block.build())
-            at = block.offset + size
-            yield block.offset, size, "ram block", block.name
-            if block.pages_offset is None or block.bitmap_offset is None:
-                continue
-            for start, length, what in (
-                (block.bitmap_offset, block.bitmap_size, "mapped-ram bitmap"),
-                (block.pages_offset, block.used_length, "mapped-ram pages"),
-            ):
-                if start > at:
-                    yield at, start - at, "mapped-ram padding", block.name
-                yield start, length, what, block.name
-                at = start + length
+        return RamBytes(self.reader, self._view).records(start, end)
 
     def build(self, start: int, end: int) -> Iterator[bytes | memoryview]:
         """Yields the bytes of the payload [start, end) again, made from what was read.
@@ -285,46 +218,7 @@ class Ram:
         Headers, names and lengths come from the runs and blocks; page contents, compressed data, fill bytes,
         mapped-ram bitmaps and padding from the stream.
         """
-        runs, ends = self._between(start, end)
-        parts: list[bytes | memoryview] = []
-        waiting = 0
-        for (file, head, count, number), stop in zip(runs.tolist(), ends.tolist(), strict=True):
-            if head & FLAGS == MEM_SIZE:
-                yield b"".join(parts)
-                parts, waiting = [], 0
-                yield from self._build_list(file, head)
-            elif count > 1:
-                yield b"".join(parts)
-                parts, waiting = [], 0
-                yield from self._build_run(file, head, count)
-            else:
-                name = self.reader.blocks[number].raw_name if number != NO_BLOCK else None
-                parts.append(PAGE_HEADER.build({"head": head, "block": name}))
-                parts.append(self._view[file + len(parts[-1]) : stop])
-            waiting += stop - file
-            if waiting > 1 << 20:
-                yield b"".join(parts)
-                parts, waiting = [], 0
-        yield b"".join(parts)
-
-    def _build_run(self, file: int, head: int, count: int) -> Iterator[memoryview]:
-        size = stride(head, self.reader.page_size)
-        most = max(1, _PIECE // size)
-        for done in range(0, count, most):
-            n = min(most, count - done)
-            out = np.empty((n, size), np.uint8)
-            words = np.uint64(head) + np.uint64(self.reader.page_size) * np.arange(done, done + n, dtype=np.uint64)
-            out[:, :8] = words.astype(">u8").view(np.uint8).reshape(n, 8)
-            records = self._view[file + done * size : file + (done + n) * size]
-            out[:, 8:] = np.ndarray((n, size - 8), np.uint8, records, 8, (size, 1))
-            yield out.reshape(-1).data
-
-    def _build_list(self, file: int, head: int) -> Iterator[bytes | memoryview]:
-        yield TOTAL.build({"head": head})
-        for block in self.reader.lists[file]:
-            entry = block.build()
-            yield entry
-            yield from pieces(self._view, block.offset + len(entry), block.end)
+        return RamBytes(self.reader, self._view).build(start, end)
 
     # -- guest memory ----------------------------------------------------------------------------------------
 
@@ -433,10 +327,3 @@ class Ram:
         self._channels.clear()
         self.reader.close()
         self._view = memoryview(b"")
-
-
-def _sums(numbers: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-    """Returns the sum of `values` for each block number below `n`."""
-    out = np.zeros(n, np.int64)
-    np.add.at(out, numbers, values)
-    return out

@@ -49,7 +49,7 @@ def resolve(
     instance_id: int = 0,
     budget: SharedLimit | None = None,
 ) -> dict[str, Any] | None:
-    """What a section consists of, in the form of its entry in a vmdesc.
+    """Returns what a section consists of, in the form of its entry in a vmdesc.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def resolve(
 
 
 def least_release(machine: str | None) -> str | None:
-    """The first release that had a versioned machine type (`pseries-2.6`): a stream of it is not older."""
+    """Returns the first release that had a versioned machine type (`pseries-2.6`): a stream of it is not older."""
     match = re.search(r"-(\d{1,9}\.\d{1,9})(-sxxm)?$", machine or "", re.ASCII)
     return match[1] if match else None
 
@@ -108,7 +108,7 @@ class _MisfitError(Exception):
 
 
 class _Reading:
-    """One attempt: `plan` says which variant to take at each choice, in the order in which they come up.
+    """An attempt: `plan` says which variant to take at each choice, in the order in which choices come up.
 
     `choices` are the numbers of variants there were. The same place in the tree has the same variant; `each`:
     the elements of an array are places of their own. `left`: how many more fields may be looked at.
@@ -127,7 +127,7 @@ class _Reading:
         self.stack: list[str] = []
 
     def vmsd(self, name: str, version_id: int | None, offset: int) -> tuple[dict[str, Any], int]:
-        """The description of what stands at `offset`, and where it ends."""
+        """Returns the description of what stands at `offset`, and where it ends."""
         variant = self.variant(name, version_id)
         self.stack.append(name)
         if len(self.stack) > _MAX_DEPTH:
@@ -159,7 +159,7 @@ class _Reading:
         return self.chosen[place]
 
     def field(self, field: dict[str, Any], offset: int, numbers: dict[str, int], fields: list[dict[str, Any]]) -> int:
-        """Append what `field` is here to `fields`; returns where it ends."""
+        """Appends what `field` is here to `fields`, and returns where it ends."""
         if "when" in field and not numbers.get(field["when"]):
             return offset
         count = number_of(field.get("elements", field.get("array_len")), numbers)
@@ -193,7 +193,7 @@ class _Reading:
         offset: int,
         fields: list[dict[str, Any]],
     ) -> int:
-        """An array that is described element by element; of length 1 it does not show that."""
+        """Appends an array that is described element by element; one of length 1 does not show that."""
         for index in range(count):
             alone = count == 1 and "index" not in field
             entry = dict(base) if alone else base | {"index": index + field.get("index", 0)}
@@ -220,13 +220,13 @@ class _Reading:
         return end
 
     def check(self, type_: str, offset: int, end: int) -> None:
-        """Values that no writer writes tell variants of the same size apart."""
+        """Refuses values that no writer writes: they tell variants of the same size apart."""
         greatest = {"unused_buffer": 0, "bool": 1}.get(type_)
         if greatest is not None and max(self.view[offset:end], default=0) > greatest:
             self.misfit()
 
     def subsections(self, name: str, offset: int, entry: dict[str, Any]) -> int:
-        """The subsections that follow, by QEMU's rule (migration/vmstate.c: vmstate_subsection_load)."""
+        """Reads the subsections that follow, by QEMU's rule (migration/vmstate.c: `vmstate_subsection_load`)."""
         found = []
         while offset + 2 <= len(self.view) and self.view[offset] == 5:
             length = self.view[offset + 1]
@@ -246,7 +246,7 @@ class _Reading:
 
 
 def number_of(given: int | str | None, numbers: dict[str, int]) -> int | None:
-    """A number as a layout gives it: itself, `field`, or `field/divisor`."""
+    """Returns a number as a layout gives it: itself, `field`, or `field/divisor`."""
     if not isinstance(given, str):
         return given
     name, _, divisor = given.partition("/")
@@ -267,7 +267,7 @@ def _library() -> dict[str, list[dict[str, Any]]]:
 
 @functools.lru_cache(maxsize=4096)
 def _variants(name: str, version_id: int | None, release: str | None, nested: bool) -> list[dict[str, Any]]:
-    """Variants of a VMStateDescription that fit its version, the likeliest first; in a struct it has no version.
+    """Returns variants of a VMStateDescription that fit its version, the likeliest first; a struct has no version.
 
     Some devices wrap a VMStateDescription in another of its name (ISA: fdc, serial): `nested` leaves those out.
     """
@@ -284,7 +284,7 @@ def _variants(name: str, version_id: int | None, release: str | None, nested: bo
 
 
 def _distance(wanted: tuple[int, ...], releases: list[str]) -> int:
-    """0 where `wanted` lies between the releases a variant was seen in, 1 where they are later, 2 where earlier."""
+    """Returns 0 where `wanted` lies between the releases of a variant, 1 where they are later, 2 where earlier."""
     if wanted < numbers_of(releases[0]):
         return 1
     return 2 if wanted > numbers_of(releases[-1]) else 0
@@ -292,7 +292,7 @@ def _distance(wanted: tuple[int, ...], releases: list[str]) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _vmsd_name(idstr: str) -> str | None:
-    """The VMStateDescription of a section: its idstr is that name, mostly behind the device's bus path."""
+    """Returns the VMStateDescription of a section: its idstr is that name, mostly behind the device's bus path."""
     while idstr not in _library():
         _, slash, idstr = idstr.partition("/")
         if not slash:

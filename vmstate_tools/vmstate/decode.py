@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vmstate_tools.vmstate.description import keep
+from vmstate_tools.vmstate.description import count_cached
 from vmstate_tools.vmstate.layout import BYTES, MAX_ROWS, SIGNED, Layout
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Rows:
         return len(self.offset)
 
     def decode(self, payloads: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-        """The numbers of sections of this layout, whose payloads are the rows of `payloads`, all together.
+        """Returns the numbers of sections of this layout, whose payloads are the rows of `payloads`, all together.
 
         A row per section, a 64-bit word per value: unsigned, or sign-extended; 0 for buffers.
         """
@@ -63,7 +63,7 @@ class Rows:
 
 
 def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
-    """`fold`, or the greatest power of two below it with which there are at most `MAX_ROWS` rows."""
+    """Returns `fold`, or the greatest power of two below it with which there are at most `MAX_ROWS` rows."""
     if sum(layout.values for layout in layouts) <= MAX_ROWS:
         return fold
     counts = np.concatenate([layout.count for layout in layouts])
@@ -74,7 +74,7 @@ def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
     return fold
 
 
-# Rows of more than this are made again for each stream; a TCE table of 2 MiB has 262,144.
+# Layouts with more rows than this are made again for each stream; a TCE table of 2 MiB has 262,144.
 _KEPT_ROWS = 300_000
 
 # The rows of each layout, by `fold`; they go when their layout does.
@@ -82,13 +82,13 @@ _cached_rows: weakref.WeakKeyDictionary[Layout, dict[int | None, Rows]] = weakre
 
 
 def rows_of(layout: Layout, fold: int | None) -> Rows:
-    """The rows of a section with this layout: made once for all of them."""
+    """Returns the rows of a section with this layout: they are made once for all sections."""
     cached = _cached_rows.setdefault(layout, {})
     rows = cached.get(fold)
     if rows is None:
         rows = _rows_of(layout, fold)
         if len(rows) <= _KEPT_ROWS:
-            keep(len(rows))
+            count_cached(len(rows))
             cached[fold] = rows
     return rows
 
@@ -141,7 +141,7 @@ def _rows_of(layout: Layout, fold: int | None) -> Rows:
 def _unrolled(
     leaves: list[str], counts: npt.NDArray[np.int64], leaf: npt.NDArray[np.int64], within: npt.NDArray[np.int64]
 ) -> pa.LargeStringArray:
-    """The path of each row: of its leaf, and where that is an array its number there."""
+    """Returns the path of each row: its leaf's, and behind it, if that is an array, the number of the element."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -166,7 +166,7 @@ def gather(
     width: npt.NDArray[np.int64],
     kind: npt.NDArray[np.uint8],
 ) -> npt.NDArray[np.uint64]:
-    """Numbers at `offset` as 64-bit words, one per value: unsigned, or sign-extended; 0 for buffers."""
+    """Returns numbers at `offset` as 64-bit words, one per value: unsigned, or sign-extended; 0 for buffers."""
     words = np.zeros(len(offset), np.uint64)
     number = kind != BYTES
     for size in (1, 2, 4, 8):
@@ -190,7 +190,7 @@ def scatter(
     kind: npt.NDArray[np.uint8],
     words: npt.NDArray[np.uint64],
 ) -> None:
-    """Write numbers back, big-endian, at `offset`: the inverse of `gather`."""
+    """Writes numbers back, big-endian, at `offset`: the inverse of `gather`."""
     big = words.astype(">u8").view(np.uint8).reshape(-1, 8)
     number = kind != BYTES
     for size in (1, 2, 4, 8):
@@ -202,7 +202,7 @@ def scatter(
 def batches(
     layout: Layout,
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8]]]:
-    """Offset, width and kind of every number, some at a time: one array may be as large as the stream."""
+    """Yields offset, width and kind of every number, some at a time: one array may be as large as the stream."""
     number = np.flatnonzero(layout.kind != BYTES)
     counts = np.maximum(layout.count[number], 1)
     ends = np.cumsum(counts)
@@ -216,7 +216,7 @@ def batches(
 
 
 def encode(layout: Layout, payload: memoryview) -> bytes:
-    """A section's payload, built again from the values decoded from it."""
+    """Returns a section's payload, built again from the values that are decoded from it."""
     data = np.frombuffer(payload, np.uint8)
     out = np.zeros(layout.size, np.uint8)
     buffer = layout.kind == BYTES

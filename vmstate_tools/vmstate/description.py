@@ -1,4 +1,4 @@
-"""What a section consists of: one tree, whether from the stream's own vmdesc, from -dump-vmstate, or built in.
+"""Descriptions say what a section consists of: one tree, from the stream's vmdesc, from -dump-vmstate, or built in.
 
 The vmdesc is JSON that QEMU appends to a stream since 2.3 (commit 8118f0950f, `migration/vmstate.c:
 vmsd_desc_field_start`, `migration/savevm.c: vmstate_save`). It describes what was sent, nothing else.
@@ -32,10 +32,10 @@ MAX_LEAVES = 500_000
 # Elements of an array of pointers that is described in several runs.
 _MAX_SPLIT = 1 << 16
 
-# A vmdesc is kept for the next stream that has the same, if it is no longer than this.
-_MAX_KEPT = 1 << 20
-# And all that is kept may have so many objects, leaves and rows, of 300 bytes at most.
-_MAX_KEPT_ITEMS = 1 << 20
+# A vmdesc is cached for the next stream that has the same, if it is no longer than this.
+_MAX_CACHED = 1 << 20
+# All that is cached may have so many objects, leaves and rows, of 300 bytes at most.
+_MAX_CACHED_ITEMS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Vmsd:
 
 
 def element_of(path: str) -> tuple[str, str] | None:
-    """`gpr[3]` → `gpr` and `3`, text; None where the path is not that of an element."""
+    """Returns `gpr` and `3` for `gpr[3]`; None where the path is not of an element."""
     if not path.endswith("]"):
         return None
     array, bracket, number = path[:-1].rpartition("[")
@@ -112,7 +112,7 @@ def element_of(path: str) -> tuple[str, str] | None:
 
 
 def with_parts(vmsd: Vmsd, fields: tuple[FieldDescription, ...], subsections: tuple[Vmsd, ...]) -> Vmsd:
-    """A description with these fields and subsections: itself where they are the very ones that it has."""
+    """Returns a description with these fields and subsections: `vmsd` itself where it has them."""
     new, old = (fields, subsections), (vmsd.fields, vmsd.subsections)
     same = all(
         len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True)) for a, b in zip(new, old, strict=True)
@@ -128,7 +128,7 @@ def _unrolled(field: FieldDescription) -> int:
 
 
 class Description:
-    """One device's entry: the section it describes and what that consists of.
+    """A device's entry: the section that it describes, and what the section consists of.
 
     `origin` is 'vmdesc', 'dump', 'built-in' or 'borrowed'. Compared by identity. `cache` has what is derived from
     `vmsd`; descriptions that have the same share it.
@@ -145,12 +145,12 @@ class Description:
 
     @property
     def old_style(self) -> bool:
-        """Was its section registered by hand, so that the vmdesc tells its size only?"""
+        """Whether its section was registered by hand, so that the vmdesc has its size only."""
         return [(f.name, f.type) for f in self.vmsd.fields] == [("data", "buffer")]
 
     @property
     def opaque(self) -> bool:
-        """Is all it tells a size? Of old-style sections, and of `virtio` since 2.7."""
+        """Whether a size is all it has: so it is of old-style sections, and of `virtio` since 2.7."""
         types = [f.type for f in self.vmsd.fields]
         return self.old_style or types == ["virtio"] or types == ["virtio", "virtio-gpu"]
 
@@ -165,7 +165,7 @@ class StreamDescription:
         self.cache: dict[Any, Any] = {}
 
     def by_section(self) -> dict[tuple[str, int], list[Description]]:
-        """The devices of each (idstr, instance_id), in order: sections may repeat."""
+        """Returns the devices of each (idstr, instance_id), in order: sections may repeat."""
         found: dict[tuple[str, int], list[Description]] = {}
         for device in self.devices:
             found.setdefault((device.idstr, device.instance_id), []).append(device)
@@ -191,7 +191,7 @@ _SEARCHED = 1 << 20
 
 
 def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
-    """Offset and size in bytes of the VMDESCRIPTION record at the stream's end, None where there is none.
+    """Returns offset and size in bytes of the VMDESCRIPTION record at the stream's end, None where there is none.
 
     Its length field must fit the bytes that follow it.
     """
@@ -218,26 +218,26 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
 
 
 def read_vmdesc(text: bytes) -> StreamDescription:
-    """Read a vmdesc; the same text is read once. Raises StreamError (offset within the text) if it is not one."""
+    """Reads a vmdesc; the same text is read once. Raises StreamError (offset within the text) if it is not one."""
     found = _vmdescs.get(text)
     if found is None:
         found = _read_vmdesc(text)
-        if len(text) <= _MAX_KEPT:
-            keep(1 + len(text) // 300)
+        if len(text) <= _MAX_CACHED:
+            count_cached(1 + len(text) // 300)
             _vmdescs[text] = found
     return found
 
 
 _vmdescs: dict[bytes, StreamDescription] = {}
-_kept = 0
+_cached = 0
 
 
-def keep(items: int) -> None:
-    """Count objects, leaves or rows that are kept with a description; where it comes to too many, all are dropped."""
-    global _kept
-    _kept += items
-    if _kept > _MAX_KEPT_ITEMS:
-        _kept = items
+def count_cached(items: int) -> None:
+    """Counts objects, leaves or rows that are cached with a description; where they are too many, all are dropped."""
+    global _cached
+    _cached += items
+    if _cached > _MAX_CACHED_ITEMS:
+        _cached = items
         _vmdescs.clear()
         _trees.clear()
 
@@ -271,7 +271,7 @@ def _read_vmdesc(text: bytes) -> StreamDescription:
 
 
 def built_in(entry: dict[str, Any]) -> Description:
-    """What `layouts.resolve` found, as a tree: one tree for equal entries, so that it is compiled once."""
+    """Returns what `builtin.resolve` found, as a tree: one tree for equal entries, so that it is laid out once."""
     return _device(entry, "built-in")[0]
 
 
@@ -280,7 +280,7 @@ _trees: dict[str, tuple[Vmsd, int, dict[str, Any]]] = {}
 
 
 def _device(entry: dict[str, Any], origin: str) -> tuple[Description, int]:
-    """One device's entry, and how many elements came in runs."""
+    """Returns one device's description, and how many elements came in runs."""
     # QEMU up to 5.2 prints instance_id signed.
     instance_id = _int(entry["instance_id"], -(1 << 31), (1 << 32) - 1) & 0xFFFFFFFF
     name = _text(entry["name"])
@@ -292,17 +292,17 @@ def _device(entry: dict[str, Any], origin: str) -> tuple[Description, int]:
         raise ValueError(f"structs nested more than {_MAX_DEPTH} deep") from None
     found = _trees.get(text)
     if found is None:
-        keep(len(text) // 8)
+        count_cached(len(text) // 8)
         reader = _Reader()
         found = reader.vmsd(own, 0), _MAX_SPLIT - reader.split, {}
-        if len(text) <= _MAX_KEPT:
+        if len(text) <= _MAX_CACHED:
             _trees[text] = found
     vmsd, split, cache = found
     return Description(printable(name), instance_id, vmsd, origin, cache), split
 
 
 class _Reader:
-    """One reading of a vmdesc. `split`: how many elements arrays that come in several runs may still have."""
+    """Reads a vmdesc. `split` is how many elements arrays that come in several runs may still have."""
 
     def __init__(self) -> None:
         self.split = _MAX_SPLIT

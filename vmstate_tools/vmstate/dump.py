@@ -65,7 +65,7 @@ class Dump:
 
 
 def read_dump(where: str | os.PathLike[str]) -> Dump:
-    """Read a -dump-vmstate file, compressed or not. Raises StreamError where it is none."""
+    """Reads a -dump-vmstate file, compressed or not. Raises StreamError where it is none."""
     name = os.fspath(where)
     try:
         with open(where, "rb") as file:  # noqa: PTH123 - a path or what os.fspath takes
@@ -98,7 +98,7 @@ def read_dump(where: str | os.PathLike[str]) -> Dump:
 
 
 def is_dump(where: str | os.PathLike[str]) -> bool:
-    """Does a file read as what -dump-vmstate prints? Only its first bytes decide against most streams."""
+    """Whether a file reads as what -dump-vmstate prints. Its first bytes alone decide against most streams."""
     try:
         with open(where, "rb") as file:  # noqa: PTH123
             head = file.read(4)
@@ -156,7 +156,7 @@ def _field(entry: dict[str, Any], depth: int) -> FieldDescription:
 
 @functools.cache
 def _renames() -> dict[tuple[str, str], dict[str, set[str]]]:
-    """(scope, kind) -> name -> every name it has had, itself among them."""
+    """Returns, by (scope, kind) and name, every name that it has had, itself among them."""
     found: dict[tuple[str, str], dict[str, set[str]]] = {}
     with data_path("compat", "renames.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -167,14 +167,14 @@ def _renames() -> dict[tuple[str, str], dict[str, set[str]]]:
 
 
 def _among(scope: str, kind: str, name: str, there: Collection[str]) -> str:
-    """The one of a name's names that is among `there`; the name itself where none is."""
+    """Returns the one of a name's names that is among `there`; the name itself where none is."""
     if name in there:
         return name
     return next((n for n in sorted(_renames().get((scope, kind), {}).get(name, ())) if n in there), name)
 
 
 def diff_dumps(a: Dump | str | os.PathLike[str], b: Dump | str | os.PathLike[str]) -> pd.DataFrame:
-    """Where two -dump-vmstate files differ, a row each.
+    """Returns where two -dump-vmstate files differ, a row for each difference.
 
     Columns: section (the class), vmsd, field, kind, a, b (what either side has), breaks: would a stream of `a` fail
     on `b` for it. Kinds: `machine`, `only in a`, `only in b` (classes), `description only in a`, `description only
@@ -284,7 +284,7 @@ def _fields(section: str, a: Vmsd, b: Vmsd) -> Iterator[_Row]:
 
 
 def _replaced(section: str, a: Vmsd, gone: list[FieldDescription], come: list[FieldDescription]) -> Iterator[_Row]:
-    """Fields of one side alone, but for those that stand in another struct: their last name and size stay."""
+    """Yields fields of one side alone, without the ones that stand in another struct under their last name."""
     tails = [[(f.name.rpartition(".")[2], f.size, f.count) for f in side] for side in (gone, come)]
     if [t[1:] for t in tails[0]] == [t[1:] for t in tails[1]]:
         tails[1] = tails[0]

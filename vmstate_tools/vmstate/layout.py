@@ -14,7 +14,7 @@ import numpy as np
 
 from vmstate_tools.errors import StreamError, printable
 from vmstate_tools.format import framing as wire
-from vmstate_tools.vmstate.description import MAX_LEAVES, element_of, keep
+from vmstate_tools.vmstate.description import MAX_LEAVES, count_cached, element_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,7 +120,7 @@ class Layout:
         return self._column(3).astype(np.uint8)
 
     def place(self, leaf: int, element: int = 0) -> tuple[int, int]:
-        """Offset in the payload and width of one value, in bytes."""
+        """Returns offset in the payload and width of one value, in bytes."""
         offset, width = self.numbers[4 * leaf : 4 * leaf + 2]
         return offset + element * width, width
 
@@ -147,7 +147,7 @@ class Layout:
         return found
 
     def find(self, path: str) -> list[tuple[int, int]]:
-        """(leaf, element) of each value that `path` names; element 0 where the leaf is no array."""
+        """Returns (leaf, element) of each value that `path` names; element 0 where the leaf is no array."""
         found = [(i, 0) for i in self.index.get(path, ()) if not self.numbers[4 * i + 2]]
         if not found and (parts := element_of(path)):
             array_path, element = parts[0], int(parts[1])
@@ -156,7 +156,7 @@ class Layout:
 
 
 def layout_of(description: Description, limit: int) -> Layout:
-    """Compile a description, once.
+    """Returns the layout of a description, which is made once.
 
     `limit` is how many bytes the stream has left: a description that claims more is refused before
     anything is unrolled. Raises StreamError.
@@ -165,7 +165,7 @@ def layout_of(description: Description, limit: int) -> Layout:
     if layout is None:
         if description.vmsd.unrolled > MAX_LEAVES:
             raise StreamError(f"{description.vmsd.unrolled} fields described", expected=f"{MAX_LEAVES} at most")
-        keep(description.vmsd.unrolled)
+        count_cached(description.vmsd.unrolled)
         c = _Compiler(limit)
         size = c.vmsd(description.vmsd, 0, "")
         layout = Layout(c.paths, c.types, c.vmsds, c.numbers, c.subsections, size)
@@ -186,7 +186,7 @@ class _Compiler:
         self.subsections: list[tuple[int, bytes]] = []
 
     def vmsd(self, vmsd: Vmsd, offset: int, prefix: str) -> int:
-        """Append the leaves of `vmsd` standing at `offset`; returns the offset behind it."""
+        """Appends the leaves of `vmsd`, which stands at `offset`, and returns the offset behind it."""
         for field in vmsd.fields:
             offset = self.field(field, vmsd, offset, prefix)
         for sub in vmsd.subsections:
@@ -246,7 +246,7 @@ class _Compiler:
         return len(self.paths), len(self.subsections), self.visited, self.text
 
     def repeat(self, before: tuple[int, int, int, int], path: str, elements: int, size: int) -> None:
-        """The other elements of an array of structs: as the first, made since `before`, but for their place."""
+        """Appends the other elements of an array of structs: as the first, made since `before`, but for their place."""
         first, first_sub, visited, text = before
         visited, text = self.visited - visited, self.text - text
         types, vmsds, subsections = self.types[first:], self.vmsds[first:], self.subsections[first_sub:]
@@ -271,7 +271,7 @@ class _Compiler:
 
 
 def check_subsections(layout: Layout, view: memoryview, base: int) -> None:
-    """Do the subsection headers stand where the description puts them? Raises StreamError if one does not."""
+    """Raises StreamError if a subsection header does not stand where the description puts it."""
     for offset, header in layout.subsections:
         at = base + offset
         if view[at : at + len(header)] != header:
@@ -283,7 +283,7 @@ def check_subsections(layout: Layout, view: memoryview, base: int) -> None:
 
 
 def read_value(kind: int, view: memoryview, base: int, offset: int, width: int) -> int | bool | bytes:
-    """One value at `offset` behind `base`, as its kind says; a bool that is neither 0 nor 1 stays a number."""
+    """Returns the value at `offset` behind `base`, as its kind says; a bool that is neither 0 nor 1 stays a number."""
     raw = bytes(view[base + offset : base + offset + width])
     if kind == BYTES:
         return raw
@@ -292,7 +292,7 @@ def read_value(kind: int, view: memoryview, base: int, offset: int, width: int) 
 
 
 def format_value(value: object) -> str:
-    """A value as a table shows it: large unsigned numbers and bytes in hex, long bytes cut."""
+    """Returns a value as a table shows it: large unsigned numbers and bytes in hex, long bytes cut."""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes> {value[:12].hex()}{'…' if len(value) > 12 else ''}"
     if isinstance(value, int) and not isinstance(value, bool) and value > 0xFF:

@@ -42,7 +42,7 @@ _ELEMENTS = {
 def with_holes(
     description: Description, view: memoryview, start: int, fits: Callable[[int], bool], budget: SharedLimit
 ) -> Description | None:
-    """The description with the NULLs of one pointer array put where the bytes have them.
+    """Returns the description with the NULLs of one pointer array put where the bytes have them.
 
     Tried for each array of structs until the section, standing at `start`, ends where `fits` says it may.
     None where no array explains the bytes, or `budget`, in elements, is spent.

@@ -24,7 +24,7 @@ _BLOBS = (BYTES, TEXT)
 
 @register_extension_dtype
 class ValueDtype(ExtensionDtype):
-    """dtype of a column of field values; `vmstate` as a string."""
+    """The dtype of a column of field values; `vmstate` as a string."""
 
     name = "vmstate"
     type = object
@@ -197,7 +197,7 @@ _ARROW_NAMES = ["unsigned", "signed", "bool", "bytes", "text"]
 
 
 def _from_struct(array: Any) -> ValueArray:
-    """One chunk of what `ValueArray.__arrow_array__` made, exact in 64 bits."""
+    """Returns the values of one chunk that `ValueArray.__arrow_array__` made, exact in 64 bits."""
     import pyarrow.compute as pc
 
     words, kinds = np.zeros(len(array), np.uint64), np.full(len(array), MISSING, np.uint8)
