@@ -90,7 +90,7 @@ MAX_VMDESC = 64 << 20
 
 
 def _type(record: int) -> c.Construct:
-    """The byte that opens such a record. It need not be given to build one."""
+    """Returns the field of the byte that opens such a record. It need not be given to build one."""
     return "type" / c.Const(record, c.Int8ub)
 
 

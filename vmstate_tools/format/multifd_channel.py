@@ -71,7 +71,7 @@ class Channel:
         return 4096
 
     def _packet(self, at: int, syncs: int) -> Packet:
-        """The packet at `at`, behind `syncs` packets that synchronize."""
+        """Returns the packet at `at`, behind `syncs` packets that synchronize."""
         left = len(self.view) - at
         if left < DEVICE_PACKET.size:
             raise StreamError("the channel ends in a packet", offset=len(self.view), expected="a whole packet")
@@ -117,13 +117,13 @@ class Channel:
         return packet
 
     def offsets(self, packet: Packet) -> np.ndarray:
-        """Offsets in the RAMBlock of a packet's pages, the full ones first (uint64)."""
+        """Returns the offsets in the RAMBlock of a packet's pages, the full ones first (uint64)."""
         n = packet.normal + packet.zero
         at = packet.offset + PACKET.size
         return np.frombuffer(self.view[at : at + 8 * n], ">u8").astype(np.uint64)
 
     def records(self) -> list[tuple[int, int, str, str]]:
-        """What the channel consists of: (offset, size, what, detail), no gap, no overlap."""
+        """Returns what the channel consists of: (offset, size, what, detail), no gap, no overlap."""
         out = [(0, GREETING.size, "multifd greeting", f"channel {self.id}")]
         for p in self.packets:
             name = p.header.idstr if p.is_device else p.ramblock
@@ -137,7 +137,7 @@ class Channel:
         return out
 
     def build(self) -> Iterator[bytes | memoryview]:
-        """The channel's bytes again: headers from what was read; room that is not used, and data, from the channel."""
+        """Yields the channel's bytes again: headers from what was read, data and room that is not used from the channel."""
         yield GREETING.build(self.greeting)
         for p in self.packets:
             if p.is_device:
@@ -149,7 +149,7 @@ class Channel:
             yield self.view[p.data : p.data + p.data_size]
 
     def page(self, start: int) -> bytes | memoryview:
-        """The page that begins at byte `start` of all the channel's full pages in order.
+        """Returns the page that begins at byte `start` of all the channel's full pages in order.
 
         Plain pages are where they are. zlib and zstd run through the whole channel: reading on is cheap,
         going back begins anew. Raises `StreamError` where the data cannot be expanded.
@@ -171,7 +171,7 @@ class Channel:
         return self._reader.page(start)
 
     def _compressed(self, method: int) -> Iterator[memoryview]:
-        """The data of each packet that has pages."""
+        """Returns the data of each packet that has pages."""
         for packet in self.packets:
             if packet.normal:
                 if packet.method != method:

@@ -21,7 +21,7 @@ class _Packed:
         self._left = memoryview(b"")
 
     def read(self, size: int = 1 << 16) -> bytes:
-        """The next bytes, at most `size`; none at the end."""
+        """Returns the next bytes, at most `size`; none at the end."""
         while not self._left:
             piece = next(self._pieces, None)
             if piece is None:
@@ -40,7 +40,7 @@ class _Zlib:
         self._left = b""
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most `size`; none at the end."""
+        """Returns the next bytes, at most `size`; none at the end."""
         while not self._stream.eof:
             data = self._left or self._source.read()
             out = self._stream.decompress(data, size)
@@ -58,7 +58,7 @@ class _Zstd:
         self._stream = zstd.ZstdDecompressor()
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most `size`; none at the end."""
+        """Returns the next bytes, at most `size`; none at the end."""
         while not self._stream.eof:
             data = self._source.read() if self._stream.needs_input else b""
             ended = self._stream.needs_input and not data
@@ -92,7 +92,7 @@ class PageReader:
         self.at = 0
 
     def page(self, start: int) -> bytes:
-        """The page that begins at byte `start`, which is not before `at`. StreamError where it does not expand."""
+        """Returns the page that begins at byte `start`, not before `at`. Raises StreamError where it does not expand."""
         while self.at + len(self._last) <= start:
             self.at += len(self._last)
             self._last = self._next()

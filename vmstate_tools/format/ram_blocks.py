@@ -100,7 +100,7 @@ class Block:
         return -(-(self.used_length // self.mapped.page_size) // 64) * 8 if self.mapped else 0
 
     def build(self) -> bytes:
-        """The bytes of the entry in the list, without the bitmap and the pages of mapped-ram."""
+        """Returns the bytes of the entry in the list, without the bitmap and the pages of mapped-ram."""
         values = {
             "name": self.raw_name,
             "used_length": self.used_length,
@@ -112,7 +112,7 @@ class Block:
 
 
 def number_of(blocks: Sequence[Block], name: str | bytes) -> int:
-    """The number of the block of that name in the list.
+    """Returns the number of the block of that name in the list.
 
     Bytes are the name as the stream has it. Text is a name as it is shown; if several blocks are shown alike, it is
     the one whose bytes are this text.
@@ -142,7 +142,7 @@ def read_block_list(
     postcopy: bool,
     page_size: int | None,
 ) -> list[Block]:
-    """The blocks of the MEM_SIZE record at `offset`.
+    """Returns the blocks of the MEM_SIZE record at `offset`.
 
     Their sizes add up to the total in the record; nothing else says where the list ends.
 
@@ -189,7 +189,7 @@ def read_block_list(
 
 
 def _check_mapped(view: memoryview, block: Block, page_size: int | None) -> None:
-    """Hold a mapped-ram header against the file and take the block's end from it (`parse_ramblock_mapped_ram`)."""
+    """Holds a mapped-ram header against the file and takes the block's end from it (`parse_ramblock_mapped_ram`)."""
     header, at = block.mapped, block.end - MAPPED_HEADER.size
     bitmap, pages = header.bitmap_offset, header.pages_offset
     if header.version > 1:

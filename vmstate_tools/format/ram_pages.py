@@ -51,17 +51,17 @@ _word = struct.Struct(">Q").unpack_from
 
 
 def head_at(view: memoryview, offset: int) -> int:
-    """The word that heads the record at `offset`; StreamError past the end."""
+    """Returns the word that heads the record at `offset`; raises StreamError past the end."""
     if offset + 8 > len(view):
         raise TruncatedError("the stream ends inside the RAM section", offset=len(view), expected="8 bytes more")
     return int(_word(view, offset)[0])
 
 
 def stride(head: int, page_size: int) -> int:
-    """Bytes from one record of full or zero pages (`head` with CONTINUE) to the next one of its kind."""
+    """Returns the bytes from one record of full or zero pages (`head` with CONTINUE) to the next one of its kind."""
     return 9 if head & ZERO else 8 + page_size
 
 
 def longest_compressed(page_size: int) -> int:
-    """The most bytes of a compressed page: zlib's `compressBound`, which QEMU's loader holds the length against."""
+    """Returns the most bytes that a compressed page takes: zlib's `compressBound`, to which QEMU's loader holds it."""
     return page_size + (page_size >> 12) + (page_size >> 14) + (page_size >> 25) + 13

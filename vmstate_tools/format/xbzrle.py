@@ -8,7 +8,7 @@ ENCODING = 1  # ENCODING_FLAG_XBZRLE, the only encoding there ever was (migratio
 
 
 def apply(delta: bytes, page: bytearray, *, offset: int | None = None) -> None:
-    """Apply one encoded difference to `page`, in place.
+    """Applies one encoded difference to `page`, in place.
 
     `delta` is pairs of (bytes to keep, bytes to replace) as ULEB128 of at most two bytes, each pair followed
     by the new bytes; what the last pair does not reach stays as it is. Rules as in QEMU's

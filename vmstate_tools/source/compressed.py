@@ -54,7 +54,7 @@ class _Gzip:
 
 
 def _opener(kind: str) -> tuple[Any, tuple[type[Exception], ...]]:
-    """What makes a decompressor, and the errors that it raises."""
+    """Returns what makes a decompressor, and the errors that it raises."""
     if kind == "gzip":
         return _Gzip, (zlib.error,)
     if kind == "bz2":

@@ -28,7 +28,7 @@ class Connection:
 
 
 def kind_of(head: bytes) -> str | None:
-    """The kind of further connection whose first bytes these are: `RESUMED`, `POSTCOPY` or None."""
+    """Returns the kind of further connection whose first bytes these are: `RESUMED`, `POSTCOPY` or None."""
     if head.startswith(_RECV_BITMAP):
         return RESUMED
     if head == bytes(7) + bytes([_EOS]):

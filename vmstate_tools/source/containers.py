@@ -57,7 +57,7 @@ def unwrap(
 
 
 def _identify(source: Source, *, partial: bool) -> str:
-    """What stands at `source.start`, or a little behind it, where `start` then is."""
+    """Returns what stands at `source.start`, or a little behind it, where `start` then is."""
     if source.damage and not partial:
         raise source.damage
     try:
@@ -74,7 +74,7 @@ def _read_libvirt(source: Source) -> None:
 
 
 def _inside(source: Source, kind: str, rest: memoryview, snapshot: str | None) -> Iterator[tuple[int, bytes]]:
-    """What is packed in `rest`, piece by piece."""
+    """Returns what is packed in `rest`, piece by piece."""
     if kind == "qcow2":
         chosen = qcow2.pick(rest, snapshot, source.name)
         source.meta[kind] = chosen.meta()

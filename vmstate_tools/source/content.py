@@ -32,7 +32,7 @@ class Content:
 
     @classmethod
     def of_file(cls, file: IO[bytes], name: str, size: int) -> Content:
-        """A regular file of the user's, of `size` bytes; it is closed here, or with the content where it is large."""
+        """Returns the content of a user's file of `size` bytes. The file is closed here, or with the content if it is large."""
         if size > COPY_LIMIT:
             return cls(FileView(file.fileno(), name, 0, size), file)
         with file:
@@ -40,14 +40,14 @@ class Content:
 
     @classmethod
     def of_sink(cls, sink: Sink) -> Content:
-        """What was unpacked. A temporary file is mapped: it has no name, so nobody else can truncate it."""
+        """Returns the content that was unpacked. A temporary file is mapped: it has no name, so nobody else can truncate it."""
         if sink.file is None:
             return cls(sink.memory)
         sink.finish()
         return cls(mmap.mmap(sink.file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def forget(self, start: int, stop: int) -> None:
-        """Drop the resident pages that lie wholly in `[start, stop)`; they are read again when touched."""
+        """Drops the resident pages that lie wholly in `[start, stop)`; they are read again when touched."""
         page = mmap.PAGESIZE
         start = -(-max(start, 0) // page) * page
         stop = min(stop, len(self.view)) // page * page
@@ -55,7 +55,7 @@ class Content:
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
     def close(self) -> None:
-        """Let go of the bytes. Where arrays made over a mapping are alive, it goes with the last of them."""
+        """Lets go of the bytes. Where arrays made over a mapping are alive, it goes with the last of them."""
         try:
             self.view.release()
             if self._map is not None:
@@ -69,7 +69,7 @@ class Content:
 def collect(
     pieces: Iterator[tuple[int, bytes]], name: str, max_size: int | None, clock: Clock, total: int | None = None
 ) -> Content:
-    """Gather unpacked pieces into one `Content`, watching that they are a stream and no bomb.
+    """Gathers unpacked pieces into one `Content`, watching that they are a stream and no bomb.
 
     `pieces` yields (packed bytes read so far, next unpacked bytes); `total` is how many there are packed.
     What has come is looked at after 64 KiB, and again while all of it may be a lead-in: content of an unknown

@@ -56,7 +56,7 @@ _LONGEST = 9 + 255  # of what tells a further connection of a migration
 
 
 def identify(view: memoryview, file: str, start: int = 0) -> tuple[str, int]:
-    """What `view[start:]` holds: ("stream", a further connection's kind or a container's name, its offset in view).
+    """Returns what `view[start:]` holds ("stream", a further connection's kind or a container's name) and its offset.
 
     A stream may stand behind a lead-in of zero or foreign bytes; containers must come first. A few bytes
     that may be the start of a cut magic count as a stream.
@@ -82,7 +82,7 @@ def identify(view: memoryview, file: str, start: int = 0) -> tuple[str, int]:
 
 
 def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
-    """As `identify`, but None for what is not known, or not yet."""
+    """Returns what `identify` does, but None for what is not known, or not yet."""
     first = bytes(view[start : start + _LONGEST])
     if first.startswith(STREAM):
         return "stream", start
@@ -102,7 +102,7 @@ def glance(view: memoryview, start: int = 0) -> tuple[str, int] | None:
 
 
 def _skippable(view: memoryview, start: int) -> str | None:
-    """The format of the first frame behind skippable ones."""
+    """Returns the format of the first frame behind skippable ones."""
     for _ in range(64):  # pzstd writes one in front of each frame
         if not (found := re.match(_SKIPPABLE, view[start : start + 8])):
             return None
@@ -114,7 +114,7 @@ def _skippable(view: memoryview, start: int) -> str | None:
 
 
 def _other(head: bytes) -> str | None:
-    """A format that may well contain a stream somewhere, and yet is not one behind a lead-in."""
+    """Returns a format that may well contain a stream somewhere, and yet is not one behind a lead-in."""
     if head[257:262] == b"ustar":
         return "a tar archive"
     return next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)

@@ -67,16 +67,16 @@ class FileView:
         return memoryview(data)
 
     def behind(self, start: int) -> FileView:
-        """The bytes from `start` on, of which none is read yet."""
+        """Returns the bytes from `start` on, of which none is read yet."""
         return FileView(self._descriptor, self._name, self._start + start, self._stop)
 
     def release(self) -> None:
-        """Forget what was read."""
+        """Forgets what was read."""
         self._block = 0, memoryview(b"")
 
 
 def read_range(descriptor: int, start: int, stop: int, name: str) -> bytes:
-    """The bytes [start, stop) of an open file. StreamError where the file ends before."""
+    """Returns the bytes [start, stop) of an open file. Raises StreamError where the file ends before."""
     data = os.pread(descriptor, stop - start, start)
     if len(data) < stop - start:  # a file's end, a signal, or more than one read gives (2 GiB)
         pieces = [data]
@@ -97,7 +97,7 @@ def read_range(descriptor: int, start: int, stop: int, name: str) -> bytes:
 
 
 def behind(view: memoryview, start: int) -> memoryview:
-    """The view from `start` on; nothing of it is read."""
+    """Returns the view from `start` on; nothing of it is read."""
     if isinstance(view, FileView):
         return cast("memoryview", view.behind(start))
     return view[start:]

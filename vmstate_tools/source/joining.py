@@ -18,7 +18,7 @@ _ORDER = ("stream", RESUMED, POSTCOPY)
 
 
 def join(sources: Sequence[Source]) -> Source:
-    """A main stream and the connections that went on with it, as one source; the sources are closed.
+    """Returns a main stream and the connections that went on with it, as one source; the sources are closed.
 
     The main stream comes first, then what resumed it in the order given, then the postcopy connections. Raises
     StreamError where there is not one main stream among them.
@@ -47,7 +47,7 @@ def join(sources: Sequence[Source]) -> Source:
 
 
 def _pieces(sources: Sequence[Source]) -> Iterator[tuple[int, bytes]]:
-    """The bytes of all sources, one after another, as `collect` takes them."""
+    """Returns the bytes of all sources, one after another, as `collect` takes them."""
     done = 0
     for source in sources:
         for at in range(0, len(source.view), _CHUNK):

@@ -20,7 +20,7 @@ UNFINISHED = b"LibvirtQemudPart"
 
 
 def _header(number: c.Construct) -> Format:
-    """`virQEMUSaveHeader`, in the byte order of the host that wrote it."""
+    """Returns the format of `virQEMUSaveHeader`, in the byte order of the host that wrote it."""
     return Format(
         "libvirt header",
         "magic" / c.Bytes(16),
@@ -37,7 +37,7 @@ HEADERS = {"little": _header(c.Int32ul), "big": _header(c.Int32ub)}
 
 
 def read_header(view: memoryview, start: int, file: str) -> tuple[int, dict[str, Any]]:
-    """Where the stream (perhaps compressed) begins behind the header at `start`, and what the header says.
+    """Returns where the stream (perhaps compressed) begins behind the header at `start`, and what the header says.
 
     The dict holds `version`, `was_running`, `format`, `byteorder` (of the host that wrote it), `finished`,
     `xml` and `cookie` (None where there is none).

@@ -59,11 +59,11 @@ class Clock:
         self._since: float | None = None
 
     def start(self) -> None:
-        """Time counts from here on."""
+        """Starts to count: time goes by from here on."""
         self._since = time.thread_time()
 
     def check(self, packed: int) -> str | None:
-        """What is wrong, if more time went by than `packed` bytes, or the whole file, may take."""
+        """Returns what is wrong, if more time went by than `packed` bytes, or the whole file, may take."""
         now = time.thread_time()
         self.used += now - (now if self._since is None else self._since)
         self._since = now
@@ -103,7 +103,7 @@ class Gate:
             raise self._refusal(f"unpacks to {sink.repeat} and more bytes of the same, over {MAX_REPEAT}")
 
     def _look(self, head: memoryview) -> None:
-        """Take note of what it is; StreamError where it is nothing this package reads."""
+        """Takes note of what it is. Raises StreamError where it is nothing that this package reads."""
         self._looked = len(head)
         found = glance(head)
         if found is None:

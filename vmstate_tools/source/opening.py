@@ -58,7 +58,7 @@ def open_source(
 
 
 def _outermost(where: Any, max_size: int | None) -> tuple[str, Content, Clock]:
-    """Name and content of what the user named, and the time that unpacking it may take."""
+    """Returns the name and content of what the user named, and the time that unpacking it may take."""
     if isinstance(where, (bytes, bytearray, memoryview)):
         return "<bytes>", Content(bytes(where)), Clock(memoryview(where).nbytes)
     if hasattr(where, "read"):
@@ -105,7 +105,7 @@ def _local(path: str, name: str, max_size: int | None) -> tuple[str, Content, Cl
 
 
 def _collected(name: str, pieces: Iterator[tuple[int, bytes]], max_size: int | None) -> tuple[str, Content, Clock]:
-    """What can be read only once, from its beginning to its end."""
+    """Returns the same of what can be read only once, from its beginning to its end."""
     content = collect(pieces, name, max_size, Clock(None))
     return name, content, Clock(len(content.view))
 

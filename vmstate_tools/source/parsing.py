@@ -82,7 +82,7 @@ class Format:
         return int(self.struct.sizeof())
 
     def build(self, values: dict[str, Any], **context: Any) -> bytes:
-        """The bytes of a record. StreamError where a value is missing or does not fit its field."""
+        """Returns the bytes of a record. Raises StreamError where a value is missing or does not fit its field."""
         try:
             built: bytes = self._statement.build(values, **context)
         except (c.ConstructError, struct.error, LookupError, AttributeError, TypeError, ArithmeticError) as error:
@@ -91,7 +91,7 @@ class Format:
         return built
 
     def read(self, view: memoryview, offset: int, expected: str, **context: Any) -> tuple[Any, int]:
-        """The fields (a `construct.Container`) of the record at `offset`, and the offset behind it; as `parse`."""
+        """Returns the fields of the record at `offset` (a `construct.Container`) and the offset behind it; as `parse`."""
         window = Window(view, offset, offset + self.longest)
         try:
             return self._statement.parse_stream(window, **context), window.at
@@ -124,7 +124,7 @@ class Parsed:
         return self.offset + self.size
 
     def build(self) -> bytes:
-        """The record's bytes, made from `value` alone."""
+        """Returns the record's bytes, made from `value` alone."""
         return self.format.build(self.value)
 
 
@@ -141,5 +141,5 @@ def parse(format_: Format, view: memoryview, offset: int, expected: str, **conte
 
 
 def shown_name(raw: bytes) -> str:
-    """A name from a stream as text that is safe to show: what is not UTF-8, or not printable, as escapes."""
+    """Returns a name from a stream as text that is safe to show: what is not UTF-8, or not printable, as escapes."""
     return printable(raw.decode("utf-8", "backslashreplace"))

@@ -90,12 +90,12 @@ class Snapshot:
     extended: bool
 
     def meta(self) -> dict[str, Any]:
-        """What a user may want to know of it."""
+        """Returns what a user may want to know of it."""
         return {key: getattr(self, key) for key in ("id", "name", "date", "vm_clock_nsec", "icount", "size")}
 
 
 def pick(view: memoryview, wanted: str | None, file: str) -> Snapshot:
-    """The snapshot of that name, or else of that id; the only one with VM state when none is named.
+    """Returns the snapshot of that name, or else of that id; the only one with VM state when none is named.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def read_vmstate(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tu
 
 
 def _clusters(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tuple[bytes, int]]:
-    """Each cluster from the disk's end on, short where the file ends, and how much of it the file stores."""
+    """Yields each cluster from the disk's end on, short where the file ends, and how much of it the file stores."""
 
     def table(offset: int, count: int) -> Any:
         if offset + 8 * count > len(view):
@@ -229,7 +229,7 @@ def _clusters(view: memoryview, snapshot: Snapshot, file: str) -> Iterator[tuple
 
 
 def _allocated(data: bytes, bitmap: int, size: int) -> bytes:
-    """A cluster whose subclusters read as zeros where the bitmap's low half does not say they are there."""
+    """Returns a cluster whose subclusters read as zeros where the bitmap's low half does not say they are there."""
     if bitmap & 0xFFFFFFFF == 0xFFFFFFFF:
         return data
     parts = (data[i * size : (i + 1) * size] for i in range(_SUBCLUSTERS))

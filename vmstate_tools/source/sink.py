@@ -35,7 +35,7 @@ class Sink:
         self._room = 0
 
     def add(self, data: bytes) -> None:
-        """Append `data`. StreamError where the disk cannot spare the room."""
+        """Appends `data`. Raises StreamError where the disk cannot spare the room."""
         self.size += len(data)
         if self.file is not None:
             self._write(data)
@@ -50,11 +50,11 @@ class Sink:
             self._spill()
 
     def head(self) -> memoryview:
-        """What has been collected, while it is still in memory (a lead-in is shorter than `MEMORY_LIMIT`)."""
+        """Returns what has been collected, while it is still in memory (a lead-in is shorter than `MEMORY_LIMIT`)."""
         return memoryview(self.memory)
 
     def finish(self) -> None:
-        """Give the file its length, which zeros at its end did not."""
+        """Gives the file its length, which zeros at its end did not."""
         if self.file is not None:
             self.file.truncate(self.size)
 

@@ -54,24 +54,24 @@ class Source:
         return len(self.view) - self.start
 
     def replace(self, content: Content) -> None:
-        """Take what was unpacked in place of what it was packed in, which is closed."""
+        """Takes what was unpacked in place of what it was packed in, which is closed."""
         self._content.close()
         self._content, self.start = content, 0
         self.damage = self.damage or content.damage
 
     def forget(self, start: int, stop: int) -> None:
-        """Drop the memory of `view[start:stop]`, walked and not needed for now; a touch reads it again."""
+        """Drops the memory of `view[start:stop]`, walked and not needed for now; a touch reads it again."""
         self._content.forget(start, stop)
 
     def locate(self, offset: int | None) -> tuple[str, int | None]:
-        """The file, and the offset there, of an offset in `view`: that of a connection, where several were joined."""
+        """Returns the file, and the offset in it, of an offset in `view`: of a connection, where several were joined."""
         for connection in reversed(self.connections):
             if offset is not None and connection.start <= offset:
                 return connection.name, offset - connection.start
         return self.name, offset
 
     def close(self) -> None:
-        """Let go of the bytes; arrays made over `view` keep what they need alive."""
+        """Lets go of the bytes; arrays made over `view` keep what they need alive."""
         self._content.close()
 
     def __enter__(self) -> Self:

@@ -50,12 +50,12 @@ __all__ = [
 
 
 def reader(file: IO[bytes]) -> ZstdFile:
-    """An open compressed file as one that is not: of any number of frames. It leaves `file` open."""
+    """Returns an open file that unpacks `file`, of any number of frames. It leaves `file` open."""
     return ZstdFile(file)
 
 
 def writer(file: IO[bytes], level: int | None = None) -> ZstdFile:
-    """An open file to which what is written goes compressed, with a checksum at its end. It leaves `file` open."""
+    """Returns an open file that compresses into `file`, with a checksum at the end. It leaves `file` open."""
     options = {int(CompressionParameter.checksum_flag): 1}
     if level is not None:
         options[int(CompressionParameter.compression_level)] = level

@@ -17,14 +17,14 @@ _MORE = 0x80  # two or four bytes of flags: reserved, never written so far
 
 
 def _flags(chunk: Any) -> int:
-    """The last byte of flags, which QEMU's reader keeps."""
+    """Returns the last byte of flags, which QEMU's reader keeps."""
     if not chunk.flags & _MORE:
         return int(chunk.flags)
     return int(chunk.flags4 & 0xFF if chunk.flags2 & _MORE else chunk.flags2)
 
 
 def _follow(chunk: Any, payload: Payload) -> None:
-    """Keep count of the bitmaps that have started and are not complete."""
+    """Keeps count of the bitmaps that have started and are not complete."""
     flags, started = _flags(chunk), payload.state.get("open", 0)
     if not flags & (_EOS | _START | _COMPLETE | _BITS) or (flags & (_START | _COMPLETE) == _COMPLETE and not started):
         raise payload.wrong(f"dirty bitmap flags {flags:#x}", "start, bits, complete of a bitmap, or end")

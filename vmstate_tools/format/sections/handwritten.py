@@ -40,7 +40,7 @@ _STARTS = {"spapr/htab": HTAB_START}
 
 
 def format_of(idstr: str, part: str = "full") -> c.Construct | None:
-    """The format of a section record, None where none is known. vfio and virtio stand behind the device's bus path."""
+    """Returns the format of a section record, None where none is known. A bus path may stand before vfio and virtio."""
     if idstr.rpartition("/")[2] == "vfio":
         return VFIO
     if "virtio" in idstr:

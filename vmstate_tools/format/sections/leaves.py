@@ -61,26 +61,26 @@ class Payload:
         self.leaves: list[Leaf] = []
 
     def take(self, path: str, size: int) -> bytes:
-        """The next `size` bytes, which are for `path`. StreamError where there are fewer."""
+        """Returns the next `size` bytes, which are for `path`. Raises StreamError where there are fewer."""
         left = len(self.view) - self.offset
         if size > left:
             raise StreamError(f"{left} bytes left for {named(path)}", offset=self.offset, expected=f"{size} bytes")
         return bytes(self.view[self.offset : self.offset + size])
 
     def keep(self, path: str, type_: str, size: int, value: int | bytes | str) -> None:
-        """Record a value that stands here, and go on behind it."""
+        """Records a value that stands here, and goes on behind it."""
         if len(self.leaves) == MAX_LEAVES:
             raise StreamError(f"more than {MAX_LEAVES} values in one record", offset=self.offset, expected="its end")
         self.leaves.append(Leaf(named(path), type_, self.offset, size, value))
         self.offset += size
 
     def wrong(self, message: str, expected: str) -> StreamError:
-        """An error about the value that was read last."""
+        """Returns an error about the value that was read last."""
         return StreamError(message, offset=self.leaves[-1].offset, expected=expected)
 
 
 def named(path: str) -> str:
-    """construct's path of a value, `(parsing) -> a -> b`, as ours: `a.b`."""
+    """Returns construct's path of a value, `(parsing) -> a -> b`, as ours: `a.b`."""
     return path[_TOP:].replace(" -> ", ".")
 
 
@@ -173,12 +173,12 @@ class Step(c.Construct):
 
 
 def when(condition: Any, *fields: Any) -> Iterator[Any]:
-    """Fields of a struct that are there if `condition` is true."""
+    """Yields fields of a struct that are there if `condition` is true."""
     return (field.name / c.If(condition, field.subcon) for field in fields)
 
 
 def many(until: Callable[[Any], bool], *fields: Any) -> c.Construct:
-    """Structs one after another, up to the one for which `until` is true."""
+    """Returns the format of structs one after another, up to the one for which `until` is true."""
     return c.RepeatUntil(lambda element, elements, context: until(element), Indexed(c.Struct(*fields)))
 
 
@@ -186,7 +186,7 @@ _TYPES: dict[str, c.Construct] = {number.type: number for number in (U8, U16, U3
 
 
 def build(leaves: list[Leaf]) -> bytes:
-    """The bytes `leaves` stand for, from their types and values alone.
+    """Returns the bytes `leaves` stand for, from their types and values alone.
 
     Raises
     ------

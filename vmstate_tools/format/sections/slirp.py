@@ -25,7 +25,7 @@ def _version(context: Any, payload: Payload) -> None:
 
 
 def _host(name: str) -> c.Construct:
-    """An address; of another family than IPv4 none is sent."""
+    """Returns the format of an address; of another family than IPv4 none is sent."""
     return name / c.If(
         c.this._params.version_id >= 4,
         c.Struct("ss_family" / U16, *when(c.this.ss_family == _AF_INET, "sin_addr" / U32, "sin_port" / U16)),

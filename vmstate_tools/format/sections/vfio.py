@@ -33,7 +33,7 @@ def _configuration_size(record: Any, payload: Payload) -> int | None:
 
 
 def find(view: memoryview, mark: bytes, start: int) -> int:
-    """Where `mark` first stands from `start` on, or -1: a memoryview has no find, and may be huge."""
+    """Returns where `mark` first stands from `start` on, or -1: a memoryview has no find, and may be huge."""
     for begin in range(start, len(view), _STEP):
         found = bytes(view[begin : begin + _STEP + len(mark) - 1]).find(mark)
         if found >= 0:

@@ -22,7 +22,7 @@ from vmstate_tools.format.sections.virtio.transports import TRANSPORTS, Transpor
 
 
 def format_of(idstr: str) -> c.Construct | None:
-    """The format of section `idstr`, if it is of a virtio device whose transport and own part are known."""
+    """Returns the format of section `idstr`, if it is of a virtio device whose transport and own part are known."""
     path, _, name = idstr.rpartition("/")
     if name not in DEVICES:
         return None

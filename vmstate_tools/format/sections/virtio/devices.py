@@ -45,7 +45,7 @@ _BLK = (
 
 
 def _port_words(context: Any) -> int:
-    """Words of the map of ports. Their number is in the guest's byte order: a big-endian guest's 31 is 0x1f000000."""
+    """Returns the words of the map of ports; a big-endian guest's 31 ports are 0x1f000000 here."""
     ports = int(context["config.max_nr_ports"])
     return (min(ports, int.from_bytes(ports.to_bytes(4, "big"), "little")) + 31) // 32
 
@@ -133,7 +133,7 @@ _IOMMU = (
 
 
 def _went_early(context: Any, payload: Payload) -> bool:
-    """Since 8.0 the other fields may have gone before the RAM (`x-early-migration`); nothing here says so but the
+    """Whether the other fields went before the RAM (`x-early-migration`, since 8.0). Nothing here says so but the
     first of the subsections that a virtio-mem always has.
     """
     early = bytes(payload.view[payload.offset + 16 : payload.offset + 25])

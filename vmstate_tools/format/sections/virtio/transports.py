@@ -34,7 +34,7 @@ _EXPRESS, _MSIX = 0x10, 0x11  # PCI_CAP_ID_EXP, PCI_CAP_ID_MSIX
 
 
 def _capabilities(config: bytes) -> dict[int, int]:
-    """PCI capability ids and the 16-bit word that follows each one's header (little-endian, as all of PCI)."""
+    """Returns PCI capability ids and the 16-bit word that follows each one's header (little-endian, as all of PCI)."""
     found: dict[int, int] = {}
     if len(config) < 256 or not config[6] & 0x10:
         return found
@@ -54,7 +54,7 @@ def _look_at_capabilities(context: Any, payload: Payload) -> dict[int, int]:
 
 
 def _entries(context: Any) -> int:
-    """Of the MSI-X table."""
+    """Returns the number of entries of the MSI-X table."""
     return int(context._capabilities[_MSIX] & 0x7FF) + 1
 
 
@@ -81,7 +81,7 @@ def _is_hex(text: str, more: str = "") -> bool:
 
 
 def _is_pci(path: str) -> bool:
-    """`0000:00:01.0`, or behind the address of the host bridge: `pci@800000020000000:00.0`."""
+    """Whether it is like `0000:00:01.0`, or that behind the address of the host bridge: `pci@800000020000000:00.0`."""
     bridge, _, rest = path.partition(":")
     bus = bridge.removeprefix("pci@")
     return _is_hex(bus) and (bus != bridge or len(bus) == 4) and _is_hex(rest, ":./")
@@ -93,7 +93,7 @@ _MMIO = ("mmio.host_features_sel" / U32, "mmio.guest_features_sel" / U32, "mmio.
 
 
 def _is_mmio(path: str) -> bool:
-    """`virtio-mmio@000000000a000000`"""
+    """Whether it is like `virtio-mmio@000000000a000000`."""
     return path.startswith("virtio-mmio@") and _is_hex(path[12:])
 
 
@@ -157,7 +157,7 @@ _CCW = (
 
 
 def _is_ccw(path: str) -> bool:
-    """`/fe.0.0001`: channel subsystem, subchannel set, device number."""
+    """Whether it is like `/fe.0.0001`: channel subsystem, subchannel set, device number."""
     parts = path[1:].split(".")
     lengths = [len(part) for part in parts]
     return path[:1] == "/" and lengths in ([1, 1, 4], [2, 1, 4]) and parts[1] in "0123" and _is_hex(parts[0] + parts[2])
