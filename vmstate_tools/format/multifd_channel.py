@@ -137,7 +137,7 @@ class Channel:
         return out
 
     def build(self) -> Iterator[bytes | memoryview]:
-        """Yields the channel's bytes again: headers from what was read, data and room that is not used from the channel."""
+        """Yields the channel's bytes again: headers from what was read, data and unused room from the channel."""
         yield GREETING.build(self.greeting)
         for p in self.packets:
             if p.is_device:

@@ -92,7 +92,7 @@ class PageReader:
         self.at = 0
 
     def page(self, start: int) -> bytes:
-        """Returns the page that begins at byte `start`, not before `at`. Raises StreamError where it does not expand."""
+        """Returns the page that begins at byte `start`, not before `at`. Raises StreamError if it does not expand."""
         while self.at + len(self._last) <= start:
             self.at += len(self._last)
             self._last = self._next()

@@ -32,7 +32,7 @@ class Content:
 
     @classmethod
     def of_file(cls, file: IO[bytes], name: str, size: int) -> Content:
-        """Returns the content of a user's file of `size` bytes. The file is closed here, or with the content if it is large."""
+        """Returns the content of a user's file of `size` bytes; it closes it, a large one with the content."""
         if size > COPY_LIMIT:
             return cls(FileView(file.fileno(), name, 0, size), file)
         with file:
@@ -40,7 +40,7 @@ class Content:
 
     @classmethod
     def of_sink(cls, sink: Sink) -> Content:
-        """Returns the content that was unpacked. A temporary file is mapped: it has no name, so nobody else can truncate it."""
+        """Returns what was unpacked. A temporary file is mapped: it has no name, so nobody else can truncate it."""
         if sink.file is None:
             return cls(sink.memory)
         sink.finish()

@@ -91,7 +91,7 @@ class Format:
         return built
 
     def read(self, view: memoryview, offset: int, expected: str, **context: Any) -> tuple[Any, int]:
-        """Returns the fields of the record at `offset` (a `construct.Container`) and the offset behind it; as `parse`."""
+        """Returns the fields of the record at `offset`, a `Container`, and the offset behind it; as `parse`."""
         window = Window(view, offset, offset + self.longest)
         try:
             return self._statement.parse_stream(window, **context), window.at

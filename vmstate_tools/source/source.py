@@ -64,7 +64,7 @@ class Source:
         self._content.forget(start, stop)
 
     def locate(self, offset: int | None) -> tuple[str, int | None]:
-        """Returns the file, and the offset in it, of an offset in `view`: of a connection, where several were joined."""
+        """Returns the file, and the offset there, of an offset in `view`: of a connection, if several were joined."""
         for connection in reversed(self.connections):
             if offset is not None and connection.start <= offset:
                 return connection.name, offset - connection.start
