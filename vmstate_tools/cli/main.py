@@ -88,6 +88,8 @@ def main() -> None:
     # the end, takes a third of its time.
     gc.set_threshold(100_000, 50, 50)
     atexit.register(gc.freeze)
+    # numpy would start a thread on each core for linear algebra, which is not done here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if sys.stdout is None or sys.stderr is None or sys.stdin is None:
         _replace_closed_streams()
 
