@@ -287,6 +287,19 @@ def test_mapped_ram_stale_page_is_zero() -> None:
     assert parse(bytes(data), capabilities=frozenset({"mapped-ram"})).read("pc.ram", 50 * 4096, 4096) == bytes(4096)
 
 
+def test_a_block_that_ends_within_a_page(tmp_path: Path) -> None:
+    w = Writer()
+    w.blocks((RAM, 4096 + 2048))
+    w.page(RAM, 0, pages_of(1))
+    w.page(b"pc.ram", 4096, pages_of(2))
+    w.eos()
+    ram = w.parse(page_size=4096)
+    expected = (pages_of(1) + pages_of(2))[: 4096 + 2048]
+    assert ram.extract("pc.ram", tmp_path / "out", progress=False) == len(expected)
+    assert (tmp_path / "out").read_bytes() == ram.read("pc.ram", 0, len(expected)) == expected
+    assert b"".join(bytes(data) for _, data in ram.contents("pc.ram")) == expected
+
+
 def test_extract_keeps_what_is_there(tmp_path: Path) -> None:
     w = writer()
     w.page(RAM, 4096, pages_of(1))

@@ -244,12 +244,17 @@ class Ram:
     def contents(self, block: str | bytes) -> Iterator[tuple[int, memoryview]]:
         """Yields what a RAMBlock holds that is not zero, as it was sent: offset in the block, and bytes.
 
-        A piece lies on page boundaries, is good until the next is asked for, and goes over an earlier one at its place.
+        A piece is good until the next is asked for, and goes over an earlier one at its place.
         Raises as `read` does.
         """
-        number = number_of(self.reader.blocks, block)
         with self._located():
-            yield from self._memory_of(number).pieces(0, self.reader.blocks[number].used_length)
+            yield from self._held(number_of(self.reader.blocks, block))
+
+    def _held(self, number: int) -> Iterator[tuple[int, memoryview]]:
+        """Yields what a RAMBlock holds that is not zero; the block may end within a page, as those of hostile files."""
+        length, page = self.reader.blocks[number].used_length, self.reader.page_size or 1
+        for at, data in self._memory_of(number).pieces(0, -(-length // page) * page):
+            yield at, data[: length - at]
 
     def extract(
         self,
@@ -281,9 +286,9 @@ class Ram:
                 out.truncate(length)
             except (OSError, OverflowError) as error:
                 raise StreamError(f"RAM block {name!r} of {length} bytes: {error}") from None
-            for at, data in self._memory_of(number).pieces(0, length):
+            for at, data in self._held(number):
                 out.seek(at)
-                out.write(data[: length - at])
+                out.write(data)
                 written += len(data)
                 bar.update(len(data))
         return written
