@@ -442,6 +442,16 @@ def written(steps: list[tuple[str, bytes, int, int]]) -> Writer:
     return w
 
 
+def test_blocks_that_are_shown_alike_are_told_apart_by_their_bytes() -> None:
+    raw, spelled = b"a\x1b", b"a\\x1b"
+    data = mem_size((raw, 4096), (spelled, 4096))
+    data += be64(PAGE) + named(raw) + b"A" * 4096 + be64(PAGE) + named(spelled) + b"B" * 4096 + be64(EOS)
+    ram = parse(data)
+    assert [block.name for block in ram.block_list] == ["a\\x1b"] * 2
+    assert (ram.read(raw, 0, 1), ram.read(spelled, 0, 1)) == (b"A", b"B")
+    assert (ram.read("a\x1b", 0, 1), ram.read("a\\x1b", 0, 1)) == (b"A", b"B")
+
+
 @given(operations)
 @settings(max_examples=150, deadline=None)
 def test_any_stream_reads_as_it_was_written(steps: list[tuple[str, bytes, int, int]]) -> None:

@@ -119,6 +119,11 @@ def test_where_the_vmdesc_stands() -> None:
     # It need not be last, and what only looks like one is none.
     assert find_vmdesc(memoryview(data + bytes(4096))) == place
     assert find_vmdesc(memoryview(data[:-1])) is None
+
+
+@pytest.mark.parametrize("end", [b"\x06}", b"\x06{}", b"\x06\x00\x00\x00\x00}", b"\x06\xff\xff\xff\xff{}"])
+def test_a_record_too_short_for_its_length_is_no_vmdesc(end: bytes) -> None:
+    assert find_vmdesc(memoryview(b"QEVM\x00\x00\x00\x03" + end)) is None
     assert find_vmdesc(memoryview(toy().finish(vmdesc=False))) is None
     assert find_vmdesc(memoryview(b"")) is None
     stream = Writer()

@@ -122,5 +122,7 @@ class Gate:
         self._ratio = self._ratio and not mapped_ram
         self._repeat = self._repeat and not mapped_ram and kind != "qcow2"
 
-    def _refusal(self, what: str, expected: str = "less, or max_size=") -> StreamError:
+    def _refusal(
+        self, what: str, expected: str = "less, or max_size= in Python, or a file that you unpacked"
+    ) -> StreamError:
         return StreamError(what, expected=expected, file=self._name)
