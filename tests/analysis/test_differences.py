@@ -195,3 +195,19 @@ def test_memory_is_compared_where_it_was_sent_whatever_length_is_claimed(tmp_pat
         assert rows.loc[rows["kind"] == "pages", ["path", "pages"]].to_numpy().tolist() == [["huge", 3]]
         assert "pages" not in set(vt.diff(a, a, ram=True)["kind"])
     assert time.process_time() - start < 5
+
+
+def test_runs_of_equal_sections_are_compared_once() -> None:
+    """200,000 sections, 5 KB when compressed, beside as many; one less is seen."""
+
+    def repeated(count: int) -> bytes:
+        return stream([section("first", b"x"), section("dev", b"") * count], None)
+
+    many = repeated(200_000)
+    begin = time.process_time()
+    with vt.open(many, partial=True) as a, vt.open(many, partial=True) as b:
+        assert vt.diff(a, b).empty
+    assert time.process_time() - begin < 1.5
+    with vt.open(repeated(1000), partial=True) as a, vt.open(repeated(999), partial=True) as b:
+        (row,) = vt.diff(a, b).to_dict("records")
+    assert (row["section"], row["kind"]) == ("dev", "only in a")

@@ -17,13 +17,16 @@ from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.description import Vmsd
 from vmstate_tools.vmstate.layout import read_value
 
+_Numbered = dict[tuple[str, int, int], list[Section]]
+
 
 def of_streams(a: Stream, b: Stream, ram: bool) -> Iterator[Difference]:
     """Yields where two streams differ, without the flags; with `ram` the guest's memory is compared too."""
     yield from _configuration(a, b)
     yield from of_ram(a.ram, b.ram, ram)
-    theirs = _numbered(b)
-    mine = _numbered(a)
+    mine, theirs = _numbered(a.distinct_sections), _numbered(b.distinct_sections)
+    if not _same_runs(a, b, mine, theirs):
+        mine, theirs = _numbered(a.sections), _numbered(b.sections)
     both = [key for key in mine if key in theirs]
     for key in mine:
         if key not in theirs:
@@ -62,11 +65,17 @@ def _alike(a: Stream, mine: list[Section], b: Stream, theirs: list[Section]) -> 
     return True
 
 
-def _numbered(stream: Stream) -> dict[tuple[str, int, int], list[Section]]:
+def _same_runs(a: Stream, b: Stream, mine: _Numbered, theirs: _Numbered) -> bool:
+    """True where runs of equal sections stand at the same places, and the first of each speaks for its run."""
+    opaque = ({key: sections[0].how == "opaque" for key, sections in side.items()} for side in (mine, theirs))
+    return a.sections.lengths == b.sections.lengths and next(opaque) == next(opaque)
+
+
+def _numbered(sections: Iterable[Section]) -> _Numbered:
     """Returns the records of each section but ram, by idstr, instance_id, and a number where one is sent again."""
-    found: dict[tuple[str, int, int], list[Section]] = {}
+    found: _Numbered = {}
     again: dict[tuple[str, int], int] = {}  # the numbers below this one are taken
-    for section in stream.sections:
+    for section in sections:
         if section.how == "ram":
             continue
         who, number = (section.idstr, section.instance_id), 0

@@ -229,6 +229,17 @@ class Unrolled(Sequence[Record]):
         """The records without the runs of records that are equal to the one before them."""
         return [record for record in self._records if not isinstance(record, Repeated)]
 
+    @property
+    def lengths(self) -> list[int]:
+        """For each of `distinct`, how many records there are: itself, and those of the run behind it."""
+        found: list[int] = []
+        for record in self._records:
+            if isinstance(record, Repeated):
+                found[-1] += record.count
+            else:
+                found.append(1)
+        return found
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
