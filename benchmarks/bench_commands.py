@@ -51,7 +51,7 @@ def measure(stream: str, other: str, rounds: int) -> dict[str, float]:
     for number in range(rounds + 1):
         for name, arguments in commands(stream, other).items():
             bare = seconds(PASS)
-            taken = seconds([sys.executable, "-m", "vmstate_tools", name, *arguments])
+            taken = seconds([sys.executable, "-m", "vmstate_tools.cli", name, *arguments])
             if number:  # the first round fills the caches
                 times["python_pass"].append(bare)
                 times.setdefault(name, []).append(taken)

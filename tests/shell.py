@@ -38,7 +38,7 @@ def process(*args: str, **more: Any) -> subprocess.Popen[bytes]:
 
 def vmstate(*args: str | bytes, **more: Any) -> subprocess.Popen[bytes]:
     """Starts `vmstate` with these arguments as a process."""
-    return process("-m", "vmstate_tools", *args, **more)  # type: ignore[arg-type]
+    return process("-m", "vmstate_tools.cli", *args, **more)  # type: ignore[arg-type]
 
 
 def raw(path: str) -> bytes:

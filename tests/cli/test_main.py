@@ -133,7 +133,7 @@ print({{"pandas", "matplotlib", "pyarrow", "aiohttp"}} & set(sys.modules), file=
 
 
 def test_standard_input() -> None:
-    with process("-m", "vmstate_tools", "info", "--json", "-", stdin=subprocess.PIPE) as child:
+    with process("-m", "vmstate_tools.cli", "info", "--json", "-", stdin=subprocess.PIPE) as child:
         out, errors = child.communicate(Path(P26).read_bytes(), timeout=60)
     assert errors == b""
     assert json.loads(out)["machine"] == "pseries-2.6"

@@ -90,7 +90,7 @@ def test_a_closed_output_is_told_in_one_line(command: str, tmp_path: Path) -> No
     words = COMMANDS[command](P26, tmp_path)
     shell = 'exec "$@" >&-'
     done = subprocess.run(
-        ["sh", "-c", shell, "sh", sys.executable, "-m", "vmstate_tools", *words], capture_output=True, check=False
+        ["sh", "-c", shell, "sh", sys.executable, "-m", "vmstate_tools.cli", *words], capture_output=True, check=False
     )
     if command == "fields parquet":
         assert (done.returncode, done.stderr) == (0, b"")  # it prints nothing
@@ -101,7 +101,7 @@ def test_a_closed_output_is_told_in_one_line(command: str, tmp_path: Path) -> No
 def test_no_file_takes_the_place_of_a_closed_output(tmp_path: Path) -> None:
     copy = tmp_path / "copy.mig"
     copy.write_bytes(raw(P26))
-    words = [sys.executable, "-m", "vmstate_tools", "rewrite", str(copy), "-o", "-", "--for", "2.7.0"]
+    words = [sys.executable, "-m", "vmstate_tools.cli", "rewrite", str(copy), "-o", "-", "--for", "2.7.0"]
     done = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *words], check=False)
     assert done.returncode == 2
     assert copy.read_bytes() == raw(P26)

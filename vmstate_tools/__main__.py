@@ -1,5 +1,0 @@
-"""`python -m vmstate_tools …` is the command `vmstate …`."""
-
-from vmstate_tools.cli.main import main
-
-main(prog_name="vmstate")
