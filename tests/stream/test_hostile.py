@@ -127,7 +127,7 @@ CLAIMS = {
     ),
     "1000 deep": (described([nested(300, one())], bytes(1)), "nested more than 64 deep"),
     "10^6 deep": (vmdesc(b'{"a":' * 1_000_000 + b"1" + b"}" * 1_000_000), "the vmdesc is not JSON"),
-    "10^6 lists": (vmdesc(b"[" * 1_000_000 + b"]" * 1_000_000), "the vmdesc is not JSON"),
+    "10^5 lists": (vmdesc(b"[" * 100_000 + b"]" * 100_000), "the vmdesc is not JSON"),
     "more objects than devices have": (vmdesc(b"[" + b"[]," * 1_400_000 + b"1]"), "objects and elements"),
     "a vmdesc of 4 GiB": (b"QEVM\0\0\0\3\0\6\xff\xff\xff\xff{}", "the stream ends inside a record"),
     "page bits": (Writer("toy", page_bits=0xFFFFFFFF).finish(False), "4294967295 target page bits"),

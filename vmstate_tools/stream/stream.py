@@ -123,7 +123,7 @@ class Stream:
 
     def _read_vmdesc(self, offset: int, size: int) -> StreamDescription:
         try:
-            return read_vmdesc(bytes(self.view[offset + 5 : offset + size]))
+            return read_vmdesc(bytes(self.view[offset + 5 : offset + size]), self.source.packed_size)
         except StreamError as error:
             error.offset = offset + 5 + (error.offset or 0)
             raise self._locate(error) from None

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-# Objects, lists and elements in a vmdesc, 100 bytes of memory each: 11,226 is the most seen, of four CPUs.
-_MAX_TOKENS = 1 << 21
+# Objects, lists and elements that a vmdesc may have, whatever the size of its file, and how many bytes of the file are
+# needed for each more: 11,226 is the most seen, of four CPUs.
+_TOKENS, _BYTES_PER_TOKEN = 1 << 18, 8
 
 # Structs and subsections inside each other; 5 is the most seen.
 _MAX_DEPTH = 64
@@ -217,11 +218,14 @@ def find_vmdesc(view: memoryview) -> tuple[int, int] | None:
     return last
 
 
-def read_vmdesc(text: bytes) -> StreamDescription:
-    """Reads a vmdesc; the same text is read once. Raises StreamError (offset within the text) if it is not one."""
+def read_vmdesc(text: bytes, packed_size: int | None = None) -> StreamDescription:
+    """Reads a vmdesc; the same text is read once. Raises StreamError (offset within the text) if it is not one.
+
+    `packed_size` is how many bytes the file has, as it is compressed: a small one may not have a large vmdesc.
+    """
     found = _vmdescs.get(text)
     if found is None:
-        found = _read_vmdesc(text)
+        found = _read_vmdesc(text, len(text) if packed_size is None else packed_size)
         if len(text) <= _MAX_CACHED:
             count_cached(1 + len(text) // 300)
             _vmdescs[text] = found
@@ -242,10 +246,13 @@ def count_cached(items: int) -> None:
         _trees.clear()
 
 
-def _read_vmdesc(text: bytes) -> StreamDescription:
+def _read_vmdesc(text: bytes, packed_size: int) -> StreamDescription:
     tokens = sum(map(text.count, (b"{", b"[", b",")))
-    if tokens > _MAX_TOKENS:
-        raise StreamError(f"a vmdesc of {tokens} objects and elements", expected=f"{_MAX_TOKENS} at most")
+    most = _TOKENS + packed_size // _BYTES_PER_TOKEN
+    if tokens > most:
+        raise StreamError(
+            f"a vmdesc of {tokens} objects and elements", expected=f"{most} at most in a file of this size"
+        )
     try:
         document = read_json(text)
     except ValueError as err:
