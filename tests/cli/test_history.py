@@ -68,3 +68,21 @@ def test_bad_input() -> None:
     assert "does not name a release" in run("history", "--from", "new", code=2).stderr
     assert "no release matches" in run("history", "--cpu", "POWER9", "--until", "1.0", code=1).stderr
     run("history", "--accel", "xen", code=2)
+
+
+def test_a_device_release_by_release() -> None:
+    rows = history("e1000", "--from", "2.12")
+    step = next(r for r in rows if r["name"] == "e1000" and r["release"] == "2.12.0")
+    # QEMU's 5935448478 and 4ae4bf5bb1, both of 2.12
+    assert "+ subsection vmstate_e1000_tx_tso_state" in step["what"]
+    assert (step["forward"], step["back"], step["same_version"], step["broken"]) == ("loads", "loads", True, False)
+    text = run("history", "e1000", "--from", "2.12").stdout
+    assert "e1000  2.11.0 → 2.12.0  (hw/net/e1000.c)" in text and "forward: loads  back: loads" in text
+
+
+def test_devices_whose_streams_stopped_to_load() -> None:
+    rows = history("--broken", "--from", "6.0")
+    assert rows and all(r["broken"] and "refused" in (r["forward"], r["back"]) for r in rows)
+    # QEMU's 78dd48df39 writes the MSI-X state that a stream had lacked, under the same version
+    assert [r["release"] for r in history("vmxnet3", "--broken")] == ["4.2.0"]
+    assert run("history", "unheard-of", code=2).stderr.startswith("vmstate: error")

@@ -15,13 +15,21 @@ Row = Mapping[str, str]
 
 @cache
 def rows(folder: str, name: str) -> tuple[Row, ...]:
-    """Returns the rows of `data/FOLDER/NAME.csv`, column → cell.
+    """Returns the rows of `data/FOLDER/NAME.csv`, or of `NAME.csv.zst` where that is it, column → cell.
 
     Raises
     ------
     CatalogError : there is no such table.
     """
     path = data_path(folder, f"{name}.csv")
+    packed = data_path(folder, f"{name}.csv.zst")
+    if packed.exists():
+        import zstandard
+
+        text = zstandard.ZstdDecompressor().decompressobj().decompress(packed.read_bytes()).decode()
+        lines = csv.reader(text.splitlines())
+        columns = next(lines)
+        return tuple([dict(zip(columns, line, strict=True)) for line in lines])
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = csv.reader(file)

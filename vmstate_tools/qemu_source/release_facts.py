@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.qemu_source.devices import types
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vmstate_tools.qemu_source.targets import Target
     from vmstate_tools.qemu_source.vmstate import Description
 
+_Row = TypeVar("_Row", "Property", "CompatRow")
 _OF_INTEREST = re.compile(
     r"VMState(?:Description|Info)|GlobalProperty|CompatProperty|QEMUMachine|\bProperty\b|TypeInfo|VMSTATE_|vmstate_register|register_savevm|DEFINE_\w*(?:TYPE|MACHINE)"
 )
@@ -109,6 +110,40 @@ class ReleaseFacts:
             seen.add(item.name or "")
             item = self.device(item.parent or "", target)
         return None
+
+    def properties_of(self, device: str, target: str = "") -> dict[str, Property]:
+        """Returns the properties that a device type's class and its parents' have, by name."""
+        found: dict[str, Property] = {}
+        item = self.device(device, target)
+        seen: set[str] = set()
+        while item is not None and item.name not in seen:
+            seen.add(item.name or "")
+            for symbol in reversed(item.properties):
+                for each in _near([p for p in self.properties if p.list == symbol], item.file):
+                    found.setdefault(each.name, each)
+            item = self.device(item.parent or "", target)
+        return found
+
+    def compat_of(self, machine: str, target: str = "") -> dict[tuple[str, str], str]:
+        """Returns what a machine type sets for the sake of older releases: (driver, property) → value."""
+        chain: list[MachineType] = []
+        type_ = self.device(f"{machine}-machine", target)
+        while type_ is not None and len(chain) < 20:
+            name = (type_.name or "").removesuffix("-machine")
+            chain += [m for m in self.machines if m.name == name and m.file == type_.file][:1]
+            type_ = self.device(type_.parent or "", target)
+        if not chain:  # a QEMUMachine, until 2.4
+            chain = [m for m in self.machines if m.name == machine][:1]
+        found: dict[tuple[str, str], str] = {}
+        for item in reversed(chain):
+            for name in item.lists:
+                for row in _near([c for c in self.compat if c.list == name], item.file):
+                    found[row.driver, row.property] = row.value
+        return found
+
+
+def _near(rows: list[_Row], file: str) -> list[_Row]:
+    return [row for row in rows if row.file == file] or rows
 
 
 def _linked(path: str, folder: str) -> bool:
