@@ -6,8 +6,7 @@ import re
 
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.qemu_source import expressions
-from vmstate_tools.qemu_source.layout import split
-from vmstate_tools.qemu_source.macros import stripped
+from vmstate_tools.qemu_source.macros import split, stripped
 
 
 def items(tokens: list[str]) -> list[list[str]] | None:

@@ -136,6 +136,22 @@ def stripped(tokens: list[str]) -> list[str]:
     return tokens[start:end]
 
 
+def split(tokens: list[str]) -> list[list[str]]:
+    """Splits tokens at the commas that stand in no bracket; white space around the parts is dropped."""
+    parts: list[list[str]] = []
+    depth, start = 0, 0
+    for i, token in enumerate(tokens):
+        if token in ("(", "[", "{"):
+            depth += 1
+        elif token in (")", "]", "}"):
+            depth -= 1
+        elif token == "," and depth == 0:
+            parts.append(stripped(tokens[start:i]))
+            start = i + 1
+    parts.append(stripped(tokens[start:]))
+    return parts
+
+
 def _substituted(macro: Macro, given: list[list[str]], lookup: Lookup, hidden: frozenset[str]) -> list[str]:
     params = macro.params or ()
     if not params and not macro.variadic and given == [[]]:
