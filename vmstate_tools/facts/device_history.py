@@ -26,9 +26,9 @@ _BYTES = {
 
 Piece = tuple[str, str, str, str]
 Layout = list[Piece]
-#: Bytes that an element of a device's own type may take.
-_UNITS = (1, 2, 4, 8, 10, 16)
 LOADS, REFUSED, DEPENDS, UNKNOWN = "loads", "refused", "depends", "unknown"
+#: Most bytes that an element of a device's own type is taken to have.
+_ELEMENT = 256
 #: Arrays of structs up to this long are laid out element by element, and structs up to this deep.
 _UNROLLED, _DEPTH = 8, 6
 
@@ -255,7 +255,7 @@ def _may_agree(one: Layout, other: Layout, exact: bool) -> bool:
 
     Not `exact`: a piece of a type of a device's own may be any other piece, as its bytes are not known.
     """
-    pieces, budget = (one, other), [200_000]
+    pieces, budget = (one, other), [20_000]
 
     def rest(at: tuple[int, int], used: tuple[int, int]) -> bool:
         budget[0] -= 1
@@ -277,7 +277,7 @@ def _may_agree(one: Layout, other: Layout, exact: bool) -> bool:
             after = tuple(0 if n == taken else u + taken for n, u in zip(left, used, strict=True))
             return step((at[0] + (left[0] == taken), at[1] + (left[1] == taken)), (after[0], after[1]))
         alike = (mine[0], *mine[2:]) == (theirs[0], *theirs[2:])
-        if alike or exact or _is_struct(mine[0]) or _is_struct(theirs[0]):
+        if alike or exact or not any(_own(piece[0]) for piece in (mine, theirs)):
             return alike and step((at[0] + 1, at[1] + 1), (0, 0))
         return any(step(*after) for after in _taken(mine, theirs, at, used))
 
@@ -288,24 +288,24 @@ def _may_agree(one: Layout, other: Layout, exact: bool) -> bool:
 def _taken(
     mine: Piece, theirs: Piece, at: tuple[int, int], used: tuple[int, int]
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yields where two layouts may go on behind a piece of a device's own type, which takes a number of bytes."""
+    """Yields where two layouts may go on behind a piece of a device's own type, whose bytes are not known."""
     if "bytes" not in (mine[0], theirs[0]):
         if used == (0, 0):
             yield (at[0] + 1, at[1] + 1), (0, 0)
         return
     side = 0 if mine[0] == "bytes" else 1
     plain, own = (mine, theirs) if side == 0 else (theirs, mine)
-    for unit in _UNITS:
-        taken = used[side] + unit * int(own[2])
-        if taken <= int(plain[2]):
-            ends = taken == int(plain[2])
-            moved = (at[0] + (1 if side else ends), at[1] + (ends if side else 1))
-            rest = 0 if ends else taken
-            yield moved, (rest, 0) if side == 0 else (0, rest)
+    number = int(own[2]) or 1
+    last = min(int(plain[2]), used[side] + _ELEMENT * number)
+    for taken in range(used[side] + number, last + 1, number):
+        ends = taken == int(plain[2])
+        moved = (at[0] + (1 if side else ends), at[1] + (ends if side else 1))
+        rest = 0 if ends else taken
+        yield moved, (rest, 0) if side == 0 else (0, rest)
 
 
-def _is_struct(kind: str) -> bool:
-    return kind.startswith("struct ")
+def _own(kind: str) -> bool:
+    return kind != "bytes" and not kind.startswith("struct ")
 
 
 def _layout(form: Form, version: int, depth: int = 0) -> Layout:
@@ -347,13 +347,19 @@ def _piece(field: Row, number: int, test: str, inner: Form | None) -> Piece:
 
 def _form(symbol: str, by: Form) -> Form | None:
     """Finds the description that a symbol is, in the releases of the form that names it."""
+    place = _places()
     found = [
         f
         for f in _by_symbol().get(symbol, ())
-        if Release(f.since) <= Release(by.since) and (not f.until or Release(by.since) <= Release(f.until))
+        if place[f.since] <= place[by.since] and (not f.until or place[by.since] <= place[f.until])
     ]
     near = [f for f in found if f.file == by.file] or found
     return next((f for f in near if f.targets == by.targets), near[0] if near else None)
+
+
+@cache
+def _places() -> dict[str, int]:
+    return {release: at for at, release in enumerate(_releases())}
 
 
 @cache
