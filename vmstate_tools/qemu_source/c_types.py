@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from vmstate_tools.qemu_source.program import Scope
+    from vmstate_tools.qemu_source.expressions import Tree
+    from vmstate_tools.qemu_source.program import Program, Scope
 
 #: Size in bytes (and alignment, where it is another) of types that QEMU's source does not define.
 HOST: dict[str, tuple[int, int]] = {
@@ -98,3 +99,33 @@ VOID = Type("number", "void", 1, 1)
 
 def pointer(of: Type) -> Type:
     return Type("pointer", of.name, POINTER_SIZE, POINTER_SIZE, of)
+
+
+class Resolver(Protocol):
+    """What declarations and constants ask of the program they stand in: `layout.Layout` answers."""
+
+    program: Program
+
+    def integer(self, tokens: list[str], scope: Scope) -> int:
+        """Evaluates tokens to an integer."""
+
+    def leaf(self, tree: Tree, scope: Scope) -> int:
+        """Evaluates what depends on declarations."""
+
+    def named(self, name: str, scope: Scope) -> Type:
+        """Returns the type a name stands for."""
+
+    def is_type(self, name: str, scope: Scope) -> bool:
+        """Whether a name is a type's."""
+
+    def type_of(self, tree: Tree, scope: Scope) -> Type:
+        """Returns the type of an expression."""
+
+    def type_of_tokens(self, tokens: list[str], scope: Scope) -> Type:
+        """Reads a type name."""
+
+    def known_size(self, type_: Type) -> int | None:
+        """Returns the size in bytes, None where it is not known."""
+
+    def alignment(self, type_: Type) -> int:
+        """Returns the alignment in bytes."""

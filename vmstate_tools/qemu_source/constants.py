@@ -11,8 +11,8 @@ from vmstate_tools.qemu_source import expressions
 from vmstate_tools.qemu_source.macros import split, tokenize
 
 if TYPE_CHECKING:
+    from vmstate_tools.qemu_source.c_types import Resolver
     from vmstate_tools.qemu_source.expressions import Tree
-    from vmstate_tools.qemu_source.layout import Layout
     from vmstate_tools.qemu_source.program import Scope
 
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Constants:
     """Values of the names of one program that stand for a number."""
 
-    layout: Layout
+    layout: Resolver
     _constants: dict[tuple[str, str], int] = field(default_factory=dict)
     _enums: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
     _busy: set[tuple[str, str]] = field(default_factory=set)

@@ -10,7 +10,7 @@ from vmstate_tools.qemu_source import expressions
 from vmstate_tools.qemu_source.c_types import HOST, VOID, Member, Type, pointer
 
 if TYPE_CHECKING:
-    from vmstate_tools.qemu_source.layout import Layout
+    from vmstate_tools.qemu_source.c_types import Resolver
     from vmstate_tools.qemu_source.program import Scope
 
 _QUALIFIERS = frozenset(
@@ -42,7 +42,7 @@ _BASIC = frozenset(["char", "short", "int", "long", "unsigned", "float", "double
 class Placement:
     """Puts the members of a struct or union one after the other, by the System V ABI for x86-64."""
 
-    def __init__(self, layout: Layout, scope: Scope, union: bool, packed: bool) -> None:
+    def __init__(self, layout: Resolver, scope: Scope, union: bool, packed: bool) -> None:
         self.layout = layout
         self.scope = scope
         self.union = union
@@ -101,7 +101,7 @@ class Placement:
 class Declaration:
     """A declaration: specifiers and declarators."""
 
-    def __init__(self, layout: Layout, scope: Scope, tokens: list[str]) -> None:
+    def __init__(self, layout: Resolver, scope: Scope, tokens: list[str]) -> None:
         self.layout = layout
         self.scope = scope
         self.tokens = tokens
@@ -255,7 +255,7 @@ class Declaration:
         return base
 
 
-def _aligned(tokens: list[str], layout: Layout, scope: Scope) -> int:
+def _aligned(tokens: list[str], layout: Resolver, scope: Scope) -> int:
     for i, token in enumerate(tokens):
         if token in ("aligned", "__aligned__"):
             if tokens[i + 1 : i + 2] != ["("]:
