@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 import time
 from pathlib import Path
 
@@ -155,3 +156,16 @@ def test_an_error_in_guest_memory_names_file_offset_and_section(tmp_path: Path) 
 def test_ten_bytes_that_no_header_can_hold() -> None:
     with pytest.raises(StreamError, match="found 0x06"):
         vt.open(HEAD + b"\x06}").sections  # noqa: B018
+
+
+def test_values_of_sections_written_by_hand_are_limited_by_the_size_of_the_file() -> None:
+    """Records of `block` that hold nothing but progress: half a million values in some kilobytes."""
+    footer = b"\x7e\0\0\0\2"
+    start = b"\x01\0\0\0\2\x05block" + struct.pack(">II", 0, 1) + struct.pack(">Q", 2) + footer
+    part = b"\x02\0\0\0\2" + struct.pack(">Q", 4) * 60_000 + struct.pack(">Q", 2) + footer
+    data = gzip.compress(b"QEVM\0\0\0\3" + start + part * 8 + b"\0")
+    with (
+        vt.open(data) as stream,
+        pytest.raises(StreamError, match=r"too many values.*at most \d+ in a file of this size"),
+    ):
+        _ = stream.sections

@@ -57,7 +57,9 @@ class FileWalk(Walk):
         )
         self.records = records
         self._check = check
-        self.readers: SectionReaders = SectionReaders(self.ends, lambda: self.ram, vmdesc, borrowed, self._release)
+        self.readers: SectionReaders = SectionReaders(
+            self.ends, lambda: self.ram, vmdesc, borrowed, self._release, most_values=4 * most_records(packed_size)
+        )
 
     def _release(self) -> str | None:
         """Returns the first release that had this machine type, where the stream says it."""

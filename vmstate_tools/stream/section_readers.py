@@ -45,6 +45,7 @@ class SectionReaders:
     ram : gives the RAM state when the first RAM section comes.
     own, borrowed : the stream's description, and the one of another stream that may serve where it has none.
     release : gives the least release that can have written the stream, None where nothing is known.
+    most_values : how many values sections that QEMU writes by hand may have, all together.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SectionReaders:
         own: StreamDescription | None,
         borrowed: StreamDescription | None,
         release: Callable[[], str | None],
+        most_values: int = 1 << 62,
     ) -> None:
         self._ends = ends
         self._ram_state = ram
@@ -64,6 +66,8 @@ class SectionReaders:
         self._holes = SharedLimit(_MOST_HOLES)
         self._guesses = SharedLimit(_MOST_GUESSES)
         self._leaves = SharedLimit(MAX_LEAVES)
+        self._most_values = most_values
+        self._values = SharedLimit(most_values)
 
     @property
     def done_to(self) -> int:
@@ -116,6 +120,12 @@ class SectionReaders:
             if section.part != "full":
                 raise
             return None
+        if not self._values.take(len(leaves)):
+            raise StreamError(
+                "too many values in sections that QEMU writes by hand",
+                offset=start,
+                expected=f"at most {self._most_values} in a file of this size",
+            )
         if not self._fits(section, view)(end) or (own is not None and end != start + own.vmsd.size):
             return None
         if not self._leaves.take(len(leaves)):  # too many to give one by one
