@@ -1,6 +1,6 @@
-"""What each release of QEMU says of its ppc CPUs: the functions of this room under one name, `vt.catalog`.
+"""What each release of QEMU says of its ppc CPUs and of all devices: the functions of this room as `vt.catalog`.
 
-The tables are in `data/catalog`, which `vmstate_tools.qemu_source` makes from QEMU's source.
+The tables are in `data/catalog` and `data/source`, which `vmstate_tools.qemu_source` makes from QEMU's source.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from vmstate_tools.facts import tables
 from vmstate_tools.facts.changes import causes, changes, commits_of
 from vmstate_tools.facts.cpu_section import section_fields, stream_words
+from vmstate_tools.facts.device_frames import device_changes, source
 from vmstate_tools.facts.families import (
     WORDS,
     Model,
@@ -34,6 +35,7 @@ __all__ = [
     "changes",
     "commits_of",
     "default_cpu",
+    "device_changes",
     "expect_release",
     "families",
     "family",
@@ -47,6 +49,7 @@ __all__ = [
     "models",
     "resolve",
     "section_fields",
+    "source",
     "stream_words",
     "table",
     "words",
