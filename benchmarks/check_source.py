@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import zstandard
 from tqdm.auto import tqdm
 
 import vmstate_tools as vt
@@ -25,6 +24,7 @@ from vmstate_tools.qemu_source.against_dump import compare
 from vmstate_tools.qemu_source.against_stream import lays_out
 from vmstate_tools.qemu_source.release_facts import ReleaseFacts
 from vmstate_tools.qemu_source.source_tables import read_release, read_table
+from vmstate_tools.source import zstd
 
 ARCHES = ("x86_64", "aarch64", "s390x", "m68k", "ppc64")
 
@@ -46,7 +46,7 @@ def dumps(folder: Path) -> tuple[Counter[str], Counter[str]]:
             counts["files of a release that is not in the tables"] += 1
             continue
         arch = next((a for a in ARCHES if rest.startswith(f"{a}-")), "ppc64")
-        with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as text:
+        with file.open("rb") as raw, zstd.reader(raw) as text:
             found = compare(said, json.loads(text.read()), arch)
         counts.update(files=1, same=found.same, different=found.different, missing=len(found.missing))
         reasons.update(f"{release} {name}: {why}" for name, why in set(found.reasons + found.missing))

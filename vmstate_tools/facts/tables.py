@@ -24,9 +24,9 @@ def rows(folder: str, name: str) -> tuple[Row, ...]:
     path = data_path(folder, f"{name}.csv")
     packed = data_path(folder, f"{name}.csv.zst")
     if packed.exists():
-        import zstandard
+        from vmstate_tools.source import zstd
 
-        text = zstandard.ZstdDecompressor().decompressobj().decompress(packed.read_bytes()).decode()
+        text = zstd.decompress(packed.read_bytes()).decode()
         lines = csv.reader(text.splitlines())
         columns = next(lines)
         return tuple([dict(zip(columns, line, strict=True)) for line in lines])
