@@ -2,13 +2,14 @@
 
     python benchmarks/check_source.py COLLECTION [--json FILE]
 
-COLLECTION has `dumps/RELEASE-[ARCH-]MACHINE.json.zst` and `captures/qemu-RELEASE/`; either may be missing.
+COLLECTION has `dumps/RELEASE-[ARCH-]MACHINE.json.zst` and `captures/manifest.csv`; either may be missing.
 QEMU's own files (tests/data/vmstate-static-checker) can be put among the dumps.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections import Counter
 from functools import cache
@@ -57,19 +58,19 @@ def streams(folder: Path) -> tuple[Counter[str], Counter[str]]:
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     seen: dict[tuple[Any, str, str], str] = {}
-    for file in tqdm(sorted(folder.glob("qemu-*/**/*.mig.zst")), desc="streams", unit="file"):
-        release = file.relative_to(folder).parts[0].removeprefix("qemu-")
+    manifest = folder / "manifest.csv"
+    rows = list(csv.DictReader(manifest.read_text().splitlines())) if manifest.exists() else []
+    for row in tqdm(rows, desc="streams", unit="stream"):
+        # A stable release is compared with the first of its series.
+        release, arch = ".".join(row["release"].split(".")[:2]), row["arch"]
         said = facts(release)
         if said is None:
             continue
         try:
-            described = vt.open(file).vmdesc
+            described = vt.open(folder / row["file"]).vmdesc
         except VmstateError:
             counts["streams that cannot be opened"] += 1
             continue
-        machine = file.parent.name
-        arch = next((a for a, m in (("aarch64", "virt"), ("s390x", "s390"), ("x86_64", "pc"), ("x86_64", "q35"),
-                                    ("x86_64", "microvm")) if machine.startswith(m)), "ppc64")  # fmt: skip
         for device in described.devices if described is not None else ():
             if device.old_style:
                 continue

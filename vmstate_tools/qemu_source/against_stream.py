@@ -29,10 +29,15 @@ _VARYING = ("VARRAY", "VBUFFER", "MULTIPLY")
 def lays_out(facts: ReleaseFacts, vmsd: Vmsd, target: str = "") -> str:
     """Returns '' where a description of that name in the source lays out what the stream describes, else why not."""
     found = [d for d in facts.descriptions if d.name == vmsd.name]
-    reasons = [_differs(facts, d, vmsd, vmsd.version_id, target) for d in found]
+    found = found or [d for d in facts.descriptions if d.name is None]  # the name is made when QEMU runs
     if not found:
         return "no description of that name"
-    return min(reasons, key=len)
+    nearest = [facts.description(d.symbol, d.file, target) for d in found]
+    reasons = [_differs(facts, d, vmsd, vmsd.version_id, target) for d in found]
+    if "" in reasons:
+        return ""
+    # Which of them the program has is not known here; one that no other target has of its own says most.
+    return next((why for d, n, why in zip(found, nearest, reasons, strict=True) if d is n), reasons[0])
 
 
 def _differs(facts: ReleaseFacts, mine: Description, vmsd: Vmsd, version: int, target: str) -> str:
@@ -64,18 +69,16 @@ def _differs(facts: ReleaseFacts, mine: Description, vmsd: Vmsd, version: int, t
     why = rest(0, 0)
     if why:
         return why
-    symbols = [facts.description(symbol, mine.file, target) for symbol, _ in mine.subsections]
-    at = 0
+    listed = [facts.description(symbol, mine.file, target) for symbol, _ in mine.subsections]
     for subsection in vmsd.subsections:
-        while at < len(symbols) and (symbols[at] is None or symbols[at].name != subsection.name):  # type: ignore[union-attr]
-            at += 1
-        if at == len(symbols):
-            return f"subsection {subsection.name} is not in the source there"
-        found = symbols[at]
-        assert found is not None
-        why = _differs(facts, found, subsection, subsection.version_id, target)
-        if why:
-            return f"{subsection.name}: {why}"
+        # Two may have one name: vmstate_tlbemb of target/ppc/machine.c is called cpu/tlb6xx until 9.1.
+        named = [d for d in listed if d is not None and d.name == subsection.name]
+        reasons = [_differs(facts, d, subsection, subsection.version_id, target) for d in named]
+        if "" not in reasons:
+            return (
+                f"{subsection.name}: {reasons[0]}" if reasons else f"subsection {subsection.name} is not in the source"
+            )
+        listed = listed[listed.index(named[reasons.index("")]) + 1 :]
     return ""
 
 
@@ -87,7 +90,11 @@ def _optional(field: Field, version: int) -> bool:
 def _wrong(facts: ReleaseFacts, mine: Description, field: Field, run: Sequence[FieldDescription], target: str) -> str:
     """Why a field is not what a run of entries describes: an array, or each of its elements, or a single one."""
     kind = facts.infos.get(field.info, "") if field.info else "struct"
-    entry = run[0]
+    # Of an array of pointers, those that are NULL have no content: the type nullptr, or a struct without fields.
+    content = [e for e in run if e.type != "nullptr" and (e.struct is None or e.struct.fields)]
+    entry = content[0] if content and "ARRAY_OF_POINTER" in field.flags else run[0]
+    if not content and "ARRAY_OF_POINTER" in field.flags:
+        return ""
     if kind and entry.type and kind != entry.type:
         return f"{kind} in the source, {entry.type} in the stream"
     varies = any(v in field.flags for v in _VARYING)
