@@ -1,4 +1,4 @@
-"""`vmstate history`: how a device's description, or the words of a CPU family, changed from release to release."""
+"""`vmstate history`: how the words of a CPU family, or what QEMU's source says of a device, changed by release."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ _COLUMNS = ("family", "release", "insns_flags", "insns_flags2", "msr_mask", "add
         "vmstate history --cpu POWER7_v2.3 --accel tcg --machine pseries-2.6 --json",
         "vmstate history --from 1.6",
         "vmstate history e1000e",
+        "vmstate history e1000.mitigation --json",
+        "vmstate history pc-q35-6.2",
         "vmstate history --broken --from 6.0",
     )
 )
-@click.argument("device", required=False)
+@click.argument("device", required=False, metavar="[NAME]")
 @click.option("--cpu", "name", metavar="FAMILY", help="A family of CPUs, or that of a model or alias. Without it: all.")
 @click.option("--from", "since", metavar="R", help="The first release.")
 @click.option("--until", metavar="R", help="The last release.")
 @click.option("--accel", type=accelerators, help="The words a CPU has under this accelerator, not those of its class.")
 @click.option("--machine", metavar="M", help="The words that streams of this machine type carry (--accel: tcg).")
-@click.option("--broken", is_flag=True, help="Devices: only where streams stopped to load under the same version.")
+@click.option("--broken", is_flag=True, help="Only where streams stopped to load under the same version.")
+@click.option("--qemu-git", multiple=True, metavar="CLONE", help="With NAME or --broken: find the commits in it.")
 @json_option
 def history(
     device: str | None,
@@ -38,20 +41,26 @@ def history(
     accel: str | None,
     machine: str | None,
     broken: bool,
+    qemu_git: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Show how a CPU family's words changed, release by release, and the commits that changed them; or a device.
 
-    DEVICE is a device type, or the name of a VMState description as in a stream. For each release that changed it:
-    what changed, and whether a stream of the release before still loads, and one of this release in the one before.
-    "depends": on a test function, and with it often on the machine type. "unknown": a device's own code writes a part
-    of it. --broken without DEVICE looks at all.
+    NAME is a device type, a VMState description as a stream names it, a machine type, a property or DEVICE.PROPERTY.
+    For each release that changed it: what changed, and whether a stream of the release before still loads ("forward"),
+    and one of this release in the one before ("back"). "depends": on what stands behind it, often on the machine type.
+    "unknown": a device's own code writes a part of it.
+
+    --broken lists descriptions, those of NAME or all, that changed under the same version and without a gate.
+    "certain": all that differs is bytes that are always there. "suspicion": something may save it, and is named.
 
     The releases are x.y.0. A "-" stands for a word that streams do not carry. Without --cpu the text shows only
     changes; --json has everything.
     """
     if device is not None or broken:
-        _devices(device, since, until, broken, as_json)
+        from vmstate_tools.cli.device_steps import show
+
+        leave(0 if show(device, since, until, broken, qemu_git, as_json) else 1)
         return
     from vmstate_tools.facts.family_history import history_rows
     from vmstate_tools.facts.tables import rows as table
@@ -102,31 +111,3 @@ def _print_history(rows: list[dict[str, Any]], words: bool) -> None:
             say(f"    {short(commit['commit'])} {commit['date']} {commit['subject']}")
     if changed:
         say()
-
-
-def _devices(device: str | None, since: str | None, until: str | None, broken: bool, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from vmstate_tools.facts.device_history import changes, described_by
-    from vmstate_tools.release import Release
-
-    low, high = (Release(bound) if bound else None for bound in (since, until))
-    names: list[str | None] = list(described_by(device)) if device is not None else [None]
-    found = [
-        change
-        for name in names
-        for change in changes(name)
-        if (change.broken or not broken) and Release(change.release).within(low, high)
-    ]
-    if as_json:
-        print_json([{**asdict(change), "what": list(change.what), "broken": change.broken} for change in found])
-    for change in () if as_json else found:
-        place = ", ".join(filter(None, (change.file, change.targets)))
-        say(f"{change.name}  {change.before} → {change.release}  ({place})")
-        for line in change.what:
-            say(f"    {line}")
-        mark = "  BREAKS under the same version" if change.broken else ""
-        say(f"  forward: {change.forward}  back: {change.back}{mark}", "")
-    if not found:
-        complain("no change matches")
-    leave(0 if found else 1)

@@ -24,34 +24,46 @@ from vmstate_tools.facts.families import (
 )
 from vmstate_tools.facts.family_history import history, history_rows
 from vmstate_tools.facts.machines import default_cpu, gate, has_machine
+from vmstate_tools.facts.properties import Value, compat, properties, value
 from vmstate_tools.facts.releases import expect_release, resolve
+from vmstate_tools.facts.source import descriptions, fields, machine_types, problems, registrations, types
 
 __all__ = [
     "WORDS",
     "Model",
+    "Value",
     "Words",
     "aliases",
     "causes",
     "changes",
     "commits_of",
+    "compat",
     "default_cpu",
     "device_changes",
+    "descriptions",
     "expect_release",
     "families",
     "family",
+    "fields",
     "gate",
     "has_machine",
     "history",
     "history_rows",
     "host_flags",
+    "machine_types",
     "model",
     "model_of_pvr",
     "models",
+    "problems",
+    "properties",
+    "registrations",
     "resolve",
     "section_fields",
     "source",
     "stream_words",
     "table",
+    "types",
+    "value",
     "words",
 ]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from vmstate_tools.errors import CatalogError
-from vmstate_tools.facts.tables import Row, rows
-from vmstate_tools.release import Release
+from vmstate_tools.facts import source
+from vmstate_tools.facts.tables import Row
 
 #: Bytes of one element in a stream, for the types that are alike in memory and in a stream.
 _BYTES = {
@@ -48,6 +48,9 @@ class Form:
     needed: str
     fields: tuple[Row, ...]
     subsections: tuple[str, ...]
+    list_needed: tuple[str, ...] = ()
+    """For each subsection, the function that the list itself names (until 2.3)."""
+    unmigratable: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Change:
         loads, refused, depends (on test functions, and with them often on the machine type), or unknown (a device's
         own code writes a part whose bytes the tables do not have).
     same_version : the section's version did not change, so that nothing but its bytes tells the two forms apart.
+    gates : the functions that say whether a field or subsection that came or went is in a stream.
+    certain : all that differs is bytes that are always there; else a part of it is behind a test or a device's own
+        code writes it.
+    travels : both forms are in streams; a description that is unmigratable stops the migration instead.
     """
 
     name: str
@@ -74,118 +81,141 @@ class Change:
     forward: str
     back: str
     same_version: bool
+    gates: tuple[str, ...] = ()
+    certain: bool = False
+    travels: bool = True
 
     @property
     def broken(self) -> bool:
         """Whether streams stopped to load, at least in one direction, though the version is the same."""
-        return self.same_version and REFUSED in (self.forward, self.back)
+        return self.travels and self.same_version and REFUSED in (self.forward, self.back)
 
 
-@cache
 def forms() -> dict[str, list[Form]]:
-    """Returns every form of every description, by name, oldest first.
+    """Returns every form of every description that has a name, by name, oldest first.
 
     Raises
     ------
     CatalogError : the tables are missing.
     """
-    fields: dict[str, list[Row]] = {}
-    for row in rows("source", "fields"):
-        fields.setdefault(row["description"], []).append(row)
-    subsections: dict[str, list[str]] = {}
-    for row in rows("source", "subsections"):
-        subsections.setdefault(row["description"], []).append(row["symbol"])
-    found: dict[str, list[Form]] = {}
-    for row in rows("source", "descriptions"):
-        key = row["description"]
-        form = Form(
-            row["name"],
-            row["file"],
-            row["symbol"],
-            row["targets"],
-            row["since"],
-            row["until"],
-            int(row["version"] or 0),
-            int(row["minimum"] or 0),
-            row["needed"],
-            tuple(fields.get(key, ())),
-            tuple(subsections.get(key, ())),
-        )
-        found.setdefault(form.name, []).append(form)
-    for each in found.values():
-        each.sort(key=lambda form: Release(form.since))
-    return found
+    return {name: forms_of(name) for name in sorted(source.by("descriptions", "name").names()) if name}
 
 
-def described_by(word: str) -> list[str]:
+@cache
+def forms_of(name: str) -> list[Form]:
+    """Returns every form of the descriptions of a name, oldest first; [] where none has it.
+
+    Raises
+    ------
+    CatalogError : the tables are missing.
+    """
+    found = [_read(row["description"]) for row in source.by("descriptions", "name").get(name)]
+    return sorted(found, key=lambda form: source.place(form.since))
+
+
+@cache
+def _read(number: str) -> Form:
+    (row,) = source.by("descriptions", "description").get(number)
+    subsections = source.by("subsections", "description").get(number)
+    return Form(
+        row["name"],
+        row["file"],
+        row["symbol"],
+        row["targets"],
+        row["since"],
+        row["until"],
+        int(row["version"] or 0),
+        int(row["minimum"] or 0),
+        row["needed"],
+        tuple(source.by("fields", "description").get(number)),
+        tuple(sub["symbol"] for sub in subsections),
+        tuple(sub["needed"] for sub in subsections),
+        bool(row["unmigratable"]),
+    )
+
+
+def _of_symbol(symbol: str) -> list[Form]:
+    return [_read(row["description"]) for row in source.by("descriptions", "symbol").get(symbol)]
+
+
+def described_by(word: str, needs: bool = True) -> list[str]:
     """Returns the names of the descriptions that a word means: of that name, or those of a device type.
 
     Those of its subsections and of the structs in it that stand in the same file come behind it.
+
+    Parameters
+    ----------
+    needs : a word that means none is an error; else it gives [].
 
     Raises
     ------
     CatalogError : nothing has that name.
     """
-    names = [word] if word in forms() else _of_type(word)
-    if not names:
-        raise CatalogError(f"no description or device type is called {word!r} in {_releases()[0]} to {_releases()[-1]}")
-    by_symbol: dict[tuple[str, str], str] = {
-        (form.file, form.symbol): form.name for each in forms().values() for form in each
-    }
+    names = [word] if word and forms_of(word) else _of_type(word)
+    if not names and needs:
+        first, last = source.releases()[0], source.releases()[-1]
+        raise CatalogError(f"no description or device type is called {word!r} in {first} to {last}")
     for name in names:
-        for form in forms()[name]:
+        for form in forms_of(name):
             inner = [*form.subsections, *(f["vmsd"] for f in form.fields if f["vmsd"])]
-            found = [by_symbol[form.file, symbol] for symbol in inner if (form.file, symbol) in by_symbol]
+            found = [each.name for symbol in inner for each in _of_symbol(symbol) if each.file == form.file]
             names += [each for each in dict.fromkeys(found) if each and each not in names]
     return names
 
 
 def _of_type(name: str) -> list[str]:
-    types: dict[str, list[Row]] = {}
-    for row in rows("source", "types"):
-        types.setdefault(row["name"], []).append(row)
-    symbols = {(form.file, form.symbol): form.name for each in forms().values() for form in each}
-    anywhere = {form.symbol: form.name for each in forms().values() for form in each}
     seen: set[str] = set()
+    types = source.by("types", "name")
     while name in types and name not in seen:
         seen.add(name)
-        vmsd = [(row["file"], row[column]) for row in types[name] for column in ("vmsd", "virtio_vmsd") if row[column]]
-        found = [symbols.get(key) or anywhere.get(key[1], "") for key in vmsd]
+        found: list[str] = []
+        for row in types.get(name):
+            for symbol in filter(None, (row["vmsd"], row["virtio_vmsd"])):
+                known = _of_symbol(symbol)
+                found += [form.name for form in [f for f in known if f.file == row["file"]] or known]
         if any(found):
             return list(dict.fromkeys(f for f in found if f))
-        name = types[name][-1]["parent"]
+        name = types.get(name)[-1]["parent"]
     return []
-
-
-@cache
-def _releases() -> tuple[str, ...]:
-    return tuple(row["release"] for row in rows("source", "releases"))
 
 
 def changes(name: str | None = None) -> Iterator[Change]:
     """Yields every step at which a description changed, of one name or of all, in order of name and release.
 
-    A description that moves to another file keeps its symbol; one that goes and one that comes at the same release
-    under the same symbol are the same.
+    A description that moves to another file keeps its symbol, and one whose symbol changes keeps its name: one that
+    goes and one that comes at the same release under the same symbol, or alone under the same name, are the same.
 
     Raises
     ------
     CatalogError : no description has that name.
     """
-    if name is not None and name not in forms():
-        raise CatalogError(f"no description is called {name!r} in the releases {_releases()[0]} to {_releases()[-1]}")
-    for each in [name] if name is not None else sorted(n for n in forms() if n):
-        known = forms()[each]
+    if name is not None and not (name and forms_of(name)):
+        first, last = source.releases()[0], source.releases()[-1]
+        raise CatalogError(f"no description is called {name!r} in the releases {first} to {last}")
+    for known in [forms_of(name)] if name is not None else forms().values():
         for new in known:
-            at = _releases().index(new.since)
-            before = _releases()[at - 1] if at else ""
-            old = [
-                f for f in known if f.until == before and (f.symbol, f.targets) == (new.symbol, new.targets) and before
-            ]
-            if len(old) == 1:
-                change = _change(old[0], new, before)
+            at = source.place(new.since)
+            before = source.releases()[at - 1] if at else ""
+            for old in _before(new, known, before) if before else ():
+                change = _change(old, new, before)
                 if change is not None:
                     yield change
+
+
+def _before(new: Form, known: list[Form], before: str) -> list[Form]:
+    """Returns the forms that ended with the release before and that a new form stands in the place of."""
+    ended = [f for f in known if f.until == before and _share(f.targets, new.targets)]
+    same = [f for f in ended if f.symbol == new.symbol]
+    exact = [f for f in same if f.targets == new.targets]
+    if exact or same:
+        return exact if len(exact) == 1 else same if len(same) == 1 or not exact else []
+    went_on = {f.symbol for f in known if f.since == new.since}
+    renamed = [f for f in ended if f.symbol not in went_on]
+    return renamed if len(renamed) == 1 else []
+
+
+def _share(one: str, other: str) -> bool:
+    return not one or not other or bool(set(one.split()) & set(other.split()))
 
 
 def _change(old: Form, new: Form, before: str) -> Change | None:
@@ -194,6 +224,10 @@ def _change(old: Form, new: Form, before: str) -> Change | None:
         return None
     forward = REFUSED if old.version < new.minimum else _fits(old, new, old.version)
     back = REFUSED if new.version > old.version else _fits(new, old, new.version)
+    theirs, mine = _subsections(old), _subsections(new)
+    # A subsection that the reader does not know is an error, one that is not there is none.
+    forward = _worse(forward, [needed for name, needed in theirs.items() if name not in mine])
+    back = _worse(back, [needed for name, needed in mine.items() if name not in theirs])
     return Change(
         new.name,
         new.file,
@@ -205,7 +239,48 @@ def _change(old: Form, new: Form, before: str) -> Change | None:
         forward,
         back,
         old.version == new.version,
+        _gates(old, new),
+        _is_certain(old, new),
+        not (old.unmigratable or new.unmigratable),
     )
+
+
+def _is_certain(old: Form, new: Form) -> bool:
+    """Tells whether all that two forms do not share is bytes that are always there, and subsections always sent."""
+    one, other = (_layout(form, form.version, _DEPTH) for form in (old, new))
+    if one == other:
+        return True
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
+    return all(piece[:2] == ("bytes", "") for piece in one + other)
+
+
+def _subsections(form: Form) -> dict[str, str]:
+    """Returns the subsections of a form by name, each with the function that says whether it is sent, '' for always."""
+    found = {}
+    for at, symbol in enumerate(form.subsections):
+        inner = _form(symbol, form)
+        needed = form.list_needed[at] if at < len(form.list_needed) else ""
+        # A description that was not found may have any function.
+        found[inner.name if inner else symbol] = needed or (inner.needed if inner else "not known")
+    return found
+
+
+def _worse(verdict: str, sent: list[str]) -> str:
+    """Returns a verdict, given the functions of the subsections that the reader does not know."""
+    if verdict == REFUSED or "" in sent:
+        return REFUSED
+    return DEPENDS if sent and verdict == LOADS else verdict
+
+
+def _gates(old: Form, new: Form) -> tuple[str, ...]:
+    theirs, mine = ({_shown(f): f["test"] for f in form.fields} for form in (old, new))
+    tests = [test for shown, test in (theirs | mine).items() if (shown in theirs) != (shown in mine)]
+    subs, more = _subsections(old), _subsections(new)
+    tests += [needed for name, needed in (subs | more).items() if (name in subs) != (name in more)]
+    return tuple(dict.fromkeys(test for test in tests if test))
 
 
 def _differences(old: Form, new: Form) -> Iterator[str]:
@@ -219,8 +294,11 @@ def _differences(old: Form, new: Form) -> Iterator[str]:
     yield from (f"+ {f}" for f in come)
     if not gone and not come and theirs != mine:
         yield "fields in another order"
-    yield from (f"- subsection {s}" for s in old.subsections if s not in new.subsections)
-    yield from (f"+ subsection {s}" for s in new.subsections if s not in old.subsections)
+    subs, more = _subsections(old), _subsections(new)
+    for sign, some, known in (("-", subs, more), ("+", more, subs)):
+        for name, needed in some.items():
+            if name not in known:
+                yield f"{sign} subsection {name}" + (f" if {needed}" if needed else "")
 
 
 def _shown(field: Row) -> str:
@@ -327,8 +405,10 @@ def _layout(form: Form, version: int, depth: int = 0) -> Layout:
         else:
             pieces = [_piece(field, number, test, inner)]
         for piece in pieces:
-            if found and found[-1][:2] == piece[:2] == ("bytes", piece[1]):
-                found[-1] = ("bytes", piece[1], str(int(found[-1][2]) + int(piece[2])), "")
+            last = found[-1] if found else ("", "", "", "")
+            # An array is its elements one after another; of pieces behind a test, each may be there or not.
+            if last[:2] == piece[:2] and (piece[0] == "bytes" or last[3] == piece[3] == piece[1] == ""):
+                found[-1] = (*piece[:2], str(int(found[-1][2]) + int(piece[2])), "")
             else:
                 found.append(piece)
     return found
@@ -347,31 +427,16 @@ def _piece(field: Row, number: int, test: str, inner: Form | None) -> Piece:
 
 def _form(symbol: str, by: Form) -> Form | None:
     """Finds the description that a symbol is, in the releases of the form that names it."""
-    place = _places()
+    at = source.place(by.since)
     found = [
-        f
-        for f in _by_symbol().get(symbol, ())
-        if place[f.since] <= place[by.since] and (not f.until or place[by.since] <= place[f.until])
-    ]
+        form for form in _of_symbol(symbol)
+        if source.place(form.since) <= at and (not form.until or at <= source.place(form.until))
+    ]  # fmt: skip
     near = [f for f in found if f.file == by.file] or found
     return next((f for f in near if f.targets == by.targets), near[0] if near else None)
 
 
-@cache
-def _places() -> dict[str, int]:
-    return {release: at for at, release in enumerate(_releases())}
-
-
-@cache
-def _by_symbol() -> dict[str, list[Form]]:
-    found: dict[str, list[Form]] = {}
-    for each in forms().values():
-        for form in each:
-            found.setdefault(form.symbol, []).append(form)
-    return found
-
-
 def _struct_name(field: Row) -> str:
     """Returns the name of the description of a struct: its symbol changes more often."""
-    found = _by_symbol().get(field["vmsd"])
+    found = _of_symbol(field["vmsd"])
     return found[-1].name if found else field["vmsd"] or field["info"]

@@ -64,9 +64,9 @@ def flag_history(
         )
     releases = history["release"].tolist()
     ax = axes_of(ax, 11, 0.19 * len(bits) + (1.3 if dates else 1.1))
-    edges = _release_axis(ax, releases, dates)
+    edges = release_axis(ax, releases, dates)
     for y, bit in enumerate(bits):
-        _flag_row(ax, y, [bool(value >> bit & 1) for value in values], edges)
+        presence_row(ax, y, [bool(value >> bit & 1) for value in values], edges)
     _notes_at_the_right(ax, [*map(_flag_commits(history, word, accel, machine).get, bits)], edges)
     # By the name it had when it came: later releases reuse bits of msr_mask for other CPUs.
     first = [next(r for r, v in zip(releases, values, strict=True) if v >> bit & 1) for bit in bits]
@@ -80,8 +80,8 @@ def flag_history(
     return ax
 
 
-def _flag_row(ax: Axes, y: int, present: Sequence[bool], edges: Sequence[float]) -> None:
-    """Draws one flag: a box for each release that has it, and a sign where it came or went."""
+def presence_row(ax: Axes, y: int, present: Sequence[bool], edges: Sequence[float]) -> None:
+    """Draws a row: a box for each release that has it, and a sign where it came or went."""
     for x, here in enumerate(present):
         left, wide = edges[x], edges[x + 1] - edges[x]
         turned = x > 0 and here != present[x - 1]
@@ -118,7 +118,7 @@ def _flag_commits(history: pd.DataFrame, word: str, accel: str | None, machine: 
     return found
 
 
-def _release_axis(ax: Axes, releases: Sequence[str], dates: bool) -> list[float]:
+def release_axis(ax: Axes, releases: Sequence[str], dates: bool) -> list[float]:
     """Labels the x axis with releases and returns the edges of their columns.
 
     The columns have equal widths or, with `dates`, reach from the date of a release to the date of the next.
@@ -171,7 +171,7 @@ def equality_classes(table: pd.DataFrame, ax: Axes | None = None, *, dates: bool
     """
     rows = _class_rows(table)
     ax = axes_of(ax, 11, 1.0 + 0.27 * len(rows))
-    edges = _release_axis(ax, [str(c) for c in table.columns], dates)
+    edges = release_axis(ax, [str(c) for c in table.columns], dates)
     for y, (pattern, _) in enumerate(rows):
         start = 0
         for number, same in itertools.groupby(pattern):
