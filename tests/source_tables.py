@@ -25,7 +25,7 @@ COLUMNS = {
     "compat": "file list driver property value targets since until",
     "problems": "file what problem since until",
 }
-A, B, M, L = "hw/acme.c", "hw/always.c", "hw/board.c", "hw/core/machine.c"
+A, B, C, M, L = "hw/acme.c", "hw/always.c", "hw/inner.c", "hw/board.c", "hw/core/machine.c"
 
 
 def description(number, name, symbol, since, until="", version="1", minimum="1", needed="", unmigratable="", file=A):
@@ -35,6 +35,10 @@ def description(number, name, symbol, since, until="", version="1", minimum="1",
 def field(number, position, name, type_="uint32", size="4", test="", version="0"):
     return [number, position, name, type_, f"vmstate_info_{type_}", "", "", size, "0", "", "", "0", version, "0", test,
             "AcmeState"]  # fmt: skip
+
+
+def struct(number, vmsd):
+    return [number, "1", "one", "struct", "", vmsd, "STRUCT", "", "0", "", "", "0", "0", "0", "", "OuterState"]
 
 
 def qom(name, parent, file, since, until="", vmsd="", properties="", ids="", abstract=""):
@@ -60,6 +64,12 @@ ROWS = {
         description("9", "always", "vmstate_always", "1.0.0", "1.0.0", file=B),
         description("10", "always", "vmstate_renamed", "1.1.0", file=B),
         description("11", "always/sub", "vmstate_sub", "1.1.0", file=B),
+        *(
+            description(str(12 + 4 * lax + 2 * whole + new), name + "-lax" * lax, f"vmstate_{name}_{lax}",
+                        "1.1.0" if new else "1.0.0", "" if new else "1.0.0", str(1 + new * whole),
+                        str(1 + new * whole * (not lax)), file=C)
+            for lax in (0, 1) for whole, name in enumerate(("inner", "outer")) for new in (0, 1)
+        ),
     ],
     "fields": [
         field("1", "1", "ctrl"),
@@ -69,6 +79,9 @@ ROWS = {
         field("5", "1", "a"),
         field("6", "1", "a"), field("6", "2", "b", test="is_new"),
         field("7", "1", "a"), field("8", "1", "a"), field("8", "2", "b"),
+        *(field(str(12 + 4 * lax + new), str(at), f"f{at}") for lax in (0, 1) for new in (0, 1)
+          for at in range(1, 2 + new)),
+        *(struct(str(14 + 4 * lax + new), f"vmstate_inner_{lax}") for lax in (0, 1) for new in (0, 1)),
         field("9", "1", "a"), field("10", "1", "a"), field("11", "1", "x"),
     ],
     "subsections": [["3", "1", "vmstate_extra", ""], ["10", "1", "vmstate_sub", ""]],

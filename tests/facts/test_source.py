@@ -18,8 +18,8 @@ def test_frames_have_types():
     assert str(frame["version"].dtype) == "Int64" and frame["unmigratable"].dtype == bool
     assert frame["since"].iloc[0] == Release("1.0") and frame["until"].iloc[0] == Release("1.0.0")
     assert frame["until"].iloc[2] is None
-    assert list(catalog.descriptions("1.1.7")["name"]) == [
-        "acme", "acme/extra", "quiet", "stuck", "always", "always/sub"]  # fmt: skip
+    there = catalog.descriptions("1.1.7")
+    assert set(there["name"][there["file"] == "hw/acme.c"]) == {"acme", "acme/extra", "quiet", "stuck"}
     assert catalog.types("1.0")["abstract"].sum() == 3
     assert len(catalog.machine_types("1.2")) == 4
     assert catalog.problems()["what"].tolist() == ["odd_properties"]

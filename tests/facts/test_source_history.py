@@ -63,9 +63,19 @@ def test_what_a_subsection_does():
 
 def test_breaks_say_how_certain_they_are():
     found = {item.change.name: item for item in breaks()}
-    assert set(found) == {"acme", "always"}  # not quiet, which has a test; not stuck, which is never in a stream
+    assert set(found) == {
+        "acme",
+        "always",
+        "inner-lax",
+    }  # not quiet, which has a test; not stuck, which is never in a stream
     acme, always = found["acme"], found["always"]
     assert acme.devices[0] == "acme" and acme.saved_by == ("hw_compat_1_0 sets acme.late-word=off",)
     assert acme.certainty == "suspicion"
     # A subsection without `needed` is sent always; the description's symbol changed with it.
     assert (always.change.forward, always.change.back, always.certainty) == ("loads", "refused", "certain")
+
+
+def test_a_struct_whose_section_refuses_by_version_is_no_break():
+    # `inner` changed in 1.1; `outer`, which holds it, refuses older versions since then, `lax` takes them.
+    assert [item.change.name for item in breaks(["inner"])] == []
+    assert [item.change.name for item in breaks(["inner-lax"])] == ["inner-lax"]

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmstate_tools.facts import source
-from vmstate_tools.facts.device_history import Change, changes, forms_of
+from vmstate_tools.facts.device_history import REFUSED, Change, changes, forms_of
 from vmstate_tools.facts.properties import properties_in
+from vmstate_tools.facts.tables import Row
 
 if TYPE_CHECKING:
     from vmstate_tools.qemu_source.git import Repo
@@ -54,21 +55,34 @@ def breaks(names: Iterable[str] | None = None) -> Iterator[Break]:
 
 
 def _told_by_version(change: Change, depth: int = 0) -> bool:
-    """Tells whether a struct is only in descriptions whose own version changed with it: the section's version tells.
+    """Tells whether a struct is only in descriptions that refuse older streams since the same step, by their version.
 
-    A struct has no version of its own in a stream.
+    A struct has no version of its own in a stream. Where the section's version was raised and its minimum was not, the
+    new release takes an old stream, and reads the struct amiss.
     """
     if depth > 5 or (change.file, change.symbol) in _devices()[0]:
         return False
     at = source.place(change.release)
-    numbers = {row["description"] for row in source.by("fields", "vmsd").get(change.symbol)}
-    outer = [row for number in numbers for row in source.by("descriptions", "description").get(number)]
+    outer = _naming("fields", "vmsd", change)
+    if any(row["file"] == change.file for row in _naming("subsections", "symbol", change)):
+        return False  # a subsection has its own version
+    outer = [row for row in outer if row["file"] == change.file] or outer
     held = {(row["name"], row["file"], row["symbol"]) for row in source.holding(outer, at) if row["name"]}
     found = []
     for name, file, symbol in held:
         theirs = [c for c in changes(name) if (c.release, c.file, c.symbol) == (change.release, file, symbol)]
-        found.append(bool(theirs) and all(not c.same_version or _told_by_version(c, depth + 1) for c in theirs))
+        found.append(bool(theirs) and all(_tells(c, depth) for c in theirs))
     return bool(found) and all(found)
+
+
+def _naming(table: str, column: str, change: Change) -> list[Row]:
+    """Returns the descriptions in whose fields or subsections a changed one is."""
+    numbers = {row["description"] for row in source.by(table, column).get(change.symbol)}
+    return [row for number in numbers for row in source.by("descriptions", "description").get(number)]
+
+
+def _tells(change: Change, depth: int) -> bool:
+    return (not change.same_version and change.forward == REFUSED) or _told_by_version(change, depth + 1)
 
 
 def _judged(change: Change) -> Break:
