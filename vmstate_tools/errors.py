@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Text that came from a stream, safe for a terminal: control characters and bidi overrides become escapes."""
+    """Returns text of a stream as a terminal may get it: control characters and bidi overrides become escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

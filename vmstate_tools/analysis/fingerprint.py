@@ -78,7 +78,7 @@ class Fingerprint:
 
     @property
     def unique(self) -> bool:
-        """Whether only one release could have written the stream."""
+        """Tells whether only one release could have written the stream."""
         return len(self.releases) == 1
 
     @cached_property

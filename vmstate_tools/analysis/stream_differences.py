@@ -49,7 +49,7 @@ def of_streams(a: Stream, b: Stream, ram: bool) -> Iterator[Difference]:
 
 
 def _alike(a: Stream, mine: list[Section], b: Stream, theirs: list[Section]) -> bool:
-    """True where the records of a section hold the same bytes and are laid out alike: then no field differs."""
+    """Returns True where the records of a section hold the same bytes and are laid out alike: then no field differs."""
     if len(mine) != len(theirs):
         return False
     for one, two in zip(mine, theirs, strict=True):
@@ -66,7 +66,7 @@ def _alike(a: Stream, mine: list[Section], b: Stream, theirs: list[Section]) -> 
 
 
 def _same_runs(a: Stream, b: Stream, mine: _Numbered, theirs: _Numbered) -> bool:
-    """True where runs of equal sections stand at the same places, and the first of each speaks for its run."""
+    """Returns True where runs of equal sections stand at the same places, and the first of each speaks for its run."""
     opaque = ({key: sections[0].how == "opaque" for key, sections in side.items()} for side in (mine, theirs))
     return a.sections.lengths == b.sections.lengths and next(opaque) == next(opaque)
 

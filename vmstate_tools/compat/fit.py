@@ -213,7 +213,7 @@ class Fit:
     def _is_empty(
         self, side: Vmsd, other: Vmsd, f: FieldDescription, prefix: str, value: ValueOf, other_value: ValueOf
     ) -> bool:
-        """True if the other side omits this array because its count is zero."""
+        """Returns True if the other side omits this array because its count is zero."""
         length = f.size if f.count is None else f.count
         return any(value(side.name, path) == length for path in _numbers(side, prefix)) and any(
             other_value(other.name, path) == 0 for path in _numbers(other, prefix)

@@ -47,7 +47,7 @@ class Context:
 
     @property
     def kvm(self) -> bool:
-        """Whether the destination runs the guest with KVM."""
+        """Tells whether the destination runs the guest with KVM."""
         return self.accel == "kvm"
 
 

@@ -101,7 +101,7 @@ class Verdict:
 
     @property
     def loads(self) -> bool:
-        """Whether the destination would take the whole stream."""
+        """Tells whether the destination would take the whole stream."""
         return not self.reasons
 
     @property
@@ -120,12 +120,12 @@ class Verdict:
         return frame.astype({"instance_id": "Int64", **dict.fromkeys(texts, "str")})
 
     def to_json(self) -> dict[str, Any]:
-        """The verdict as `vmstate check --json` prints it: plain dicts, lists, strings and numbers."""
+        """Returns the verdict as `vmstate check --json` prints it: plain dicts, lists, strings and numbers."""
         obstacles = [{k: _plain(v) for k, v in o.row().items()} for o in self.reasons]
         return {"loads": self.loads, "obstacles": obstacles, "assumptions": list(self.assumptions)}
 
     def explain(self) -> str:
-        """The verdict as plain text."""
+        """Returns the verdict as plain text."""
         lines = [f"{self.stream} -> {self.destination}: {'loads' if self.loads else 'refused'}"]
         if self.policy is not None:
             lines[0] += f" (policy {self.policy})"
@@ -154,7 +154,7 @@ def _details(obstacle: Obstacle) -> Iterable[str]:
 
 
 def show(value: Any) -> str:
-    """A value as text: large numbers in hex."""
+    """Returns a value as text: large numbers in hex."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 0xFFFF:
         return f"0x{value:x}"
     if isinstance(value, bytes):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def _word(*fields: tuple[int, int]) -> bytes:
-    """A ppc instruction from (value, left shift) pairs."""
+    """Builds a ppc instruction from (value, left shift) pairs."""
     return struct.pack(">I", sum(value << shift for value, shift in fields))
 
 
@@ -29,7 +29,7 @@ def _store(register: int, base: int, offset: int) -> bytes:
 
 @functools.cache
 def ppc_program(bits: int) -> bytes:
-    """The program for a Book3S CPU in real mode, position independent; it uses 8 bytes of RAM at 0x2000."""
+    """Returns the program for a Book3S CPU in real mode, position independent; it uses 8 bytes of RAM at 0x2000."""
     code = _word((31, 26), (3, 21), (83, 1))  # mfmsr r3
     code += _word((24, 26), (3, 21), (3, 16), (0x2000, 0))  # ori r3, r3, MSR[FP]
     code += _word((31, 26), (3, 21), (146, 1))  # mtmsr r3
@@ -49,14 +49,14 @@ def ppc_program(bits: int) -> bytes:
 
 @functools.cache
 def x86_program() -> bytes:
-    """The last 64 KiB below 4 GiB: real mode code, entered at 16 bytes before their end."""
+    """Returns the last 64 KiB below 4 GiB: real mode code, entered at 16 bytes before their end."""
     code = b"".join(b"\x66" + bytes([0xB8 + r]) + bytes([0x11 * (r + 1)] * 4) for r in range(8))  # mov r32, imm32
     code += b"\xf4\xeb\xfd"  # hlt; jmp back to it
     return bytes(0xFF00) + code.ljust(0xF0, b"\x90") + b"\xe9\x0d\xff".ljust(16, b"\x90")
 
 
 def _elf(address: int, content: bytes) -> bytes:
-    """A 32-bit big-endian ELF program of one segment."""
+    """Builds a 32-bit big-endian ELF program of one segment."""
     header = b"\x7fELF\x01\x02\x01".ljust(16, b"\0")
     header += struct.pack(">HHIIIIIHHHHHH", 2, 20, 1, address + 0x100, 52, 0, 0, 52, 32, 1, 0, 0, 0)
     program = struct.pack(">8I", 1, 84, address, address, len(content), len(content), 7, 4)

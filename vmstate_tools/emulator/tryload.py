@@ -224,7 +224,7 @@ class _Load(NamedTuple):
 
     @property
     def taken(self) -> bool | None:
-        """Whether the stream was taken as a whole; None where QEMU did not start."""
+        """Tells whether the stream was taken as a whole; None where QEMU did not start."""
         if not self.started:
             return None
         return self.loaded or (self.returncode == -6 and "invalid runstate transition" in self.output)

@@ -87,7 +87,7 @@ class Packet:
 
     @property
     def is_device(self) -> bool:
-        """Whether it carries the state of a device, and no pages."""
+        """Tells whether it carries the state of a device, and no pages."""
         return bool(self.flags & DEVICE_STATE)
 
     @property

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def is_channel(view: memoryview) -> bool:
-    """Whether these bytes begin as a multifd channel does."""
+    """Tells whether these bytes begin as a multifd channel does."""
     return bytes(view[:8]) == BEGIN
 
 

@@ -19,8 +19,10 @@ _MAX_LENGTH = 1 << 62  # so that offsets are good in signed arithmetic
 
 
 def _is_host_page_size(context: Any) -> bool:
-    """Whether a page size stands here. Nothing announces it, but what could stand here instead (a name's length and
-    the name, a record with flags) is never a power of two from 4096 on.
+    """Tells whether a page size stands here.
+
+    Nothing announces it, but what could stand here instead (a name's length and the name, a record with flags) is
+    never a power of two from 4096 on.
     """
     if context._building:
         return context.page_size is not None

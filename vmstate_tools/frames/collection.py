@@ -120,7 +120,7 @@ class Collection:
 
     @property
     def _keys(self) -> dict[str, pd.Categorical]:
-        """Those of `_KEYS` that are known, as categories, by stream."""
+        """Returns the columns of `_KEYS` that are known, as categories, by stream."""
         return {name: pd.Categorical(self.streams[name]) for name in _KEYS if name in self.streams}
 
     @functools.cached_property

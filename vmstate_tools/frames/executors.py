@@ -79,7 +79,7 @@ def spread(
 
 
 def _died(error: BaseException | None) -> bool:
-    """True where a worker died, or the way to it broke, rather than `work` raised."""
+    """Returns True where a worker died, or the way to it broke, rather than `work` raised."""
     module = type(error).__module__.partition(".")[0]
     return isinstance(error, (BrokenExecutor, CancelledError, ConnectionError)) or module == "distributed"
 

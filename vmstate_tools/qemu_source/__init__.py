@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.qemu_source import changes, machines, ppc, vmsd
 from vmstate_tools.qemu_source.git import Repo
-from vmstate_tools.qemu_source.releases import FIRST, Release, intervals, releases, version_key
+from vmstate_tools.qemu_source.releases import FIRST, Release, intervals, releases
 from vmstate_tools.qemu_source.tree import SourceTree
 from vmstate_tools.source.new_file import new_text_file
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["FIRST", "FIRST_MACHINES", "Release", "build", "intervals", "releases", "version_key"]
+__all__ = ["FIRST", "FIRST_MACHINES", "Release", "build", "intervals", "releases"]
 
 #: `hw/ppc` was laid out as today from this release on; streams carry the words from the next.
 FIRST_MACHINES = (1, 5)
 
 
 def build(qemu_git: Sequence[Path], out: Path, qemu_source: Sequence[Path] = ()) -> None:
-    """Write `releases`, `flags`, `families`, `models`, `aliases`, `adjustments`, `masks`, `fields`, `gates`,
+    """Writes `releases`, `flags`, `families`, `models`, `aliases`, `adjustments`, `masks`, `fields`, `gates`,
     `machines` and `changes` (.csv) to `out`.
 
     Parameters
@@ -58,7 +58,7 @@ def build(qemu_git: Sequence[Path], out: Path, qemu_source: Sequence[Path] = ())
 
 
 def _facts(release: Release) -> dict[str, dict[tuple[Any, ...], Any]]:
-    """Table → what one release says, row → the columns that are not its key."""
+    """Returns table → what one release says, row → the columns that are not its key."""
     tree = ppc.Tree(release.repo, release.revision)
     facts = ppc.read(tree)
     fields, masks = vmsd.read(tree)

@@ -116,7 +116,7 @@ class Resolver(Protocol):
         """Returns the type a name stands for."""
 
     def is_type(self, name: str, scope: Scope) -> bool:
-        """Whether a name is a type's."""
+        """Tells whether a name is a type's."""
 
     def type_of(self, tree: Tree, scope: Scope) -> Type:
         """Returns the type of an expression."""

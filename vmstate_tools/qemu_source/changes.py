@@ -32,7 +32,7 @@ _MATTERS = "|".join(
 
 
 def rows(found: list[Release]) -> list[dict[str, Any]]:
-    """One row per changed fact: release that first has it, commit, and the value before and after.
+    """Returns one row per changed fact: release that first has it, commit, and the value before and after.
 
     A fact that differs between two releases with no commit to show for it gets a row without commit.
     """
@@ -44,7 +44,7 @@ def rows(found: list[Release]) -> list[dict[str, Any]]:
 
 
 def _steps(found: list[Release]) -> list[tuple[Release, Release]]:
-    """From release to release, and within each stable series from its first release on."""
+    """Returns the steps from release to release, and within each stable series from its first release on."""
     steps = list(pairwise([r for r in found if r.kind != "stable"]))
     series = (pair for pair in pairwise(found) if pair[0].key[:2] == pair[1].key[:2])
     return steps + [(old, new) for old, new in series if new.kind == "stable"]
@@ -123,7 +123,7 @@ _read: dict[tuple[Any, ...], dict[Fact, str]] = {}
 
 
 def _all(repo: Repo, revision: str) -> dict[Fact, str]:
-    """Every fact of a revision; a part whose sources are as they were is not read again."""
+    """Returns every fact of a revision; a part whose sources are as they were is not read again."""
     tree = ppc.Tree(repo, revision)
 
     def of(*names: str) -> tuple[str | None, ...]:

@@ -97,7 +97,7 @@ class Unit:
         return found
 
     def declarations(self) -> Iterator[Node]:
-        """init_declarator nodes at file scope."""
+        """Yields the init_declarator nodes at file scope."""
         for node in self.root.children:
             if node.type == "declaration":
                 yield from walk(node, "init_declarator")
@@ -111,7 +111,7 @@ def text_of(node: Node) -> str:
 
 
 def child(node: Node, name: str) -> Node:
-    """The child a grammar rule always has."""
+    """Returns the child that a grammar rule always has."""
     found = node.child_by_field_name(name)
     if found is None:
         raise CatalogError(f"line {node.start_point.row + 1}: {node.type} without {name}")
@@ -137,7 +137,7 @@ def walk(node: Node, *types: str) -> Iterator[Node]:
 
 
 def designated(node: Node) -> dict[str, Node]:
-    """Designator → value of one initializer list."""
+    """Returns designator → value of one initializer list."""
     found: dict[str, Node] = {}
     for pair in node.named_children:
         if pair.type == "initializer_pair":
@@ -158,7 +158,7 @@ def preprocess(
     macros: Mapping[str, Macro | None] | None = None,
     expand: bool = True,
 ) -> Unit:
-    """Decide conditionals for `config` (names defined, with their values) and expand function-like macros."""
+    """Decides conditionals for `config` (names defined, with their values) and expands function-like macros."""
     known: dict[str, Macro | None] = dict(macros) if macros is not None else dict(prelude())
     own: dict[str, Macro | None] = {}
     out: list[str] = []
@@ -224,7 +224,7 @@ def _strip_comments(text: str) -> str:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str, int]]:
-    """(line number, line with continuations joined, physical lines it took)."""
+    """Yields (line number, line with continuations joined, physical lines it took)."""
     lines = text.split("\n")
     at = 0
     while at < len(lines):
@@ -322,7 +322,7 @@ _expansions: dict[tuple[object, ...], str] = {}
 def _remembered(
     macro: Macro, args: list[str], functions: Mapping[str, Macro], hidden: frozenset[str], path: str
 ) -> str:
-    """Expansion of a call. The same calls return in every revision: those with plain arguments are kept."""
+    """Returns the expansion of a call; calls with plain arguments are cached, as every revision has the same ones."""
     if any("(" in arg for arg in args):
         return _substitute(macro, args, functions, hidden, path)
     reached: dict[str, Macro] = {macro.name: macro}
@@ -453,24 +453,24 @@ class Evaluator:
         self._functions = {m.name: m for m in both if m is not None and m.params is not None}
 
     def expression(self, text: str, where: str) -> int:
-        """Value of an expression given as text."""
+        """Returns the value of an expression given as text."""
         return self._text(text, where).value
 
     def node(self, node: Node, where: str) -> int:
-        """Value of an expression node, as an unsigned 64-bit word."""
+        """Returns the value of an expression node, as an unsigned 64-bit word."""
         return self._node(node, where).value & 0xFFFF_FFFF_FFFF_FFFF
 
     def constant(self, name: str) -> int:
         return self._name(name, name).value & 0xFFFF_FFFF_FFFF_FFFF
 
     def binding(self, names: Mapping[str, int]) -> Evaluator:
-        """The same constants, with some names bound to 64-bit unsigned integers."""
+        """Returns the same constants, with some names bound to 64-bit unsigned integers."""
         other = copy(self)
         other._cache = {**self._cache, **{n: CInt(v, 64, signed=False) for n, v in names.items()}}
         return other
 
     def text(self, node: Node, where: str) -> str:
-        """Value of a string expression: literals, and macros that stand for literals, joined."""
+        """Returns the value of a string expression: literals, and macros that stand for literals, joined."""
         if node.type == "concatenated_string":
             return "".join(self.text(n, where) for n in node.named_children)
         if node.type == "string_literal":

@@ -88,7 +88,7 @@ class Blob:
 
 
 def read(text: str) -> Blob:
-    """Facts of one C file."""
+    """Returns the facts of one C file."""
     text = _COMMENT.sub(lambda m: m[1] or " ", text)
     blob = Blob(literals=frozenset(_LITERAL.findall(text)), texts=dict(_TEXT_MACRO.findall(text)))
     # The file's own macros count where their first parameter becomes the field's name: macro -> field type.
@@ -125,7 +125,7 @@ def read(text: str) -> Blob:
 
 
 def _braced(text: str, at: int) -> str:
-    """What stands between the brace at `at` and its partner."""
+    """Returns what stands between the brace at `at` and its partner."""
     depth = 0
     for m in re.compile(r"[{}]|\"(?:\\.|[^\"\\\n])*\"").finditer(text, at):
         if m[0] == "{":
@@ -138,7 +138,7 @@ def _braced(text: str, at: int) -> str:
 
 
 def _items(body: str) -> Iterator[str]:
-    """The comma-separated items of an initializer."""
+    """Returns the comma-separated items of an initializer."""
     depth, start = 0, 0
     for m in re.finditer(r"[(){}\[\],]|\"(?:\\.|[^\"\\\n])*\"", body):
         if m[0] in "({[":
@@ -154,7 +154,7 @@ def _items(body: str) -> Iterator[str]:
 
 
 def _unconditional(body: str) -> str:
-    """The text that stands under no #if."""
+    """Returns the text that stands under no #if."""
     out, depth = [], 0
     for line in body.splitlines():
         word = re.match(r"\s*#\s*(\w+)", line)
@@ -196,7 +196,7 @@ def _definition(symbol: str, body: str, own: dict[str, str | None]) -> Definitio
 
 
 def _field(item: str, own: dict[str, str | None]) -> tuple[FieldFact | None, bool]:
-    """The field an item stands for, and whether all that it stands for is known."""
+    """Returns the field that an item stands for, and whether all that it stands for is known."""
     call = re.fullmatch(r"(VMSTATE_\w+)\s*\((.*)\)", item, re.DOTALL)
     if item == "VMSTATE_VIRTIO_DEVICE":
         return FieldFact("virtio", "", False), True
@@ -240,7 +240,7 @@ class Release(NamedTuple):
 
 
 def sources(repos: Iterable[Path]) -> Iterator[tuple[str, Repo, str]]:
-    """(release x.y, repository, revision) of every release and stable release since the first that is known.
+    """Yields (release x.y, repository, revision) of every release and stable release since the first that is known.
 
     From tags; where there are none, from the commits that set the file VERSION.
     """
@@ -255,7 +255,7 @@ def sources(repos: Iterable[Path]) -> Iterator[tuple[str, Repo, str]]:
 
 
 def releases(repos: Iterable[Path]) -> Iterator[Release]:
-    """Read all releases there are; a file that several share is read once."""
+    """Reads all releases there are; a file that several share is read once."""
     seen: dict[str, Blob] = {}
     for release, repo, revision in tqdm(list(sources(repos)), desc="releases", unit="release"):
         blobs: dict[str, str] = {}
@@ -264,7 +264,7 @@ def releases(repos: Iterable[Path]) -> Iterator[Release]:
                 target = _TARGET.match(path)
                 blobs[blob] = f"{target[1]}:" if target else ""
                 if blob not in seen:
-                    seen[blob] = read((repo._object(blob) or b"").decode("latin-1"))
+                    seen[blob] = read((repo.content(blob) or b"").decode("latin-1"))
         yield _release(release, [(seen[b], target) for b, target in blobs.items()])
 
 
@@ -293,7 +293,7 @@ def _release(release: str, found: list[tuple[Blob, str]]) -> Release:
 
 
 def write(read: Iterable[Release], folder: Path) -> None:
-    """Write `descriptions.csv` and `machines.csv` of `data/fingerprint`."""
+    """Writes `descriptions.csv` and `machines.csv` of `data/fingerprint`."""
     found = list(read)
     folder.mkdir(parents=True, exist_ok=True)
     with new_text_file(folder / "descriptions.csv", overwrite=True) as file:

@@ -64,7 +64,7 @@ class Repository:
         return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout
 
     def releases(self) -> dict[str, str]:
-        """Release -> revision: tags, or the commits of the main line that set VERSION to one."""
+        """Returns release → revision: tags, or the commits of the main line that set VERSION to one."""
         found = {t[1:]: t for t in self.git("tag").split() if re.fullmatch(r"v\d+\.\d+\.0", t)}
         log = self.git("log", "--first-parent", "--format=%H", "master", "--", "VERSION").split()
         for commit in log:
@@ -74,7 +74,7 @@ class Repository:
         return found
 
     def files(self, revision: str) -> dict[str, str]:
-        """Path -> blob, of the files that speak of descriptions, and of headers with names."""
+        """Returns path → blob, of the files that speak of descriptions, and of headers with names."""
         pattern = r"VMStateDescription|^#define TYPE_\w+ +\"|^#define \w*VERSION\w* +\(?[0-9]"
         listed = self.git("grep", "-lE", pattern, revision, "--", "*.c", "*.h", "*.inc")
         paths = [line.split(":", 1)[1] for line in listed.splitlines()]
@@ -85,7 +85,7 @@ class Repository:
         return {p: tree[p] for p in paths if not p.startswith(("tests/", "roms/", "rust/"))}
 
     def read(self, blobs: Iterable[str]) -> None:
-        """Fill `texts` with what is not there yet."""
+        """Reads the blobs whose text is not in `texts` yet into it."""
         missing = sorted(set(blobs) - self.texts.keys())
         if not missing:
             return
@@ -104,7 +104,7 @@ def strings_of(text: str) -> dict[str, str]:
 
 
 def vmsds_of(text: str, strings: dict[str, str]) -> Iterator[Vmsd]:
-    """The descriptions that a source text defines, those by macro included."""
+    """Returns the descriptions that a source text defines, by macros too."""
     text = _COMMENT.sub(" ", text)
     macros = {m[1]: (m[2], m[3].replace("\\\n", " ")) for m in _MACRO.finditer(text) if "VMStateDescription" in m[3]}
     plain = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", "", text, flags=re.MULTILINE)
@@ -131,7 +131,7 @@ def vmsds_of(text: str, strings: dict[str, str]) -> Iterator[Vmsd]:
 
 
 def _expand(body: str, parameters: list[str], given: list[str]) -> str:
-    """A macro's body with its arguments put in, outside strings."""
+    """Returns a macro's body with its arguments put in, outside strings."""
     values = dict(zip(parameters, given, strict=False))
 
     def put(match: re.Match[str]) -> str:
@@ -146,7 +146,7 @@ def _expand(body: str, parameters: list[str], given: list[str]) -> str:
 
 
 def _braced(text: str, at: int) -> str | None:
-    """What stands between the brace at `at` and its partner."""
+    """Returns what stands between the brace at `at` and its partner."""
     depth = 0
     for match in re.compile(r"[{}]").finditer(text, at):
         depth += 1 if match[0] == "{" else -1
@@ -156,7 +156,7 @@ def _braced(text: str, at: int) -> str | None:
 
 
 def _split(text: str) -> Iterator[str]:
-    """By the commas that no bracket encloses."""
+    """Splits text by the commas that no bracket encloses."""
     depth, start = 0, 0
     for match in re.finditer(r'[(){}\[\],]|"(?:[^"\\]|\\.)*"', text):
         if match[0] in "({[":
@@ -182,7 +182,7 @@ def _string(text: str, strings: dict[str, str]) -> str:
 
 
 def _number(text: str, names: dict[str, str]) -> int:
-    """A version: a number or a name for one; -1 where it is neither."""
+    """Returns a version: a number or a name for one; -1 where it is neither."""
     text = text.strip("() ")
     match = re.match(r"(0x[0-9a-fA-F]+|\d+)", names.get(text, text))
     return int(match[1], 0) if match else -1
@@ -202,7 +202,7 @@ def _subsections(text: str) -> Iterator[str]:
 
 
 def _fields(text: str) -> Iterator[str]:
-    """Each as 'MACRO name argument …', the state's C type left out."""
+    """Returns each field as 'MACRO name argument …', the state's C type left out."""
     for item in _list(text):
         match = re.match(r"VMSTATE_(\w+)\s*\((.*)\)\Z", item, re.DOTALL)
         if match and match[1] != "END_OF_LIST":
@@ -223,7 +223,7 @@ def _fields(text: str) -> Iterator[str]:
 
 
 def read_release(repository: Repository, revision: str) -> dict[tuple[str, str], Vmsd]:
-    """(file, name) -> description, subsections by name."""
+    """Returns (file, name) → description, subsections by name."""
     files = repository.files(revision)
     repository.read(files.values())
     strings: dict[str, str] = {}

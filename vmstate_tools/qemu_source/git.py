@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.release import Release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,11 +61,12 @@ class Repo:
         return done.stdout
 
     def read(self, revision: str, path: str) -> str | None:
-        """Text of a file at a revision, None where it does not exist; bytes as Latin-1."""
-        blob = self._object(f"{revision}:{path}")
-        return None if blob is None else blob.decode("latin-1")
+        """Returns the text of a file at a revision, None where it does not exist; bytes as Latin-1."""
+        content = self.content(f"{revision}:{path}")
+        return None if content is None else content.decode("latin-1")
 
-    def _object(self, name: str) -> bytes | None:
+    def content(self, name: str) -> bytes | None:
+        """Returns the bytes of a blob, by its id or as REVISION:PATH; None where there is none."""
         if self._batch is None:
             self._batch = subprocess.Popen(
                 ["git", "-C", str(self.path), "cat-file", "--batch"],
@@ -81,7 +83,7 @@ class Repo:
         return body if head[1] == b"blob" else None
 
     def blobs(self, revision: str, paths: Iterable[str]) -> dict[str, str]:
-        """path → blob hash, for the paths (folders are listed through) that exist at a revision."""
+        """Returns path → blob hash, for the paths (folders are listed through) that exist at a revision."""
         lines = self.git("ls-tree", "-r", revision, "--", *paths).splitlines()
         return {path: meta.split()[2] for meta, path in (line.split("\t", 1) for line in lines)}
 
@@ -91,20 +93,20 @@ class Repo:
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        """Release → revision, from tags named like v2.6.0; release candidates are left out."""
+        """Returns release → revision, from tags named like v2.6.0; release candidates are left out."""
         found = ((m[1], t) for t in self.git("tag").splitlines() if (m := _TAG.match(t)))
-        return {_three(release): f"refs/tags/{tag}" for release, tag in found}
+        return {str(Release(release)): f"refs/tags/{tag}" for release, tag in found}
 
     @cached_property
     def version_commits(self) -> dict[str, str]:
-        """Release → the commit that set the file VERSION to it, on the first-parent line of each branch head.
+        """Returns release → the commit that set the file VERSION to it, on the first-parent line of each branch head.
 
         For repositories without tags: a release is tagged on the commit that sets VERSION.
         """
         found: dict[str, str] = {}
         for commit in self.git("log", "--first-parent", "--format=%H", *self.main_lines, "--", "VERSION").split():
             version = (self.read(commit, "VERSION") or "").strip()
-            if re.fullmatch(r"\d+\.\d+\.\d+", version) and int(version.split(".")[2]) < 50:
+            if re.fullmatch(r"\d+\.\d+\.\d+", version) and Release(version).numbers[2] < 50:
                 found.setdefault(version, commit)
         return found
 
@@ -120,7 +122,3 @@ class Repo:
             self._batch.stdout.close()
             self._batch.wait()
             self._batch = None
-
-
-def _three(release: str) -> str:
-    return release if release.count(".") >= 2 else f"{release}.0"

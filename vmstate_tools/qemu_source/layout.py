@@ -201,7 +201,7 @@ class Layout:
         raise CatalogError(f"type {' '.join(tokens)[:60]} not understood")
 
     def is_type(self, name: str, scope: Scope) -> bool:
-        """Whether a name is a type's."""
+        """Tells whether a name is a type's."""
         return self.named(name, scope).kind != "unknown"
 
     def named(self, name: str, scope: Scope) -> Type:

@@ -67,7 +67,7 @@ def _spapr(tree: Tree) -> Unit | None:
 
 
 def default_cpus(tree: Tree) -> dict[str, str]:
-    """Machine type → the CPU it takes under TCG where none is given, as the source spells it.
+    """Returns machine type → the CPU it takes under TCG where none is given, as the source spells it.
 
     Machine types whose default could not be followed are left out. Covers releases since 1.6 (`hw/ppc`).
     """
@@ -101,7 +101,7 @@ def default_cpus(tree: Tree) -> dict[str, str]:
 
 
 def _machines(node: Node, entry: str, values: Evaluator) -> dict[str, str]:
-    """Machine name → its entry function, from a type or a table of types."""
+    """Returns machine name → its entry function, from a type or a table of types."""
     found = {}
     for item in walk(node, "initializer_list"):
         for entries in (item, *item.named_children):
@@ -116,7 +116,7 @@ def _machines(node: Node, entry: str, values: Evaluator) -> dict[str, str]:
 
 
 def _pseries_cpu(name: str, functions: dict[str, Node]) -> str:
-    """Own assignment, else that of the newer machine type whose options it starts from."""
+    """Returns the CPU that a machine type assigns, else the one of the newer type whose options it starts from."""
     cpu = _own_cpu(functions[name])
     if cpu:
         return cpu
@@ -128,7 +128,7 @@ def _pseries_cpu(name: str, functions: dict[str, Node]) -> str:
 
 
 def _own_cpu(node: Node) -> str:
-    """The CPU a function names itself: in a member or variable for it, or to the function that makes one."""
+    """Returns the CPU that a function names: in a member or variable for it, or to the function that makes one."""
     for item in walk(node, "assignment_expression", "call_expression"):
         named: Node | None = item
         if item.type == "assignment_expression":
@@ -150,7 +150,7 @@ def _makes_cpu(call: Node) -> bool:
 
 
 def _first_cpu(start: str, functions: dict[str, Node]) -> str:
-    """Breadth first through calls and functions stored in members: where a CPU is named first."""
+    """Finds, breadth first through calls and functions stored in members, the CPU that is named first."""
     queue, seen = [start], set()
     while queue:
         name = queue.pop(0)

@@ -142,7 +142,7 @@ class Tree:
         return self.at(path, expand)
 
     def at(self, path: str, expand: bool = True) -> Unit:
-        """A file anywhere in the tree. The macros of the target's headers are known to the target's code."""
+        """Returns a file anywhere in the tree. The macros of the target's headers are known to the target's code."""
         name = path.removeprefix(f"{self.folder}/")
         code = name != path and name not in HEADERS
         headers = tuple(self.blobs.get(f"{self.folder}/{n}") for n in HEADERS) if code and expand else ()
@@ -170,7 +170,7 @@ class Tree:
 
 
 def read(tree: Tree) -> Facts:
-    """All facts of one revision.
+    """Returns all facts of one revision.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def read(tree: Tree) -> Facts:
 
 
 def families(tree: Tree) -> dict[str, Words]:
-    """Family → the words its class and init function give a CPU. Raises CatalogError as `read`."""
+    """Returns family → the words its class and init function give a CPU. Raises CatalogError as `read`."""
     with _at_revision(tree):
         values = tree.constants
         init = _init(tree)
@@ -217,7 +217,7 @@ def _init(tree: Tree) -> Unit:
 
 
 def _table(init: Unit) -> Node | None:
-    """Until 1.4: the array of all CPU definitions."""
+    """Returns the array of all CPU definitions, which there was until 1.4."""
     return next((n for n in init.declarations() if _declares(n, "ppc_defs")), None)
 
 
@@ -229,7 +229,7 @@ def _declares(node: Node, name: str) -> bool:
 
 
 def flags(tree: Tree) -> dict[tuple[str, str], int]:
-    """(word, name) → the bit. Raises CatalogError as `read`."""
+    """Returns (word, name) → the bit. Raises CatalogError as `read`."""
     with _at_revision(tree):
         return _flags(tree.constants)
 
@@ -254,7 +254,7 @@ def _flags(values: Evaluator) -> dict[tuple[str, str], int]:
 
 
 def _from_table(unit: Unit, table: Node, values: Evaluator, bats: _Bats) -> dict[str, Words]:
-    """The definitions' macro puts the family's name into the names it pastes."""
+    """Reads families from the table until 1.4: its macro puts the family's name into the names it pastes."""
     found: dict[str, Words] = {}
     for where, family, fields in _definitions(unit, table):
         if family not in found:
@@ -288,7 +288,7 @@ def _definitions(unit: Unit, table: Node) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _target(node: Node, values: Evaluator) -> str:
-    """The function a pointer expression names, through macros that rename it."""
+    """Returns the function that a pointer expression names, through macros that rename it."""
     name = text_of(node).lstrip("&")
     seen: set[str] = set()
     # A macro may stand for its own name, which ends its expansion.
@@ -299,7 +299,7 @@ def _target(node: Node, values: Evaluator) -> str:
 
 
 def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words]:
-    """Since 1.5: a class_init function per family."""
+    """Reads families since 1.5: each has a class_init function."""
     families: dict[str, Words] = {}
     functions = unit.functions
     for name, node in functions.items():
@@ -331,7 +331,7 @@ def _from_classes(unit: Unit, values: Evaluator, bats: _Bats) -> dict[str, Words
 def _assignments(
     unit: Unit, node: Node, functions: Mapping[str, Node] | None = None
 ) -> list[tuple[str, str, Node, str]]:
-    """(target, operator, value, where) of the assignments in a function, in order.
+    """Returns (target, operator, value, where) of the assignments in a function, in order.
 
     With `functions`, those of the functions it hands its class to are among them.
     """
@@ -348,7 +348,7 @@ def _assignments(
 
 
 def _models(unit: Unit, values: Evaluator) -> tuple[dict[str, Model], dict[str, str]]:
-    """Since 1.5: a type per model, with its class_init, and a table of aliases."""
+    """Reads models since 1.5: a type per model, with its class_init, and a table of aliases."""
     classes: dict[str, dict[str, int]] = {}
     for name, node in unit.functions.items():
         if name.endswith("_class_init"):
@@ -412,7 +412,7 @@ class _Bats:
         return count
 
     def _touches(self, function: str) -> bool:
-        """Whether the function, or one it calls, alters nb_BATs at all."""
+        """Tells whether the function, or one it calls, alters nb_BATs at all."""
         if function not in self._relevant:
             self._relevant[function] = False
             body = self.functions[function][1]
@@ -441,7 +441,7 @@ class _Bats:
         return self._known[key]
 
     def _run(self, unit: Unit, node: Node, values: Evaluator, effects: list[tuple[str, int]]) -> bool:
-        """Append the effects of a statement; True where it ends the enclosing switch or function."""
+        """Appends the effects of a statement; True where it ends the enclosing switch or function."""
         where = unit.where(node)
         if node.type in ("compound_statement", "case_statement", "else_clause"):
             label = node.child_by_field_name("value")
@@ -514,7 +514,7 @@ def _integer(values: Evaluator, node: Node, where: str) -> int | None:
 
 
 def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
-    """What TCG, KVM and the pseries machine do to the words after the family gave them.
+    """Returns what TCG, KVM and the pseries machine do to the words after the family gave them.
 
     Raises CatalogError as `read`, also where code not known to the reader alters a word.
     """
@@ -531,7 +531,7 @@ def adjustments(tree: Tree) -> tuple[Adjustment, ...]:
 
 
 def altering(tree: Tree) -> list[tuple[str, str]]:
-    """(path, line) of the code that alters one of the words."""
+    """Returns (path, line) of the code that alters one of the words."""
     found = []
     for path, blob in tree.blobs.items():
         if path.endswith((".c", ".inc")) and not path.endswith("/machine.c"):

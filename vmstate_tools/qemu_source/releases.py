@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vmstate_tools.release import numbers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -17,7 +19,7 @@ FIRST = (0, 10)
 
 @dataclass
 class Release:
-    """A release, or a development state, and where it lies."""
+    """A release, or a development state, and where it lies in a repository."""
 
     name: str
     repo: Repo
@@ -27,16 +29,13 @@ class Release:
 
     @property
     def key(self) -> tuple[int, ...]:
-        return version_key(self.name)
-
-
-def version_key(release: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in release.split("."))
+        return numbers(self.name)
 
 
 def releases(repos: Sequence[Repo]) -> list[Release]:
-    """Every release found, oldest first, and the newest development state (x.y.50) that is newer than any release
-    with a history.
+    """Returns every release found, oldest first.
+
+    Behind them stands the newest development state (x.y.50) that is newer than any release with a history.
 
     A tag of an earlier repository wins over later ones; the commit that set VERSION serves where no tag does. The
     kind is "release" for x.y.0, or for the first of a series where x.y.0 is not at hand.
@@ -46,9 +45,9 @@ def releases(repos: Sequence[Repo]) -> list[Release]:
         for name, revision in {**repo.version_commits, **repo.tags}.items():
             if name not in found or (repo is found[name][0]):
                 found[name] = (repo, revision)
-    names = sorted((name for name in found if version_key(name) >= FIRST), key=version_key)
-    first = {version_key(name)[:2]: name for name in reversed(names)}
-    kept = [
+    names = sorted((name for name in found if numbers(name) >= FIRST), key=numbers)
+    first = {numbers(name)[:2]: name for name in reversed(names)}
+    known = [
         Release(name, repo, revision, repo.commit(revision), "release" if name in first.values() else "stable")
         for name in names
         for repo, revision in (found[name],)
@@ -60,13 +59,13 @@ def releases(repos: Sequence[Repo]) -> list[Release]:
             if re.fullmatch(r"\d+\.\d+\.50", version):
                 heads.append(Release(version, repo, line, repo.commit(line), "development"))
     newest = max(heads, key=lambda h: h.key, default=None)
-    if newest is not None and all(newest.key > r.key for r in kept if r.commit.hash):
-        kept.append(newest)
-    return sorted(kept, key=lambda r: r.key)
+    if newest is not None and all(newest.key > r.key for r in known if r.commit.hash):
+        known.append(newest)
+    return sorted(known, key=lambda r: r.key)
 
 
 def intervals(per_release: dict[str, Iterable[Any]], columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows with `since` and `until`: first and last release, in the given order, without a break between."""
+    """Returns rows with `since` and `until`: first and last release, in the given order, without a break between."""
     names = list(per_release)
     rows: list[tuple[Any, int, int]] = []
     open_: dict[Any, int] = {}

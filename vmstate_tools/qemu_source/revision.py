@@ -41,7 +41,7 @@ class Revision:
 
     def text(self, path: str) -> str:
         """Returns the text of a file, bytes as Latin-1."""
-        return (self.repo._object(self.blobs[path]) or b"").decode("latin-1")
+        return (self.repo.content(self.blobs[path]) or b"").decode("latin-1")
 
     def include(self, name: str, by: str, target: str) -> str | None:
         """Finds the file that `#include` of `name` in the file `by` means; None where it is generated or the system's.

@@ -65,7 +65,7 @@ class Target:
 
     @staticmethod
     def knows(name: str) -> bool:
-        """Whether a name belongs to the configuration, so that no header defines it."""
+        """Tells whether a name belongs to the configuration, so that no header defines it."""
         return name in _ALWAYS or bool(_KNOWN_NAMES.fullmatch(name))
 
 

@@ -70,7 +70,7 @@ class SourceTree(Repo):
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes, float]]:
-    """(name below the tree's root, content, time of its last change) of the files that are read."""
+    """Yields (name below the tree's root, content, time of its last change) of the files that are read."""
     if path.is_dir():
         for name in ("VERSION", "hw/spapr.c"):
             if (path / name).is_file():

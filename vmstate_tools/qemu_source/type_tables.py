@@ -64,7 +64,7 @@ def _table(scope: Scope, base: str, place: int) -> str | None:
 
 
 def items_follow(scope: Scope, name: str) -> bool:
-    """Whether a variable is initialised by a list."""
+    """Tells whether a variable is initialised by a list."""
     chunk = scope.view.variables[name]
     return scope.view.text[chunk.body : chunk.end].lstrip(" =\n").startswith("{")
 

@@ -120,7 +120,7 @@ class View:
         return bisect_right(self._lines, place - 1) + 1
 
     def macro(self, name: str, place: int) -> tuple[bool, Macro | None]:
-        """Whether the file itself says what a name stands for at a place, and what."""
+        """Tells whether the file itself says what a name stands for at a place, and what."""
         found: tuple[bool, Macro | None] = (False, None)
         for at, macro in self.own.get(name, ()):
             if at > place and found[0]:

@@ -201,7 +201,7 @@ def _masks(unit: Unit, values: Evaluator) -> list[Mask]:
 
 
 def _gate(node: Node) -> str:
-    """The condition a statement stands under, as the member of the CPU it reads."""
+    """Returns the condition that a statement stands under, as the member of the CPU that it reads."""
     while node.parent is not None:
         node = node.parent
         if node.type == "if_statement":

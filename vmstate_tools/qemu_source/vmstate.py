@@ -237,7 +237,7 @@ class _Reader:
 
 
 def _offset(tokens: list[str]) -> tuple[str, str]:
-    """(C type, member) that an offset is taken of, '' where it is no offsetof."""
+    """Returns the (C type, member) that an offset is taken of, '' where it is no offsetof."""
     try:
         tree = expressions.parse(tokens)
     except CatalogError:

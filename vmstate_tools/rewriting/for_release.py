@@ -199,11 +199,11 @@ class _Repair:
 
     def why(self, word: str, before: int, after: int) -> str:
         """Returns what the change means. Raises RewriteError if it would deny what the guest has."""
-        told = f"as {self.cpu} has it in QEMU {self.release}"
+        reason = f"as {self.cpu} has it in QEMU {self.release}"
         if word == "nb_BATs":
             if after < before and any(_number(self.stream, self.section, f"env.spr[{n}]") for n in _BATS_4_TO_7):
                 raise self.refuse(f"the guest uses BATs that a CPU with {after} does not have")
-            return told
+            return reason
         if word == "msr_mask":
             lost = (_number(self.stream, self.section, _MSR) or 0) & before & ~after
             if lost:
@@ -215,13 +215,13 @@ class _Repair:
             if _STATE.get(flag) in there:
                 raise self.refuse(f"the guest has {_STATE[flag]}, and the release's {self.cpu} lacks {flag}")
         if new:
-            told += "; adds " + ", ".join(new)
+            reason += "; adds " + ", ".join(new)
         if gone:
-            told += "; takes away " + ", ".join(gone)
-        return told
+            reason += "; takes away " + ", ".join(gone)
+        return reason
 
     def set_pvr(self, rows: Any) -> list[Change]:
-        """Up to 2.0 the PVR stands before the registers, too; later releases send zeros there."""
+        """Returns the change of the PVR that stands before the registers up to 2.0; later releases send zeros there."""
         first = rows[(rows["vmsd"] == "cpu") & (rows["position"] == 1)]
         if not (len(first) and first["treatment"].iloc[0] == "equal"):
             return []

@@ -155,7 +155,7 @@ class _PipeWalk(Walk):
         return changes
 
     def stops_at(self, kind: int) -> bool:
-        """Whether a record of this type is not to be passed on before it was looked at with all that follow."""
+        """Tells whether a record of this type is not to be passed on before it was looked at with all that follow."""
         return kind == Record.EOF or (kind == Record.SECTION_FULL and self._live_ended)
 
     def read_end(self, offset: int) -> int:

@@ -102,5 +102,5 @@ def unpack(view: memoryview, kind: str, file: str) -> Iterator[tuple[int, bytes]
 
 
 def _is_padding(view: memoryview, start: int) -> bool:
-    """Whether nothing but zeros follows, as on tapes and block devices."""
+    """Tells whether nothing but zeros follows, as on tapes and block devices."""
     return not any(bytes(view[at : at + _PADDING]).strip(b"\0") for at in range(start, len(view), _PADDING))

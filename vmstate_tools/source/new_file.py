@@ -156,7 +156,7 @@ def _sync(folder: str) -> None:
 
 
 def _split(path: Place) -> tuple[str, str]:
-    """The folder of a path and the name in it."""
+    """Returns the folder of a path and the name in it."""
     text = os.fsdecode(path)
     if "\0" in text:
         raise OSError(errno.EINVAL, "no file can have this name", text)
@@ -171,7 +171,7 @@ def _random_name() -> str:
 
 
 def _stat(source: Any) -> os.stat_result | None:
-    """What the system says of an input; None for what is no file, or not there."""
+    """Returns what the system says of an input; None for what is no file, or not there."""
     try:
         if hasattr(source, "fileno"):
             return os.fstat(source.fileno())
@@ -188,7 +188,7 @@ def _lstat(name: str, place: int | None = None) -> os.stat_result | None:
 
 
 def _mode(sources: list[os.stat_result], guest_memory: bool, replaced: os.stat_result | None) -> int:
-    """The permissions of a new file, before the umask: no more than those of the file that it replaces."""
+    """Returns the permissions of a new file, before the umask: no more than the file has that it replaces."""
     mode = 0o600 if guest_memory and not sources else 0o666
     for source in [*(sources if guest_memory else ()), *([replaced] if replaced else ())]:
         mode &= source.st_mode

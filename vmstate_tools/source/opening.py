@@ -79,7 +79,7 @@ def _outermost(where: Any, max_size: int | None) -> tuple[str, Content, Clock]:
 
 
 def names_protocol(name: str) -> bool:
-    """Whether `name` begins with a protocol that fsspec knows (`http://…`), or a chain of them (`simplecache::…`)."""
+    """Tells whether `name` begins with a protocol of fsspec (`http://…`), or a chain of them (`simplecache::…`)."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)(://|::)", name)
     if found is None:
         return False

@@ -54,7 +54,7 @@ class Window:
 
 
 class Format:
-    """The format of one record, stated in construct; it parses and builds.
+    """A Format is the format of one record, stated in construct; it parses and builds.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ class FileWalk(Walk):
         return least_release(name) if name else None
 
     def readers_may_differ(self, section: Section) -> bool:
-        """Whether sections with the bytes of this one may be read otherwise: by a description of their own."""
+        """Tells whether sections with the bytes of this one may be read otherwise: by a description of their own."""
         if section.how == "ram":
             return has_pages(section)
         return section.part != "full" or section.how == "handwritten" or self.readers.describes(section)

@@ -133,7 +133,7 @@ class RamReader:
 
     @property
     def _at_end(self) -> bool:
-        """Whether the window reaches to the end of the stream."""
+        """Tells whether the window reaches to the end of the stream."""
         return self._base + self._size >= len(self._stream)
 
     # -- payloads ----------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class RamReader:
     # -- rows of pages -------------------------------------------------------------------------------------------
 
     def _regular(self, flags: int) -> bool:
-        """Whether many records of one kind seem to follow."""
+        """Tells whether many records of one kind seem to follow."""
         at = self._at + _AHEAD * stride(flags, self.page_size)
         return at + 8 <= self._size and _be64(self._view, at)[0] & (self.page_size - 1) == flags
 

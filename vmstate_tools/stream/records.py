@@ -84,7 +84,7 @@ class Section:
 
     @property
     def described(self) -> bool:
-        """Whether its fields are what `description` says. Otherwise `leaves` has them, or nothing has."""
+        """Tells whether its fields are what `description` says. Otherwise `leaves` has them, or nothing has."""
         return self.description is not None and not self.leaves
 
     @property
@@ -278,12 +278,12 @@ class Unrolled(Sequence[Record]):
 
 
 def is_section(record: StreamRecord | Run) -> TypeGuard[Section | Repeated[Section]]:
-    """Whether this is a section, or a run of sections."""
+    """Tells whether this is a section, or a run of sections."""
     return isinstance(record.first if isinstance(record, Repeated) else record, Section)
 
 
 def is_command(record: StreamRecord | Run) -> TypeGuard[framing.Parsed | Repeated[framing.Parsed]]:
-    """Whether this is a command, or a run of commands."""
+    """Tells whether this is a command, or a run of commands."""
     one = record.first if isinstance(record, Repeated) else record
     return isinstance(one, framing.Parsed) and one.format is framing.COMMAND
 

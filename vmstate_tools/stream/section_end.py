@@ -39,7 +39,7 @@ class SectionEnds:
         self.known = False
 
     def fits(self, view: memoryview, section_id: int, end: int) -> bool:
-        """Whether this section's payload may end here: its footer, or the next record, is to be seen."""
+        """Tells whether this section's payload may end here: its footer, or the next record, is to be seen."""
         if end >= len(view):
             return end == len(view) and self.partial and not self.footers
         if self.footers:
@@ -91,7 +91,7 @@ def end_of_opaque(
 
 
 def is_header(view: memoryview, offset: int) -> bool:
-    """Whether a section header stands here that a device could have written."""
+    """Tells whether a section header stands here that a device could have written."""
     if offset + 6 > len(view):
         return False
     length = view[offset + 5]

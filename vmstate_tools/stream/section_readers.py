@@ -75,7 +75,7 @@ class SectionReaders:
         return 0
 
     def describes(self, section: Section) -> bool:
-        """Whether the stream's description has an entry for one more section like this."""
+        """Tells whether the stream's description has an entry for one more section like this."""
         return bool(self._own.get((section.idstr, section.instance_id)))
 
     def read(self, section: Section, view: memoryview, start: int) -> int:
@@ -187,7 +187,7 @@ class SectionReaders:
 
 
 def _has_subsections(description: Description, view: memoryview, start: int) -> bool:
-    """Whether the subsections stand where a description that is not the stream's own puts them."""
+    """Tells whether the subsections stand where a description that is not the stream's own puts them."""
     try:
         check_subsections(layout_of(description, len(view) - start), view, start)
     except StreamError:

@@ -89,7 +89,7 @@ class Stream:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called: what needs the bytes is an error then."""
+        """Tells whether `close` was called: what needs the bytes is an error then."""
         return self._view is None
 
     def _locate(self, error: StreamError, section: Section | None = None) -> StreamError:

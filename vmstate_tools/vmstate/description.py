@@ -64,7 +64,7 @@ class FieldDescription:
 
     @property
     def equal(self) -> bool:
-        """Whether the destination must hold the same value (`VMSTATE_*_EQUAL`)."""
+        """Tells whether the destination must hold the same value (`VMSTATE_*_EQUAL`)."""
         return self.type.endswith(" equal")
 
     @property
@@ -146,12 +146,12 @@ class Description:
 
     @property
     def old_style(self) -> bool:
-        """Whether its section was registered by hand, so that the vmdesc has its size only."""
+        """Tells whether its section was registered by hand, so that the vmdesc has its size only."""
         return [(f.name, f.type) for f in self.vmsd.fields] == [("data", "buffer")]
 
     @property
     def opaque(self) -> bool:
-        """Whether a size is all it has: so it is of old-style sections, and of `virtio` since 2.7."""
+        """Tells whether a size is all it has: so it is of old-style sections, and of `virtio` since 2.7."""
         types = [f.type for f in self.vmsd.fields]
         return self.old_style or types == ["virtio"] or types == ["virtio", "virtio-gpu"]
 

@@ -98,7 +98,7 @@ def read_dump(where: str | os.PathLike[str]) -> Dump:
 
 
 def is_dump(where: str | os.PathLike[str]) -> bool:
-    """Whether a file reads as what -dump-vmstate prints. Its first bytes alone decide against most streams."""
+    """Tells whether a file reads as what -dump-vmstate prints. Its first bytes alone decide against most streams."""
     try:
         with open(where, "rb") as file:  # noqa: PTH123
             head = file.read(4)

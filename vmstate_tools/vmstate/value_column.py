@@ -54,7 +54,7 @@ class ValueArray(ExtensionArray):
 
     @property
     def nbytes(self) -> int:
-        return self.words.nbytes + self.kinds.nbytes + sum({id(blob): len(blob) for blob in self.blobs}.values())
+        return self.words.nbytes + self.kinds.nbytes + sum(map(len, set(self.blobs)))
 
     @classmethod
     def _from_sequence(cls, scalars: Iterable[Any], *, dtype: Any = None, copy: bool = False) -> ValueArray:

@@ -49,7 +49,7 @@ def format_of(idstr: str, part: str = "full") -> c.Construct | None:
 
 
 def known(idstr: str) -> bool:
-    """Whether `parse` has the format of the section `idstr` (with or without a bus path in front)."""
+    """Tells whether `parse` has the format of the section `idstr` (with or without a bus path in front)."""
     return format_of(idstr) is not None
 
 

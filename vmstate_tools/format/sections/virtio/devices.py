@@ -133,7 +133,7 @@ _IOMMU = (
 
 
 def _went_early(context: Any, payload: Payload) -> bool:
-    """Whether the other fields went before the RAM (`x-early-migration`, since 8.0). Nothing here says so but the
+    """Tells whether the other fields went before the RAM (`x-early-migration`, since 8.0). Nothing here says so but the
     first of the subsections that a virtio-mem always has.
     """
     early = bytes(payload.view[payload.offset + 16 : payload.offset + 25])

@@ -81,7 +81,7 @@ def _is_hex(text: str, more: str = "") -> bool:
 
 
 def _is_pci(path: str) -> bool:
-    """Whether it is like `0000:00:01.0`, or that behind the address of the host bridge: `pci@800000020000000:00.0`."""
+    """Tells whether a path is like `0000:00:01.0`, or like `pci@800000020000000:00.0`, with the host bridge before."""
     bridge, _, rest = path.partition(":")
     bus = bridge.removeprefix("pci@")
     return _is_hex(bus) and (bus != bridge or len(bus) == 4) and _is_hex(rest, ":./")
@@ -93,7 +93,7 @@ _MMIO = ("mmio.host_features_sel" / U32, "mmio.guest_features_sel" / U32, "mmio.
 
 
 def _is_mmio(path: str) -> bool:
-    """Whether it is like `virtio-mmio@000000000a000000`."""
+    """Tells whether a path is like `virtio-mmio@000000000a000000`."""
     return path.startswith("virtio-mmio@") and _is_hex(path[12:])
 
 
@@ -157,7 +157,7 @@ _CCW = (
 
 
 def _is_ccw(path: str) -> bool:
-    """Whether it is like `/fe.0.0001`: channel subsystem, subchannel set, device number."""
+    """Tells whether a path is like `/fe.0.0001`: channel subsystem, subchannel set, device number."""
     parts = path[1:].split(".")
     lengths = [len(part) for part in parts]
     return path[:1] == "/" and lengths in ([1, 1, 4], [2, 1, 4]) and parts[1] in "0123" and _is_hex(parts[0] + parts[2])
