@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import bisect
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from vmstate_tools.analysis.difference import Difference
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from vmstate_tools.stream.ram import Ram
 
 _STEP = 4 << 20  # bytes of guest memory compared at once
@@ -35,34 +38,55 @@ def _differing_pages(a: Ram, b: Ram, block: bytes) -> int:
     from tqdm.auto import tqdm
 
     page = a.page_size or b.page_size or 4096
-    places = list(_merged(sorted({*_sent(a, block), *_sent(b, block)})))
+    places = _merged(np.concatenate((a.stretches(block), b.stretches(block))))
     count = 0
-    total = sum(end - start for start, end in places)
+    total = int((places[:, 1] - places[:, 0]).sum())
     with tqdm(total=total, unit="B", unit_scale=True, desc="comparing RAM", leave=False, delay=2) as bar:
-        for start, end in places:
-            for at in range(start, end, _STEP):
-                size = min(_STEP, end - at)
-                one, two = (np.frombuffer(ram.read(block, at, size), np.uint8) for ram in (a, b))
-                unlike = np.flatnonzero(one != two)
-                count += len(np.unique(unlike // page))
-                bar.update(size)
+        for window in _windows(places):
+            starts = np.array([start for start, _ in window])
+            sizes = np.array([end - start for start, end in window])
+            bases = np.cumsum(sizes) - sizes
+            one, two = (_gathered(ram, block, window, bases.tolist()) for ram in (a, b))
+            if one != two:
+                unlike = np.flatnonzero(np.frombuffer(one, np.uint8) != np.frombuffer(two, np.uint8))
+                which = np.searchsorted(bases, unlike, "right") - 1
+                count += len(np.unique((starts[which] + unlike - bases[which]) // page))
+            bar.update(int(sizes.sum()))
     return count
 
 
-def _sent(ram: Ram, block: bytes) -> Iterator[tuple[int, int]]:
-    """Yields where a stream sent something for a RAMBlock that is not zero: start and end, in bytes."""
-    return ((at, at + len(data)) for at, data in ram.contents(block))
+def _merged(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Returns stretches in order, those that meet or overlap as one."""
+    places = places[np.argsort(places[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(places[:, 1])
+    first = np.flatnonzero(np.append(True, places[1:, 0] > ends[:-1]))[: len(places)]
+    last = np.append(first[1:] - 1, len(places) - 1)[: len(first)]
+    return np.stack((places[first, 0], ends[last]), axis=1)
 
 
-def _merged(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yields sorted stretches, those that meet or overlap as one."""
-    first = last = None
-    for start, end in places:
-        if last is not None and start <= last:
-            last = max(last, end)
-            continue
-        if first is not None and last is not None:
-            yield first, last
-        first, last = start, end
-    if first is not None and last is not None:
-        yield first, last
+def _windows(places: npt.NDArray[np.int64]) -> Iterator[list[tuple[int, int]]]:
+    """Yields stretches by as many as have `_STEP` bytes together: scattered pages are not looked up one by one."""
+    window: list[tuple[int, int]] = []
+    size = 0
+    for start, end in places.tolist():
+        for at in range(start, end, _STEP):
+            stop = min(at + _STEP, end)
+            if window and size + stop - at > _STEP:
+                yield window
+                window, size = [], 0
+            window.append((at, stop))
+            size += stop - at
+    if window:
+        yield window
+
+
+def _gathered(ram: Ram, block: bytes, window: list[tuple[int, int]], bases: list[int]) -> bytearray:
+    """Returns a RAMBlock's content at some stretches, one behind the other; `bases`: where each begins in it."""
+    starts = [start for start, _ in window]
+    out = bytearray(bases[-1] + window[-1][1] - window[-1][0])
+    for at, data in ram.contents(block, window[0][0], window[-1][1]):
+        i = bisect.bisect_right(starts, at) - 1
+        to = bases[i] + at - starts[i]
+        data = data[: len(out) - to]
+        out[to : to + len(data)] = data
+    return out

@@ -38,6 +38,9 @@ class GuestMemory(Protocol):
         `start` and `end` lie on page boundaries. A piece is good until the next is asked for.
         """
 
+    def stretches(self) -> np.ndarray:
+        """Where `pieces` has something: an (n, 2) int64 array of starts and ends in bytes, in any order."""
+
 
 class RecordedMemory:
     """Content sent page by page: the last write wins, an XBZRLE page changes what was there."""
@@ -74,6 +77,14 @@ class RecordedMemory:
             if len(group):
                 guest = int(guests[group[0]])
                 yield guest, memoryview(self._patched(guest, rows[group].tolist()))
+
+    def stretches(self) -> np.ndarray:
+        wanted = self._owner >= 0
+        if not self._filled:
+            wanted &= self._pages["head"][self._owner] & np.uint64(ZERO) == 0
+        guests = self._guest[self._deltas]
+        patched = np.stack((guests, guests + self._page_size), axis=1)
+        return np.concatenate((np.stack((self._bounds[:-1], self._bounds[1:]), axis=1)[wanted], patched))
 
     def _owners(self, guests: np.ndarray) -> np.ndarray:
         if not len(self._owner):
@@ -232,16 +243,23 @@ class MappedMemory:
         return words.byteswap() if self.byteorder == "big" else words
 
     def pieces(self, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
+        for edges in self._edges(start, end):
+            for begin, stop in edges.tolist():
+                for at in range(max(begin, start), min(stop, end), _PIECE):
+                    until = min(at + _PIECE, stop, end)
+                    yield at, self._view[self._pages + at : self._pages + until]
+
+    def stretches(self) -> np.ndarray:
+        return np.concatenate([np.empty((0, 2), np.int64), *self._edges(0, self._n * self._page_size)])
+
+    def _edges(self, start: int, end: int) -> Iterator[np.ndarray]:
+        """Yields where pages that have content begin and end, in bytes, a part of the bitmap at a time."""
         size = self._page_size
         step = 1 << 20  # pages whose bits are unpacked at once
         for page in range(start // size // 64 * 64, min(end // size, self._n), step):
             words = self._words(page // 64, min((page + step) // 64, len(self._bitmap)))
             bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: self._n - page]
-            edges = np.flatnonzero(np.diff(bits, prepend=0, append=0)).reshape(-1, 2) * size + page * size
-            for begin, stop in edges.tolist():
-                for at in range(max(begin, start), min(stop, end), _PIECE):
-                    until = min(at + _PIECE, stop, end)
-                    yield at, self._view[self._pages + at : self._pages + until]
+            yield np.flatnonzero(np.diff(bits, prepend=0, append=0)).reshape(-1, 2) * size + page * size
 
 
 def _last_writers(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

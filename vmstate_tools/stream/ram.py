@@ -234,26 +234,32 @@ class Ram:
         if not 0 <= offset <= offset + size <= length:
             raise ValueError(f"bytes {offset} to {offset + size} of a RAM block of {length}")
         out = bytearray(size)
-        page = self.reader.page_size or 1
         with self._located():
-            for at, data in self._memory_of(number).pieces(offset // page * page, -(-(offset + size) // page) * page):
+            for at, data in self._pieces(number, offset, offset + size):
                 begin, end = max(at, offset), min(at + len(data), offset + size)
                 out[begin - offset : end - offset] = data[begin - at : end - at]
         return bytes(out)
 
-    def contents(self, block: str | bytes) -> Iterator[tuple[int, memoryview]]:
+    def contents(self, block: str | bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, memoryview]]:
         """Yields what a RAMBlock holds that is not zero, as it was sent: offset in the block, and bytes.
 
-        A piece is good until the next is asked for, and goes over an earlier one at its place.
-        Raises as `read` does.
+        A piece begins at a page, is good until the next is asked for, and goes over an earlier one at its place.
+        `start`, `end` : only of the pages that these bytes of the block lie in. Raises as `read` does.
         """
+        number = number_of(self.reader.blocks, block)
         with self._located():
-            yield from self._held(number_of(self.reader.blocks, block))
+            yield from self._pieces(number, start, self.reader.blocks[number].used_length if end is None else end)
 
-    def _held(self, number: int) -> Iterator[tuple[int, memoryview]]:
-        """Yields what a RAMBlock holds that is not zero; the block may end within a page, as those of hostile files."""
-        length, page = self.reader.blocks[number].used_length, self.reader.page_size or 1
-        for at, data in self._memory_of(number).pieces(0, -(-length // page) * page):
+    def stretches(self, block: str | bytes) -> np.ndarray:
+        """Returns where `contents` has something: an (n, 2) int64 array of starts and ends in bytes, in any order."""
+        number = number_of(self.reader.blocks, block)
+        with self._located():
+            return np.minimum(self._memory_of(number).stretches(), self.reader.blocks[number].used_length)
+
+    def _pieces(self, number: int, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
+        """Yields what the pages hold that these bytes lie in; a stranger's block may end inside of a page."""
+        page, length = self.reader.page_size or 1, self.reader.blocks[number].used_length
+        for at, data in self._memory_of(number).pieces(start // page * page, -(-end // page) * page):
             yield at, data[: length - at]
 
     def extract(
@@ -286,7 +292,7 @@ class Ram:
                 out.truncate(length)
             except (OSError, OverflowError) as error:
                 raise StreamError(f"RAM block {name!r} of {length} bytes: {error}") from None
-            for at, data in self._held(number):
+            for at, data in self._pieces(number, 0, length):
                 out.seek(at)
                 out.write(data)
                 written += len(data)
