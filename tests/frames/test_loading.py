@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import multiprocessing
+import os
+import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -75,6 +77,22 @@ def test_whatever_is_raised_is_a_row(
     assert row["file"] == str(files[1]) and kind in row["message"]
     assert collection.fields["file"].nunique() == 2
     assert str(files[1]) in collection._repr_html_()
+
+
+def test_what_is_no_file_is_a_row_each(files: list[Path], tmp_path: Path) -> None:
+    """Nobody writes to the FIFO: whoever opens it waits for ever."""
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    os.mkfifo(odd / "a.mig")
+    (odd / "b.mig").mkdir()
+    (odd / "c.mig").symlink_to("gone")
+    (odd / "d.mig").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(odd / "e.mig"))
+        collection = vt.load([*files, odd])
+    assert len(collection.streams) == 3
+    assert collection.errors["file"].tolist() == [str(odd / f"{name}.mig") for name in "abcde"]
+    assert "FIFO" in collection.errors["message"].iloc[0]
 
 
 @pytest.mark.parametrize("executor", executors())

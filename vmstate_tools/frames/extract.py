@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import pickle
+import stat
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,12 +61,21 @@ def extract(path: str, fold: int | None, fields: bool) -> Extract:
     of this package) where that is not known. Ctrl-C and the end of the interpreter pass.
     """
     try:
+        _expect_no_fifo(path)
         with open_stream(path) as stream:
             return _read(path, stream, fold, fields)
     except OSError as err:
         return Extract(path, error=StreamError(str(err), file=path))
     except Exception as err:
         return failed(path, err)
+
+
+def _expect_no_fifo(path: str) -> None:
+    """Raises StreamError for a FIFO: without a writer it is never opened, and the files behind it are never read."""
+    if "://" not in path and path != "-":
+        with contextlib.suppress(OSError, ValueError):  # opening it says more
+            if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - Path raises for names that are too long
+                raise StreamError("a FIFO among many files", expected="a file; open a FIFO by itself", file=path)
 
 
 def failed(path: str, error: Exception) -> Extract:

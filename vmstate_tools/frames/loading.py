@@ -36,7 +36,7 @@ def load(
 
     Parameters
     ----------
-    paths : files, URLs, or directories (a URL that ends in `/`) whose `*.mig*` files are taken.
+    paths : files, URLs, or directories (a URL that ends in `/`) whose `*.mig*` files are taken. A FIFO is an error.
     executor : any `concurrent.futures.Executor`, of a Dask cluster too (`distributed.Client.get_executor`); its
         workers open the files themselves. Where a worker dies its streams are read again. None reads here.
     errors : 'collect' makes a row of `Collection.errors` of whatever is raised for one file, also where it is a mistake
