@@ -203,7 +203,7 @@ def test_opaque_sections_take_time_in_proportion() -> None:
 
 
 def test_devices_of_one_name_take_time_in_proportion() -> None:
-    n = 12_000
+    n = 10_000
     data = handmade.stream([handmade.section("d", b"")] * n, [handmade.device("d", [])] * n)
     begin = time.process_time()
     with vt.open(data) as stream:

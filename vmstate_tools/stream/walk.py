@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Records that a stream may have, whatever its size, and how many more for each byte of the file. Real streams have
 # some hundred; a run of equal ones counts once.
 _RECORDS, _BYTES_PER_RECORD = 1 << 15, 32
-# As how many records a section counts that begins: to look for its end, and to build it, takes 0.1 ms.
+# As how many records a section counts, or a part of one: to look for its end, and to build it, takes 0.1 ms.
 _SECTION = 6
 
 _EXPECTED = "a configuration, section, command or end of file record"
@@ -88,7 +88,7 @@ class Walk:
     ram : makes the RAM state; called as `Ram` is, when the first RAM section comes.
     page_size : of the target in bytes, where it is known beforehand.
     partial : what a file has that was cut short is wanted.
-    most_records : how many records there may be; a run of equal ones counts once, a section that begins as six.
+    most_records : how many records there may be; a run of equal ones counts once, a section as six.
 
     Attributes
     ----------
@@ -239,8 +239,8 @@ class Walk:
             raise StreamError(
                 "one record too many",
                 offset=offset,
-                expected=f"at most {self._most_records} in a file of this size; equal ones in a row count once, a "
-                f"section that begins counts as {_SECTION}",
+                expected=f"at most {self._most_records} in a file of this size; equal ones in a row count once, "
+                f"sections as {_SECTION} each",
             )
 
     def read_configuration(self, offset: int) -> int:
@@ -325,7 +325,7 @@ class Walk:
         except StreamError as error:
             self._locate(error, section)
             raise
-        self._count(section.offset, _SECTION if section.part in ("start", "full") else 1)
+        self._count(section.offset, _SECTION)
         self.found(section)
         self._last = section
         self.ends.known = True
