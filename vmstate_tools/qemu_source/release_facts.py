@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.qemu_source import virtio
 from vmstate_tools.qemu_source.devices import types
 from vmstate_tools.qemu_source.layout import Layout
 from vmstate_tools.qemu_source.machine_types import compat_rows, machine_types
@@ -59,6 +60,7 @@ class ReleaseFacts:
     machines: dict[MachineType, str] = field(default_factory=dict)
     compat: dict[CompatRow, str] = field(default_factory=dict)
     kinds: dict[tuple[str, str], str] = field(default_factory=dict)
+    virtio: list[virtio.Row] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @cached_property
@@ -186,6 +188,11 @@ def read(revision: Revision, files: Files) -> ReleaseFacts:
                     rows.setdefault(row, []).append(target.name)
             for row, names in rows.items():
                 table[row] = "" if len(names) == len(targets) else " ".join(names)
+    for row in virtio.rows(*programs["x86_64"]):
+        if isinstance(row, virtio.Unread):
+            facts.problems.append(Problem(*row))
+        else:
+            facts.virtio.append(row)
     facts.problems += _problems(facts)
     facts.problems[:] = sorted(set(facts.problems))
     return facts

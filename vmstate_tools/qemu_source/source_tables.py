@@ -7,11 +7,13 @@ import io
 import re
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.qemu_source import virtio
 from vmstate_tools.qemu_source.devices import DeviceType
 from vmstate_tools.qemu_source.git import Repo
 from vmstate_tools.qemu_source.machine_types import CompatRow, MachineType
@@ -122,6 +124,7 @@ def source_tables(facts: Mapping[str, ReleaseFacts]) -> dict[str, Table]:
         "machine_lists": _plain(names, facts, _MACHINE, _machine_lists),
         "machine_members": _plain(names, facts, _MEMBER, _machine_members),
         "compat": _plain(names, facts, _COMPAT, lambda f: ((c.file, c.list, *c[3:], t) for c, t in f.compat.items())),
+        **{name: _plain(names, facts, kind._fields, partial(_virtio, kind)) for name, kind in virtio.TABLES.items()},
         "problems": _plain(names, facts, _PROBLEM, lambda f: ((p.file, p.what, p.problem) for p in f.problems)),
     }
 
@@ -161,6 +164,10 @@ def _types(facts: ReleaseFacts) -> Iterator[tuple[Any, ...]]:
 def _properties(facts: ReleaseFacts) -> Iterator[tuple[Any, ...]]:
     for p, targets in facts.properties.items():
         yield (p.file, p.list, *p[3:], targets)
+
+
+def _virtio(kind: type[virtio.Row], facts: ReleaseFacts) -> Iterator[virtio.Row]:
+    return (row for row in facts.virtio if isinstance(row, kind))
 
 
 def _machine_lists(facts: ReleaseFacts) -> Iterator[tuple[Any, ...]]:
@@ -249,6 +256,9 @@ def read_release(folder: Path, release: str) -> ReleaseFacts:
         ]
     for at, row in enumerate(held("compat")):
         facts.compat[CompatRow(row["file"], row["list"], at, *(row[n] for n in CompatRow._fields[3:]))] = row["targets"]
+    for table, kind in virtio.TABLES.items():
+        if (folder / f"{table}.csv.zst").exists():
+            facts.virtio += [kind(*(row[name] for name in kind._fields)) for row in held(table)]
     _read_machines(facts, list(held("machine_lists")), list(held("machine_members")))
     return facts
 
