@@ -62,12 +62,12 @@ class Release:
 
     @property
     def short(self) -> str:
-        """The name as a chart or a table has room for it: `2.7` for `2.7.0`, `7.2.22` as it is."""
+        """Returns the name as a chart or a table has room for it: `2.7` for `2.7.0`, `7.2.22` as it is."""
         return str(self).removesuffix(".0") if len(self.numbers) == 3 else str(self)
 
     @property
     def series(self) -> str:
-        """The first two numbers, which the stable releases of 7.2 share: `7.2` for `7.2.22`."""
+        """Returns the first two numbers, which the stable releases of 7.2 share: `7.2` for `7.2.22`."""
         return ".".join(map(str, self.numbers[:2]))
 
     def within(self, since: str | Release | None, until: str | Release | None) -> bool:
@@ -105,17 +105,17 @@ class Covered:
 
     @cached_property
     def bit(self) -> dict[str, int]:
-        """Series → the set that has it alone."""
+        """Returns series → the set that has it alone."""
         return {release: 1 << i for i, release in enumerate(self.series)}
 
     @cached_property
     def all(self) -> int:
-        """The set of all series."""
+        """Returns the set of all series."""
         return (1 << len(self.series)) - 1
 
     @cached_property
     def unread(self) -> int:
-        """The set of the series after `newest_read`, whose source was not read."""
+        """Returns the set of the series after `newest_read`, whose source was not read."""
         return self.all & -(self.bit[self.newest_read] << 1)
 
     def span(self, since: str = "", until: str = "") -> int:

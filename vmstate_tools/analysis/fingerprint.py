@@ -47,7 +47,7 @@ _VMDESC_HEADER = 5  # bytes of type and length before the JSON
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Something seen in a stream, and the set of releases that can have written it.
+    """Evidence is something seen in a stream, and the set of releases that can have written it.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Evidence:
 
 
 class Fingerprint:
-    """The releases that could have written a stream.
+    """A Fingerprint is the set of releases that could have written a stream.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Fingerprint:
 
     @cached_property
     def evidence(self) -> pd.DataFrame:
-        """A row for each thing seen that excludes some release.
+        """Returns a row for each thing seen that excludes some release.
 
         Columns (str): what, where (section, or part of the stream), since and until (release; '' where open),
         releases (all that can have written it, as runs), source (where in QEMU the fact comes from).
@@ -100,7 +100,7 @@ class Fingerprint:
 
     @property
     def deciding(self) -> list[Evidence]:
-        """The fewest pieces of evidence, taken greedily, that leave these releases."""
+        """Returns the fewest pieces of evidence, taken greedily, that leave these releases."""
         left, chosen = RELEASES.all, []
         rest = list(self.found)
         while rest:
@@ -365,7 +365,7 @@ class _Match:
 
     @property
     def together(self) -> int:
-        """The releases that have a definition which agrees with all items."""
+        """Returns the releases that have a definition which agrees with all items."""
         bits = self.unread
         for joint in self.joint:
             bits |= joint

@@ -16,7 +16,7 @@ _set_of = lru_cache(8192)(RELEASES.parse)
 
 @dataclass(slots=True)
 class Definition:
-    """What QEMU's source says of a VMStateDescription that one symbol defines.
+    """A Definition is what QEMU's source says of a VMStateDescription that one symbol defines.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What QEMU's source has of a description's name.
+    """A Source is what QEMU's source has of a description's name.
 
     Attributes
     ----------

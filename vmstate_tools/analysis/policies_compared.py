@@ -121,7 +121,7 @@ class _Scene:
 
     @cached_property
     def fields(self) -> dict[str, FieldDescription]:
-        """The field of each word as 1.6 to 2.7.0 describe it (target-ppc/machine.c: `vmstate_ppc_cpu`)."""
+        """Returns the field of each word as 1.6 to 2.7.0 describe it (target-ppc/machine.c: `vmstate_ppc_cpu`)."""
         sizes = {word: {"msr_mask": self.target_ulong, "nb_BATs": 4}.get(word, 8) for word in catalog.WORDS}
         return {word: FieldDescription(f"env.{word}", f"uint{8 * size} equal", size) for word, size in sizes.items()}
 

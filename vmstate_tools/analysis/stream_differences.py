@@ -140,12 +140,12 @@ class _Leaf:
 
     @property
     def extent(self) -> str:
-        """The field's size, and how many elements it has, as text."""
+        """Returns the field's size, and how many elements it has, as text."""
         return f"{self.width} bytes" if self.count is None else f"{self.count} × {self.width} bytes"
 
     @property
     def first(self) -> Any:
-        """The field's value, of an array that of its first element."""
+        """Returns the field's value, of an array that of its first element."""
         return self.values(np.zeros(1, np.int64))[0]
 
 

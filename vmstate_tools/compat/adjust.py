@@ -17,9 +17,9 @@ _Key = tuple[str, int]
 
 @dataclass
 class Adjustment:
-    """What was observed in one configuration (`base`), as another place would have it.
+    """An Adjustment takes what was observed in one configuration (`base`) to another place.
 
-    `assumptions` collects what had to be supposed on the way.
+    `assumptions` collects what had to be assumed on the way.
     """
 
     place: Place

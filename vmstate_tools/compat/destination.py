@@ -30,7 +30,7 @@ _MOST_COMPLETED = 256
 
 @dataclass(eq=False)
 class Destination:
-    """A QEMU that a stream is to be loaded into.
+    """A Destination is a QEMU that a stream is to be loaded into.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Destination:
     options : machine options and migration capabilities, name → value.
     reference : what a stream that it wrote shows (see `from_stream`).
     dump : its -dump-vmstate file (see `from_dump`).
-    assumptions : what was supposed to be so, in sentences; each verdict repeats them.
+    assumptions : what was assumed to be so, in sentences; each verdict repeats them.
 
     Raises
     ------
@@ -158,13 +158,13 @@ class Destination:
 
     @property
     def name(self) -> str:
-        """What is known of it, in words."""
+        """Returns what is known of it, in words."""
         parts = [self.release and f"QEMU {self.release}", self.machine, self.cpu, self.accel]
         return ", ".join(p for p in parts if p) or "a reference stream's writer"
 
     @functools.cached_property
     def derived(self) -> from_release.Derived:
-        """What it expects, and all that was supposed to get there, `assumptions` first.
+        """Returns what it expects, and all that was assumed to get there, `assumptions` first.
 
         Raises
         ------
@@ -174,31 +174,31 @@ class Destination:
             return from_release.Derived(self.reference, self.assumptions)
         if self.version is None or self.machine is None:
             raise ValueError("a destination needs a reference stream, or a release")
-        made, supposed = from_release.expectation(self.version, self.machine, self.cpu, self.accel, self.options)
+        made, assumed = from_release.expectation(self.version, self.machine, self.cpu, self.accel, self.options)
         for entry in list(made.entries.values()):
             dumped = self.knowledge.dumped(entry.vmsd.name) if entry.vmsd is not None else None
             if dumped is not None:  # a section's version is its description's
                 made.add([replace(entry, version_id=dumped.version_id, plans={})])
-        return from_release.Derived(made, (*self.assumptions, *supposed))
+        return from_release.Derived(made, (*self.assumptions, *assumed))
 
     @property
     def expectation(self) -> Expectation:
-        """What it expects. Raises ValueError as `derived` does."""
+        """Returns what it expects. Raises ValueError as `derived` does."""
         return self.derived.expectation
 
     @functools.cached_property
     def knowledge(self) -> Knowledge:
-        """What is known of its descriptions."""
+        """Returns what is known of its descriptions."""
         return Knowledge(self.version, self.machine, self.dump, derived=self.reference is None)
 
     @functools.cached_property
     def registry(self) -> Registry:
-        """The sections that it has registered."""
+        """Returns the sections that it has registered."""
         return Registry(self.expectation, self.version, derived=self.reference is None)
 
     @functools.cached_property
     def loader(self) -> Loader:
-        """What the rules know of it."""
+        """Returns what the rules know of it."""
         cpu = self.expectation.find("cpu", 0)
         own = cpu.values.get(("cpu", "pvr")) if cpu is not None else None
         caps = tuple(self._capability(cap, own) for cap in spapr_caps.capabilities(self.version, self.machine))
@@ -221,7 +221,7 @@ class Destination:
 
     @functools.cached_property
     def absent(self) -> Obstacle | None:
-        """Why this QEMU would not start, None where nothing is known against it."""
+        """Returns why this QEMU would not start, None where nothing is known against it."""
         if self.version is None or self.machine is None:
             return None
         found = startup.obstacle(self.version, self.machine, self.cpu)

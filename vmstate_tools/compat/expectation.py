@@ -16,7 +16,7 @@ Values = dict[tuple[str, str], Any]
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """A section that the destination has registered (migration/savevm.c: SaveStateEntry).
+    """An Entry is a section that the destination has registered (migration/savevm.c: SaveStateEntry).
 
     Attributes
     ----------
@@ -40,13 +40,13 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What QEMU finds it by: idstr and instance_id."""
+        """Returns what QEMU finds it by: idstr and instance_id."""
         return self.idstr, self.instance_id
 
 
 @dataclass(eq=False, slots=True)
 class Expectation:
-    """All that a destination expects.
+    """An Expectation is all that a destination expects.
 
     Attributes
     ----------

@@ -27,14 +27,14 @@ ValueOf = Callable[[str, str], Any]
 
 @dataclass
 class Fit:
-    """A destination's description fitted to a stream's: call `vmsd` once.
+    """A Fit fits a destination's description to a stream's: call `vmsd` once.
 
     Attributes
     ----------
     knowledge : what is known of the destination's descriptions.
     own_value, sent_value : the values that the destination and the stream have.
     differences : what the destination would read otherwise than the stream has it.
-    assumptions : what had to be supposed.
+    assumptions : what had to be assumed.
     specific : a value or a machine type has a say, so that the result holds for this pair alone.
     """
 

@@ -1,7 +1,7 @@
 """What a destination expects that is known by release, machine type, CPU and accelerator alone.
 
 It is put together from the nearest configurations that were observed, what QEMU's source says of the release, and the
-catalog's CPU words. Everything supposed on the way is said.
+catalog's CPU words. Everything assumed on the way is said.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ARM_INDEXES = "cpu", f"{_ARM_REGISTERS}indexes"
 
 
 class Derived(NamedTuple):
-    """An expectation, and what was supposed to get it."""
+    """A Derived is an expectation, and what was assumed to get it."""
 
     expectation: Expectation
     assumptions: tuple[str, ...]

@@ -116,7 +116,7 @@ def _numbers(stream: Stream, section: Section, layout: Layout) -> Values:
 
 
 class Writer(NamedTuple):
-    """What a stream says of the QEMU that wrote it.
+    """A Writer is what a stream says of the QEMU that wrote it.
 
     Attributes
     ----------

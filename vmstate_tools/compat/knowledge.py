@@ -14,7 +14,7 @@ from vmstate_tools.vmstate.dump import Dump
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What is known of descriptions.
+    """Knowledge is what is known of descriptions.
 
     Attributes
     ----------

@@ -100,7 +100,7 @@ def findings(what: Stream | Dump, against: Dump | None = None) -> list[Finding]:
 
 
 class Finding(NamedTuple):
-    """A place in a description that `rule`, a key of `RULES`, is about; instance_id is None in a dump."""
+    """A Finding is a place in a description that `rule`, a key of `RULES`, is about; instance_id is None in a dump."""
 
     section: str
     instance_id: int | None

@@ -29,7 +29,7 @@ def arriving(stream: Stream) -> list[Section | wire.Parsed]:
 
 @dataclass
 class Load:
-    """A load of one stream into one destination; `run` gives the verdict.
+    """A Load takes one stream into one destination; `run` gives the verdict.
 
     `ended` is set when the loader has read what it takes for the end of the stream.
     """
@@ -48,7 +48,7 @@ class Load:
 
     @property
     def expectation(self) -> Expectation:
-        """What the destination expects."""
+        """Returns what the destination expects."""
         return self.loader.expectation
 
     def run(self) -> Verdict:

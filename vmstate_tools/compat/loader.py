@@ -21,7 +21,7 @@ class CapabilityLevel:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """A destination as its loader knows itself.
+    """A Loader is a destination as its loader knows itself.
 
     Attributes
     ----------

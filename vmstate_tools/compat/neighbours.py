@@ -20,14 +20,14 @@ _ODD = ("no-", "minimal", "x-ignore", "mapped", "cap-", "file")
 
 @dataclass(frozen=True)
 class Place:
-    """A release and a machine type of it, with its version: `pseries-2.6`, not `pseries`."""
+    """A Place is a release and a machine type of it, with its version: `pseries-2.6`, not `pseries`."""
 
     release: Release
     machine: str
 
     @property
     def version(self) -> Release | None:
-        """The version of the machine type, None where it has none."""
+        """Returns the version of the machine type, None where it has none."""
         return version_of(self.machine)
 
     def nearest(self) -> tuple[Configuration, ...]:

@@ -23,7 +23,7 @@ COLUMNS = ("release", "arch", "machine", "cpu", "config", "arguments")
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
-    """A configuration that was observed: which QEMU it was, and its expectation as the file has it."""
+    """A Configuration was observed: which QEMU it was, and its expectation as the file has it."""
 
     release: str
     arch: str
@@ -35,22 +35,22 @@ class Configuration:
 
     @functools.cached_property
     def version(self) -> Release:
-        """Its release."""
+        """Returns its release."""
         return Release(self.release)
 
     @functools.cached_property
     def machine_type(self) -> str:
-        """The machine type, with its version where the name that was given stands for the newest one."""
+        """Returns the machine type, with its version where the name that was given stands for the newest one."""
         return canonical(self.machine, self.version)
 
     @functools.cached_property
     def machine_version(self) -> Release | None:
-        """The version of the machine type, None where it has none."""
+        """Returns the version of the machine type, None where it has none."""
         return version_of(self.machine_type)
 
     @functools.cached_property
     def expectation(self) -> Expectation:
-        """What was expected; shared, so not to be changed: see `copied`."""
+        """Returns what was expected; shared, so not to be changed: see `copied`."""
         return _restored(self.stored)
 
     def copied(self) -> Expectation:

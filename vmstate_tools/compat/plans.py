@@ -30,7 +30,7 @@ _MOST_FIELDS = 1 << 16
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """How a section is read, where that differs from what the stream has, and what had to be supposed."""
+    """A Plan is how a section is read, where that differs from what the stream has, and what had to be assumed."""
 
     program: Program
     differences: tuple[Obstacle, ...] = ()
@@ -65,7 +65,7 @@ def hashed(description: Description) -> Hashed:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Planner:
-    """A destination that makes plans; `policy` says how it treats the words of a ppc CPU, None: as its release does."""
+    """A Planner makes the plans of a destination; `policy` treats the words of a ppc CPU, None: as its release does."""
 
     knowledge: Knowledge
     loader: Loader

@@ -25,7 +25,7 @@ from vmstate_tools.vmstate.description import FieldDescription
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a word is checked.
+    """A Context says where a word is checked.
 
     Attributes
     ----------

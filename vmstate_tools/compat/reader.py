@@ -25,7 +25,7 @@ class LostError(Exception):
 
 @dataclass(slots=True)
 class Reader:
-    """Where the loader stands in a section, and what it met there.
+    """A Reader is where the loader stands in a section, and what it met there.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class _Struct:
 
 @dataclass(eq=False, slots=True)
 class Program:
-    """A description, compiled. `fixed` is its length in bytes where nothing in it is looked at."""
+    """A Program is a compiled description. `fixed` is its length in bytes where nothing in it is looked at."""
 
     name: str
     version_id: int
@@ -193,7 +193,7 @@ def compared(vmsd: str, field: FieldDescription) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """How descriptions are compiled.
+    """A Compiler compiles descriptions into programs.
 
     Attributes
     ----------

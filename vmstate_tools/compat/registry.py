@@ -23,7 +23,7 @@ _MOST_DEVICES = 1 << 12
 
 
 class Registered(NamedTuple):
-    """What takes a section, None where nothing does; and what had to be supposed for it."""
+    """A Registered is what takes a section, None where nothing does, and what had to be assumed for it."""
 
     entry: Entry | None
     assumption: str | None = None
@@ -31,7 +31,7 @@ class Registered(NamedTuple):
 
 @dataclass(eq=False)
 class Registry:
-    """The sections that a destination has registered.
+    """A Registry holds the sections that a destination has registered.
 
     Where no stream of its own is known (`derived`), it is taken to have the stream's devices, as far as its release
     knows them.

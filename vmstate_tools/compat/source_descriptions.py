@@ -24,7 +24,7 @@ from vmstate_tools.vmstate.description import Description, FieldDescription, Vms
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A VMStateDescription as the source of some releases has it; each field is 'MACRO name argument …'."""
+    """A Known is a VMStateDescription as some releases' source has it; each field is 'MACRO name argument …'."""
 
     file: str
     version_id: int
@@ -36,7 +36,7 @@ class Known:
 
     @functools.cached_property
     def shape(self) -> tuple[tuple[str, ...], ...]:
-        """The fields without what only matters to C: macro, name, numbers, predicate."""
+        """Returns the fields without what only matters to C: macro, name, numbers, predicate."""
         return tuple(
             (w[0], *w[1:2], *(a for a in w[2:] if a.isdigit()), w[-1] if "_TEST" in w[0] else "")
             for w in (f.split(" ") for f in self.fields)
@@ -44,13 +44,13 @@ class Known:
 
     @functools.cached_property
     def gates(self) -> tuple[Release, ...]:
-        """Releases before whose machine types a field differs: 2.8 for `pre_2_8_migration`."""
+        """Returns the releases before whose machine types a field differs: 2.8 for `pre_2_8_migration`."""
         found = re.findall(r"pre_(\d+)_(\d+)_migration", " ".join(self.fields))
         return tuple(Release(f"{major}.{minor}") for major, minor in found)
 
     @functools.cached_property
     def always(self) -> set[str]:
-        """The names of the fields that are there whatever the version, machine type or state."""
+        """Returns the names of the fields that are there whatever the version, machine type or state."""
         return {
             w[1].partition("[")[0]
             for f in self.fields
@@ -59,12 +59,12 @@ class Known:
 
     @functools.cached_property
     def there(self) -> set[str]:
-        """The names of all fields that there may be, arrays without an element's number, and `unused`."""
+        """Returns the names of all fields that there may be, arrays without an element's number, and `unused`."""
         return {n.partition("[")[0] for n in self.names} | {"unused"}
 
     @functools.cached_property
     def names(self) -> set[str]:
-        """The names of all fields, as they stand in the source."""
+        """Returns the names of all fields, as they stand in the source."""
         return {words[1] for f in self.fields if len(words := f.split(" ", 2)) > 1}
 
 

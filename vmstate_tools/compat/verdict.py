@@ -44,7 +44,7 @@ COLUMNS = (
 
 @dataclass(slots=True)
 class Obstacle:
-    """One reason to refuse a stream.
+    """An Obstacle is one reason to refuse a stream.
 
     `stage` is a key of `STAGES`; `message` says the reason in a sentence. Values are as in the stream: int, bytes or
     str. `commits` have 40 digits; texts show the first 10 of them.
@@ -74,14 +74,14 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """Something that does not stop a load, but that should be known: it becomes one of a verdict's warnings."""
+    """A Caution stops no load, but should be known: it becomes one of a verdict's warnings."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a destination would do with a stream.
+    """A Verdict says what a destination would do with a stream.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Verdict:
     policy : the name of the policy under which the words were judged; None: as the release does.
     reasons : the obstacles in the order in which the load meets them: the first stops it, the next would have then.
     warnings : what does not stop the load but should be known.
-    assumptions : what was supposed for lack of knowledge.
+    assumptions : what was assumed for lack of knowledge.
     """
 
     stream: str
@@ -106,12 +106,12 @@ class Verdict:
 
     @property
     def first(self) -> Obstacle | None:
-        """The obstacle that stops the load."""
+        """Returns the obstacle that stops the load."""
         return self.reasons[0] if self.reasons else None
 
     @property
     def obstacles(self) -> pd.DataFrame:
-        """The obstacles as a frame: the columns of the JSON, and `message`."""
+        """Returns the obstacles as a frame: the columns of the JSON, and `message`."""
         import pandas as pd
 
         rows = [{**o.row(), "message": o.message} for o in self.reasons]

@@ -30,7 +30,7 @@ def attach(qmp_socket: Path_, *, timeout: float = 30) -> Running:
 
 
 class Running:
-    """A VM that somebody else started."""
+    """A Running is a VM that somebody else started."""
 
     def __init__(self, qmp_socket: str, timeout: float) -> None:
         self.qmp_socket = qmp_socket

@@ -28,7 +28,7 @@ Path_ = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Request:
-    """How guests are started and saved, in all combinations alike. See `capture` for what each name stands for."""
+    """A Request says how guests are started and saved, in all combinations alike; `capture` explains each name."""
 
     out: Path
     config: str
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Combination:
-    """One binary with one machine type and one CPU model; None is the machine type's own model."""
+    """A Combination is one binary with one machine type and one CPU model; None is the machine type's own model."""
 
     binary: str
     release: str

@@ -21,7 +21,7 @@ _MOST_FIRMWARE = 64 << 20
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says of a destination; what is None comes from the manifest, else from the stream.
+    """Wishes are what the user says of a destination; what is None comes from the manifest, else from the stream.
 
     `arguments` are passed on as they are. `blank_firmware`: zeros in place of the firmware that QEMU brings.
     `trust_manifest`: pass on all that a manifest has, not only what is known to do no harm.

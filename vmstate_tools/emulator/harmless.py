@@ -53,7 +53,7 @@ def is_plain(name: str) -> bool:
 
 @dataclass
 class Screened:
-    """The options of a command line: those that do no harm, and the others, each with its value."""
+    """A Screened has the options of a command line: the harmless ones, and the others, each with its value."""
 
     harmless: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)

@@ -23,7 +23,7 @@ class MonitorClosedError(QemuError):
 
 
 class Monitor:
-    """A QMP connection; it asks only what every QEMU since 1.6 answers, or what `query-commands` lists.
+    """A Monitor is a QMP connection; it asks only what every QEMU since 1.6 answers, or `query-commands` lists.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ _WATCHDOG = 'trap "" HUP INT TERM; read -r _; rm -rf -- "$1"; kill -KILL 0'
 
 
 class Qemu:
-    """A running QEMU; an async context manager that leaves nothing behind.
+    """A Qemu is a running QEMU: an async context manager that leaves nothing behind.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class Qemu:
 
     @property
     def returncode(self) -> int | None:
-        """Exit code, or the negative number of the signal that ended it; None as long as it runs."""
+        """Returns the exit code, or the negative number of the signal that ended it; None as long as it runs."""
         return self._process.returncode if self._process else None
 
     async def exited(self, timeout: float | None = None) -> int:
@@ -222,7 +222,7 @@ class Qemu:
 
 
 class Output:
-    """The beginning and the end of what a process prints; of the middle only how long it was."""
+    """An Output has the beginning and the end of what a process prints; of the middle only how long it was."""
 
     def __init__(self) -> None:
         self._head = bytearray()

@@ -34,7 +34,7 @@ OUTCOMES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one load.
+    """An Outcome is what became of one load.
 
     `started`: QEMU came as far as loading; where it did not, it says nothing of the stream. `loaded`: QEMU took the
     whole stream and stayed alive. `vmstate_loaded`: it took the whole stream; it may have failed afterwards (2.4 and
@@ -71,7 +71,7 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """What QEMU said."""
+        """Returns what QEMU said."""
         return self.stderr
 
     def row(self) -> dict[str, Any]:

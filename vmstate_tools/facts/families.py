@@ -17,7 +17,7 @@ from vmstate_tools.release import Release
 
 
 class Words(NamedTuple):
-    """The four words of a CPU, by the names that QEMU's fields have (target/ppc/cpu.h: `CPUPPCState`)."""
+    """Words are the four words of a CPU, by the names that QEMU's fields have (target/ppc/cpu.h: `CPUPPCState`)."""
 
     msr_mask: int
     insns_flags: int

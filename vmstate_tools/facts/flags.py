@@ -39,7 +39,7 @@ _UNKNOWN = re.compile(r"bit (\d+) \(unknown\)")
 
 
 class Flag(NamedTuple):
-    """One bit of one word under one name; `since` and `until` are the first and the last release ("": still there)."""
+    """A Flag is one bit of one word under one name; `since`, `until`: the first and last release ("": still there)."""
 
     word: str
     name: str

@@ -12,7 +12,7 @@ from vmstate_tools.release import Release
 
 
 class FramingFact(NamedTuple):
-    """A thing that a stream may have; `since` and `until` are the first and last series to write it ("": open)."""
+    """A FramingFact is a thing that a stream may have; `since`, `until`: the series that write it ("": open)."""
 
     what: str
     since: str

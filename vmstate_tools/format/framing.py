@@ -43,7 +43,7 @@ VERSION_OBSOLETE = 2
 
 
 class Record:
-    """The byte that opens a record (`QEMU_VM_*`)."""
+    """A Record is the byte that opens a record (`QEMU_VM_*`)."""
 
     EOF = 0x00
     SECTION_START = 0x01

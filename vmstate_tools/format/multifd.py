@@ -65,7 +65,7 @@ BEGIN = c.Int32ub[2].build([MAGIC, 1])
 
 @dataclass
 class Packet:
-    """One packet: its place in the channel and what it says. `header`: the fields of `PACKET` or `DEVICE_PACKET`."""
+    """A Packet has its place in the channel and what it says; `header`: the fields of `PACKET` or `DEVICE_PACKET`."""
 
     offset: int
     size: int  # of the packet itself
@@ -77,12 +77,12 @@ class Packet:
 
     @property
     def flags(self) -> int:
-        """What the packet is, and how its pages are compressed."""
+        """Returns what the packet is, and how its pages are compressed."""
         return int(self.header.flags)
 
     @property
     def method(self) -> int:
-        """How its pages are compressed: a key of `METHODS`."""
+        """Returns how its pages are compressed: a key of `METHODS`."""
         return self.flags & METHOD
 
     @property
@@ -92,10 +92,10 @@ class Packet:
 
     @property
     def ramblock(self) -> bytes:
-        """The name of its pages' RAMBlock, with zeros behind it."""
+        """Returns the name of its pages' RAMBlock, with zeros behind it."""
         return b"" if self.is_device else bytes(self.header.ramblock)
 
     @property
     def data(self) -> int:
-        """Where its data begins in the channel."""
+        """Returns where its data begins in the channel."""
         return self.offset + self.size

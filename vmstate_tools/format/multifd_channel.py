@@ -36,7 +36,7 @@ def is_channel(view: memoryview) -> bool:
 
 
 class Channel:
-    """One multifd connection, from its first byte.
+    """A Channel is one multifd connection, from its first byte.
 
     `page_size` is the target's, in bytes; without it the size under which the packets make sense is taken.
     """

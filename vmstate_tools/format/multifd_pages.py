@@ -72,7 +72,7 @@ _DECOMPRESSORS: dict[int, type[_Zlib | _Zstd]] = {ZLIB: _Zlib, ZSTD: _Zstd}
 
 
 class PageReader:
-    """All full pages of one compressed channel, in order.
+    """A PageReader gives all full pages of one compressed channel, in order.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ BLOCK = Format(
 
 @dataclass(slots=True)
 class Block:
-    """A RAMBlock as the stream lists it. Sizes and offsets in bytes; None where the stream does not say.
+    """A Block is a RAMBlock as the stream lists it. Sizes and offsets in bytes; None where the stream does not say.
 
     Attributes
     ----------
@@ -78,17 +78,17 @@ class Block:
 
     @property
     def name(self) -> str:
-        """The name as text that is safe to show. Two different names may look alike: see `number_of`."""
+        """Returns the name as text that is safe to show. Two different names may look alike: see `number_of`."""
         return shown_name(self.raw_name)
 
     @property
     def bitmap_offset(self) -> int | None:
-        """Where the bitmap of pages that have content begins, counted from the file's start."""
+        """Returns where the bitmap of pages that have content begins, counted from the file's start."""
         return self.mapped.bitmap_offset if self._in_file else None
 
     @property
     def pages_offset(self) -> int | None:
-        """Where the block's first page lies, counted from the file's start."""
+        """Returns where the block's first page lies, counted from the file's start."""
         return self.mapped.pages_offset if self._in_file else None
 
     @property
@@ -98,7 +98,7 @@ class Block:
 
     @property
     def bitmap_size(self) -> int:
-        """Bytes of the mapped-ram bitmap: whole host `long`s of 64 bits."""
+        """Returns the bytes of the mapped-ram bitmap: whole host `long`s of 64 bits."""
         return -(-(self.used_length // self.mapped.page_size) // 64) * 8 if self.mapped else 0
 
     def build(self) -> bytes:

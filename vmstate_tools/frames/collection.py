@@ -61,7 +61,7 @@ class Collection:
 
     @property
     def has_fields(self) -> bool:
-        """False where it was loaded with `fields=False`."""
+        """Returns False where it was loaded with `fields=False`."""
         return all(e.table is not None for e in self._good)
 
     def pieces(self, size: int) -> Iterator[Collection]:
@@ -103,7 +103,7 @@ class Collection:
 
     @property
     def _labels(self) -> pd.DataFrame:
-        """What manifests say of the streams, a row each."""
+        """Returns what manifests say of the streams, a row each."""
         names = dict.fromkeys(name for e in self._good for name in e.labels)
         columns: dict[str, Any] = {}
         for name in names:

@@ -65,7 +65,7 @@ SIGNED = frozenset(
 
 @dataclass(eq=False)
 class Type:
-    """A type of C.
+    """A Type is a type of C.
 
     `kind` is number, pointer, array, struct, union, function or unknown. A struct's members are laid out when its
     size or one of them is asked for.

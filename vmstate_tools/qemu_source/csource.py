@@ -59,7 +59,7 @@ class Macro:
 
 @dataclass
 class Unit:
-    """One file after preprocessing; lines are numbered as in the original.
+    """A Unit is one file after preprocessing; lines are numbered as in the original.
 
     Attributes
     ----------
@@ -77,12 +77,12 @@ class Unit:
 
     @cached_property
     def functions(self) -> dict[str, Node]:
-        """Function name → function_definition node."""
+        """Returns function name → function_definition node."""
         return {function_name(n): n for n in self.root.children if n.type == "function_definition"}
 
     @cached_property
     def enumerators(self) -> dict[str, tuple[Unit, Node | None, int]]:
-        """Every enumerator: the expression it counts from, and how far it is from that one."""
+        """Returns every enumerator: the expression it counts from, and how far it is from that one."""
         found: dict[str, tuple[Unit, Node | None, int]] = {}
         lists = {n.parent for n in QueryCursor(_ENUMERATORS).captures(self.root).get("enumerator", [])}
         for body in lists:
@@ -390,7 +390,7 @@ def _body(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CInt:
-    """An integer with its C type: `bits` 32 or 64."""
+    """A CInt is an integer with its C type: `bits` 32 or 64."""
 
     value: int
     bits: int = 32

@@ -54,7 +54,7 @@ class Vmsd(NamedTuple):
 
 @dataclass
 class Repository:
-    """A git repository read by plumbing alone."""
+    """A Repository is a git repository read by plumbing alone."""
 
     path: Path
     texts: dict[str, str] = field(default_factory=dict)

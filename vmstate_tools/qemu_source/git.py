@@ -26,7 +26,7 @@ class Commit:
 
 
 class Repo:
-    """One git repository, bare or not.
+    """A Repo is one git repository, bare or not.
 
     Raises
     ------

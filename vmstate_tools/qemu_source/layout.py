@@ -32,7 +32,7 @@ class Layout:
 
     @cached_property
     def constants(self) -> Constants:
-        """The constants of the program."""
+        """Returns the constants of the program."""
         return Constants(self)
 
     # -- values --------------------------------------------------------------------------------------------------

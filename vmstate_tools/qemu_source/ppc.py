@@ -123,7 +123,7 @@ class Tree:
 
     @cached_property
     def constants(self) -> Evaluator:
-        """Everything the headers and the init files name, ready to evaluate."""
+        """Returns everything that the headers and the init files name, ready to evaluate."""
         units = [self.unit(n) for n in (*HEADERS, *INIT) if self.has(n)]
         if not any("PPC_INSNS_BASE" in unit.enumerators for unit in units):
             units.append(self.unit(TRANSLATE))  # where the flags stood until 0.13

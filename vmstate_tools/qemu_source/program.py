@@ -133,13 +133,13 @@ class Program:
 
     @cached_property
     def first(self) -> list[str]:
-        """Headers that every .c file includes first, by name (since 2.6) or not."""
+        """Returns the headers that every .c file includes first, by name (since 2.6) or not."""
         names = ("include/qemu/osdep.h", "include/qemu-common.h", "include/qemu/compiler.h", "osdep.h", "qemu-common.h")
         return [name for name in names if name in self.revision.blobs]
 
     @cached_property
     def headers(self) -> list[str]:
-        """All headers that may be part of this target."""
+        """Returns all headers that may be part of this target."""
         other = ("target/", "target-")
         own = (f"target/{self.target.folder}/", f"target-{self.target.folder}/")
         return [
@@ -150,12 +150,12 @@ class Program:
 
     @cached_property
     def indexed(self) -> frozenset[str]:
-        """The headers, as a set."""
+        """Returns the headers, as a set."""
         return frozenset(self.headers)
 
     @cached_property
     def macros(self) -> Index:
-        """Name → the headers that define it as a macro."""
+        """Returns name → the headers that define it as a macro."""
         return Index(self, "macros", self.base)
 
     @cached_property
@@ -172,7 +172,7 @@ class Program:
 
     @cached_property
     def functions(self) -> dict[str, str]:
-        """Name of a function of a device or machine → a file under hw/ that defines it."""
+        """Returns name of a function of a device or machine → a file under hw/ that defines it."""
         found: dict[str, str] = {}
         for path in self.revision.blobs:
             if (
@@ -186,7 +186,7 @@ class Program:
 
     @cached_property
     def qapi_enums(self) -> dict[str, list[str]]:
-        """Enum of QAPI's schema, of which the build makes a header → its values."""
+        """Returns enum of QAPI's schema, of which the build makes a header → its values."""
         found: dict[str, list[str]] = {}
         for path in self.revision.blobs:
             if path.endswith(".json") and (path.startswith("qapi/") or "/" not in path):
@@ -199,7 +199,7 @@ class Program:
 
     @cached_property
     def qapi_enumerators(self) -> dict[str, int]:
-        """Constants that the build makes of QAPI's enums (c_enum_const in scripts/qapi) → value."""
+        """Returns the constants that the build makes of QAPI's enums (c_enum_const in scripts/qapi) → value."""
         found: dict[str, int] = {}
         for name, values in self.qapi_enums.items():
             prefix = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
@@ -209,7 +209,7 @@ class Program:
 
 
 class Index:
-    """Name → the headers that say something of it, for one target.
+    """Returns name → the headers that say something of it, for one target.
 
     Most headers are the same for all targets: what another target's index holds of them serves here too.
     """
@@ -291,7 +291,7 @@ class Scope:
 
     @cached_property
     def made(self) -> list[tuple[int, str]]:
-        """What the file's uses of macros at file scope stand for: (line, text)."""
+        """Returns what the file's uses of macros at file scope stand for: (line, text)."""
         found: list[tuple[int, str]] = []
         for chunk in self.view.chunks:
             source = self.view.slice(chunk)  # a function too: a use without a semicolon may stand before it

@@ -19,7 +19,7 @@ FIRST = (0, 10)
 
 @dataclass
 class Release:
-    """A release, or a development state, and where it lies in a repository."""
+    """A Release is a release, or a development state, and where it lies in a repository."""
 
     name: str
     repo: Repo

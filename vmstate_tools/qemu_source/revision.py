@@ -27,13 +27,13 @@ class Revision:
 
     @cached_property
     def blobs(self) -> dict[str, str]:
-        """Path → id of the blob, for the files a system emulator is made of."""
+        """Returns path → id of the blob, for the files a system emulator is made of."""
         every = self.repo.blobs(self.commit, [])
         return {p: b for p, b in every.items() if _WANTED.match(p) and not _SKIPPED.match(p)}
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
-        """Base name of a file → paths that end in it."""
+        """Returns base name of a file → paths that end in it."""
         found: dict[str, list[str]] = {}
         for path in self.blobs:
             found.setdefault(path.rsplit("/", 1)[-1], []).append(path)

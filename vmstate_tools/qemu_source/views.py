@@ -78,7 +78,7 @@ class View:
 
     @cached_property
     def tags(self) -> dict[tuple[str, str], int]:
-        """(struct, union or enum, its tag) → where its definition begins."""
+        """Returns (struct, union or enum, its tag) → where its definition begins."""
         return {(m[1], m[2]): m.start() for m in _TAG.finditer(self.text)}
 
     @cached_property
@@ -96,7 +96,7 @@ class View:
 
     @cached_property
     def enumerators(self) -> dict[str, int]:
-        """Enumerator → where its enum begins."""
+        """Returns enumerator → where its enum begins."""
         found: dict[str, int] = {}
         for match in _ENUM.finditer(self.text):
             for item in _ENUMERATOR.finditer(re.sub(r"\([^()]*(?:\([^()]*\)[^()]*)*\)", "", match[1])):
@@ -105,7 +105,7 @@ class View:
 
     @cached_property
     def registers(self) -> dict[str, int]:
-        """Name of a register given by REG32 and its like (hw/registerfields.h) → where."""
+        """Returns name of a register given by REG32 and its like (hw/registerfields.h) → where."""
         return {m[1]: m.start() for m in _REGISTER.finditer(self.text)}
 
     @cached_property
@@ -138,7 +138,7 @@ class SourceFile:
 
     @cached_property
     def parts(self) -> list[tuple[str, str, int, int]]:
-        """(directive or '' for text, its argument, start, end), in order."""
+        """Returns (directive or '' for text, its argument, start, end), in order."""
         found: list[tuple[str, str, int, int]] = []
         last = 0
         for match in _DIRECTIVE.finditer(self.text):

@@ -35,7 +35,7 @@ _FIELD = {
 
 
 class Field(NamedTuple):
-    """One entry of a description's field list.
+    """A Field is one entry of a description's field list.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Description:
-    """One VMStateDescription.
+    """A Description is one VMStateDescription.
 
     `subsections` pairs the symbol of each with the function that says whether it is needed, where the list says so
     (until 2.3); `needed` is the description's own.

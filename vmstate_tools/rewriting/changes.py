@@ -21,7 +21,7 @@ _BOOLS = {"true": 1, "false": 0}
 
 @dataclass(frozen=True)
 class Change:
-    """A field and its new value; `offset` and `size` in bytes, from the start of the file; `why` for people."""
+    """A Change is a field and its new value; `offset` and `size` in bytes, from the start of the file."""
 
     section: str
     instance_id: int
@@ -65,7 +65,7 @@ class Change:
 
     @property
     def data(self) -> bytes:
-        """The new value as it stands in the stream."""
+        """Returns the new value as it stands in the stream."""
         if isinstance(self.after, bytes):
             return self.after
         return int(self.after).to_bytes(self.size, "big", signed=self.kind == SIGNED)

@@ -32,14 +32,14 @@ _PAGES_TO_SEE = 5 << 20  # bytes of RAM in which its page size is to be seen: 64
 
 
 class Readable(Protocol):
-    """Where the stream comes from."""
+    """A Readable is where the stream comes from."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Reads into `buffer` and returns how many bytes; 0 at the end."""
 
 
 class Writable(Protocol):
-    """Where the stream goes."""
+    """A Writable is where the stream goes."""
 
     def write(self, data: memoryview, /) -> int | None:
         """Writes `data` and returns how many bytes of it."""

@@ -19,7 +19,7 @@ _ZERO, _PAGE, _EOS = 0x02, 0x08, 0x10
 
 @dataclass(frozen=True)
 class Connection:
-    """What one connection carried: bytes [start, end) of the joined view."""
+    """A Connection is what one connection carried: bytes [start, end) of the joined view."""
 
     name: str
     kind: str

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Content:
-    """One read-only `view` of bytes, and what must be closed after it.
+    """A Content is one read-only `view` of bytes, and what must be closed after it.
 
     Attributes
     ----------

@@ -22,7 +22,7 @@ _LARGEST = 8 << 20  # bytes of a range that is kept for who asks for parts of it
 
 
 class FileView:
-    """The bytes of an open file, each range read when it is asked for: what `memoryview` offers of slices.
+    """A FileView reads each range of an open file when it is asked for; it offers what `memoryview` does of slices.
 
     `view[a:b]` is a read-only memoryview of a copy of these bytes, `view[i]` an int, `len(view)` the size of the file
     when it was opened: a file that grows is read up to there. It is no buffer itself: give a slice to numpy or struct.

@@ -47,7 +47,7 @@ _CONFIGURATION = 4 << 10  # a stream's configuration section, with its capabilit
 
 
 class Clock:
-    """The CPU time that unpacking one file may take, whatever containers are in one another.
+    """A Clock holds the CPU time that unpacking one file may take, whatever containers are in one another.
 
     `size` is that of the outermost file in bytes, None where it is not known before it was read: then each MiB counts
     when it has come.

@@ -78,7 +78,7 @@ class Format:
 
     @property
     def size(self) -> int:
-        """Bytes of a record whose size is always the same."""
+        """Returns the bytes of a record whose size is always the same."""
         return int(self.struct.sizeof())
 
     def build(self, values: dict[str, Any], **context: Any) -> bytes:
@@ -120,7 +120,7 @@ class Parsed:
 
     @property
     def end(self) -> int:
-        """The offset behind the record."""
+        """Returns the offset behind the record."""
         return self.offset + self.size
 
     def build(self) -> bytes:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """The bytes of one migration stream, in one piece; a context manager.
+    """A Source is the bytes of one migration stream, in one piece; a context manager.
 
     Attributes
     ----------

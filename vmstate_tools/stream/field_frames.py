@@ -195,7 +195,7 @@ class _Names:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the codes in a `Categorical` of so many names."""
+        """Returns the dtype of the codes in a `Categorical` of so many names."""
         return pd.Categorical.from_codes([], categories=pd.RangeIndex(len(self.numbers))).codes.dtype
 
     def categorical(self, codes: npt.NDArray[Any]) -> pd.Categorical:

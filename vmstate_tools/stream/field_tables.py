@@ -29,7 +29,7 @@ class FieldTable:
 
     @functools.cached_property
     def described(self) -> int:
-        """How many rows described sections have."""
+        """Returns how many rows described sections have."""
         return sum(map(len, self.rows))
 
     def __len__(self) -> int:

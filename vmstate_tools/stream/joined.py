@@ -102,7 +102,7 @@ class FileWalk(Walk):
 
     @property
     def end(self) -> int:
-        """Where the last record that was read ends."""
+        """Returns where the last record that was read ends."""
         return max((r.offset + r.size for r in self.records), default=0)
 
     def _read_pages(self, connection: Connection) -> None:

@@ -25,7 +25,7 @@ _MOST_PENDING = 1 << 16
 
 
 class PageTable:
-    """The runs of a stream, in its order; first gathered one by one, then in arrays of `RUN`.
+    """A PageTable holds the runs of a stream, in its order; first gathered one by one, then in arrays of `RUN`.
 
     More runs than `most` are refused with a StreamError.
     """
@@ -37,7 +37,7 @@ class PageTable:
 
     @property
     def runs(self) -> np.ndarray:
-        """All runs as one array of `RUN`."""
+        """Returns all runs as one array of `RUN`."""
         self._to_array()
         if len(self._arrays) != 1:
             self._arrays = [np.concatenate(self._arrays) if self._arrays else np.empty(0, RUN)]
@@ -45,7 +45,7 @@ class PageTable:
 
     @property
     def flags(self) -> int:
-        """All flags (`RAM_SAVE_FLAG_*`) of all records, together."""
+        """Returns all flags (`RAM_SAVE_FLAG_*`) of all records, together."""
         return int(np.bitwise_or.reduce(self.runs["head"], initial=np.uint64(0))) & FLAGS
 
     def clear(self) -> None:

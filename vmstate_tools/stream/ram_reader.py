@@ -104,7 +104,7 @@ class RamReader:
 
     @property
     def parsed_to(self) -> int:
-        """End of the last record that was read whole, in bytes from the start of the view."""
+        """Returns the end of the last record that was read whole, in bytes from the start of the view."""
         return self._base + self._at
 
     def connect(self, view: memoryview) -> None:

@@ -22,7 +22,7 @@ _FIRST, _MORE = 64, 1 << 16  # records compared at once, at first and at most
 
 
 class Section:
-    """One SECTION_START, PART, END or FULL record, with its payload and footer. Offsets and sizes in bytes.
+    """A Section is one SECTION_START, PART, END or FULL record, with payload and footer. Offsets and sizes in bytes.
 
     Attributes
     ----------
@@ -64,22 +64,22 @@ class Section:
 
     @property
     def offset(self) -> int:
-        """Where its header begins."""
+        """Returns where its header begins."""
         return self.header.offset
 
     @property
     def payload_offset(self) -> int:
-        """Where its payload begins."""
+        """Returns where its payload begins."""
         return self.header.end
 
     @property
     def payload_end(self) -> int:
-        """Where its payload ends, and its footer begins if it has one."""
+        """Returns where its payload ends, and its footer begins if it has one."""
         return self.header.end + self.payload_size
 
     @property
     def size(self) -> int:
-        """Bytes of header, payload and footer."""
+        """Returns the bytes of header, payload and footer."""
         return self.header.size + self.payload_size + (self.footer.size if self.footer else 0)
 
     @property
@@ -89,7 +89,7 @@ class Section:
 
     @property
     def label(self) -> str:
-        """idstr/instance_id."""
+        """Returns idstr/instance_id."""
         return f"{self.idstr}/{self.instance_id}"
 
     def moved(self, by: int) -> Section:
@@ -174,12 +174,12 @@ class Repeated(Generic[Record]):
 
     @property
     def offset(self) -> int:
-        """Where the first of the `count` records begins."""
+        """Returns where the first of the `count` records begins."""
         return self.first.offset + self.first.size
 
     @property
     def size(self) -> int:
-        """Bytes of the `count` records."""
+        """Returns the bytes of the `count` records."""
         return self.first.size * self.count
 
     def at(self, number: int) -> Record:
@@ -226,12 +226,12 @@ class Unrolled(Sequence[Record]):
 
     @property
     def distinct(self) -> list[Record]:
-        """The records without the runs of records that are equal to the one before them."""
+        """Returns the records without the runs of records that are equal to the one before them."""
         return [record for record in self._records if not isinstance(record, Repeated)]
 
     @property
     def lengths(self) -> list[int]:
-        """For each of `distinct`, how many records there are: itself, and those of the run behind it."""
+        """Returns for each of `distinct` how many records there are: itself, and the records of the run behind it."""
         found: list[int] = []
         for record in self._records:
             if isinstance(record, Repeated):

@@ -26,14 +26,14 @@ _MOST_GUESSES = 1 << 18  # fields of built-in layouts that are looked at in vain
 
 
 class Readers(Protocol):
-    """What a walk asks to read a section's payload."""
+    """Readers are what a walk asks to read a section's payload."""
 
     def read(self, section: Section, view: memoryview, start: int) -> int:
         """Returns the end of the payload that stands at `start`. Raises StreamError, TruncatedError if `view` ends."""
 
     @property
     def done_to(self) -> int:
-        """How far a payload that was cut short is read for good: the next `read` goes on there."""
+        """Returns how far a payload that was cut short is read for good: the next `read` goes on there."""
 
 
 class SectionReaders:

@@ -36,7 +36,7 @@ _RUNS, _BYTES_PER_RUN = 1 << 18, 2
 
 
 class Stream:
-    """One opened migration stream; use as a context manager, or close it.
+    """A Stream is one opened migration stream; use it as a context manager, or close it.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ class Stream:
 
     @property
     def files(self) -> list[str]:
-        """Names of the files that the stream was read from: one, or one for each connection of the migration."""
+        """Returns the names of the files that the stream was read from, one for each connection of the migration."""
         connections = [connection.name for connection in self.source.connections] or [self.name]
         return [*connections, *(source.name for source in self._channel_sources)]
 
     @property
     def view(self) -> memoryview:
-        """The bytes of the file, decompressed and joined. Raises StreamError where the stream is closed."""
+        """Returns the bytes of the file, decompressed and joined. Raises StreamError where the stream is closed."""
         if self._view is None:
             raise StreamError("the stream is closed", file=self.name)
         return self._view
@@ -105,12 +105,12 @@ class Stream:
 
     @cached_property
     def vmdesc_place(self) -> tuple[int, int] | None:
-        """Offset and size in bytes of the record with the vmdesc; None where the stream carries none."""
+        """Returns offset and size in bytes of the record with the vmdesc; None where the stream carries none."""
         return find_vmdesc(self.view[: self.source.connections[0].end] if self.source.connections else self.view)
 
     @cached_property
     def vmdesc(self) -> StreamDescription | None:
-        """The stream's own description of its sections, None where it carries none."""
+        """Returns the stream's own description of its sections, None where it carries none."""
         if self.vmdesc_place is None:
             return None
         try:
@@ -130,7 +130,7 @@ class Stream:
 
     @cached_property
     def records(self) -> list[StreamRecord | Run]:
-        """All records in file order; records equal to the one before them are one `Repeated`."""
+        """Returns all records in file order; records equal to the one before them are one `Repeated`."""
         records: list[StreamRecord | Run] = []
         if self.source.start:
             records.append(Gap(0, self.source.start, "before the stream"))
@@ -172,31 +172,31 @@ class Stream:
 
     @property
     def error(self) -> StreamError | None:
-        """What stopped the reading of a stream opened with `partial=True`, None where nothing did."""
+        """Returns what stopped the reading of a stream opened with `partial=True`, None where nothing did."""
         _ = self.records
         return self._error
 
     @property
     def ram(self) -> Ram:
-        """RAM blocks, page counts, and the guest's memory."""
+        """Returns the RAM blocks, page counts, and the guest's memory."""
         _ = self.records
         return self._walked.ram
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The configuration section: `name`, and `page_bits`, `capabilities`, `uuid` where sent. Empty before 2.4."""
+        """Returns the configuration: `name`; `page_bits`, `capabilities`, `uuid` where sent. Empty before 2.4."""
         _ = self.records
         return self._walked.configuration
 
     @property
     def machine(self) -> str | None:
-        """The machine type, e.g. 'pseries-2.6'; None where the stream does not say."""
+        """Returns the machine type, e.g. 'pseries-2.6'; None where the stream does not say."""
         name: str | None = self.configuration.get("name")
         return name
 
     @property
     def page_size(self) -> int | None:
-        """Target page size in bytes: from the vmdesc, the configuration, or what makes the RAM section consistent."""
+        """Returns the target page size in bytes: from vmdesc or configuration, or what makes the RAM consistent."""
         if self.vmdesc is not None and self.vmdesc.page_size is not None:
             return self.vmdesc.page_size
         bits = self.configuration.get("page_bits")
@@ -204,12 +204,12 @@ class Stream:
 
     @cached_property
     def commands(self) -> Unrolled[framing.Parsed]:
-        """All commands in file order."""
+        """Returns all commands in file order."""
         return Unrolled(r for r in self.records if is_command(r))
 
     @cached_property
     def sections(self) -> Unrolled[Section]:
-        """All sections in file order; those sent in several parts appear once for each part.
+        """Returns all sections in file order; those sent in several parts appear once for each part.
 
         Sections in a run of equal ones are made when they are asked for: there may be millions.
         """
@@ -217,7 +217,7 @@ class Stream:
 
     @cached_property
     def distinct_sections(self) -> list[Section]:
-        """The sections in file order, each run of equal ones by its first alone."""
+        """Returns the sections in file order, each run of equal ones by its first alone."""
         return self.sections.distinct
 
     def section(self, idstr: str, instance: int | None = None) -> Section:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Summarized(Protocol):
-    """What a summary asks of a `Stream`."""
+    """A Summarized is what a summary asks of a `Stream`."""
 
     @property
     def name(self) -> str: ...

@@ -25,7 +25,7 @@ _BATCH = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One row per value of a section, in its order: what is the same in every section of one layout.
+    """Rows are the values of a section, in its order: what is the same in every section of one layout.
 
     `offset` is relative to the payload. With `fold`, an array of more values than that is one row of bytes,
     `path[0:count]`. `reach`: bytes of the payload up to the last number's end.

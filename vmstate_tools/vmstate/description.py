@@ -41,7 +41,7 @@ _MAX_CACHED_ITEMS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class FieldDescription:
-    """One field of a VMStateDescription.
+    """A FieldDescription is one field of a VMStateDescription.
 
     Attributes
     ----------
@@ -69,13 +69,13 @@ class FieldDescription:
 
     @property
     def label(self) -> str:
-        """The name, with the element's place behind it where it has one."""
+        """Returns the name, with the element's place behind it where it has one."""
         return self.name if self.index is None else f"{self.name}[{self.index}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Vmsd:
-    """A VMStateDescription: its own fields, then its subsections.
+    """A Vmsd is a VMStateDescription: its own fields, then its subsections.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ def _unrolled(field: FieldDescription) -> int:
 
 
 class Description:
-    """A device's entry: the section that it describes, and what the section consists of.
+    """A Description is a device's entry: the section that it describes, and what the section consists of.
 
     `origin` is 'vmdesc', 'dump', 'built-in' or 'borrowed'. Compared by identity. `cache` has what is derived from
     `vmsd`; descriptions that have the same share it.

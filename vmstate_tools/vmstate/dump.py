@@ -29,7 +29,7 @@ COLUMNS = ["section", "vmsd", "field", "kind", "a", "b", "breaks"]
 
 @dataclass(frozen=True, eq=False)
 class DumpedClass:
-    """One device class: its name, versions, and description (None where it has none)."""
+    """A DumpedClass is one device class: its name, versions, and description (None where it has none)."""
 
     name: str
     version_id: int
@@ -47,7 +47,7 @@ class Dump:
 
     @functools.cached_property
     def vmsds(self) -> dict[str, Vmsd]:
-        """Every description in it by name, structs and subsections included; the first of a name."""
+        """Returns every description in it by name, structs and subsections included; the first of a name."""
         found: dict[str, Vmsd] = {}
 
         def walk(vmsd: Vmsd) -> None:

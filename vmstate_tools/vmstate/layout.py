@@ -72,7 +72,7 @@ MAX_TEXT = 64 << 20
 
 
 class Layout:
-    """The leaves of one section, in payload order. All columns have one entry per leaf.
+    """A Layout has the leaves of one section, in payload order. All columns have one entry per leaf.
 
     A leaf is one value, or `count` equal-sized values of an array (`count` 0 for a single value).
 
@@ -129,18 +129,18 @@ class Layout:
 
     @cached_property
     def values(self) -> int:
-        """How many values there are when all arrays are unfolded."""
+        """Returns how many values there are when all arrays are unfolded."""
         counts = self.numbers[2::4]
         return sum(counts) + counts.count(0)
 
     @property
     def length(self) -> npt.NDArray[np.int64]:
-        """Bytes of each leaf."""
+        """Returns the bytes of each leaf."""
         return self.width * np.maximum(self.count, 1)
 
     @cached_property
     def index(self) -> dict[str, list[int]]:
-        """Path to leaf numbers: subsections may use a path of the section again."""
+        """Returns path → leaf numbers: subsections may use a path of the section again."""
         found: dict[str, list[int]] = {}
         for i, path in enumerate(self.paths):
             found.setdefault(path, []).append(i)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SharedLimit:
-    """What is left of a number of steps: how much a stream may make this package guess, unfold or keep."""
+    """A SharedLimit is how many steps are left: how much a stream may make this package guess, unfold or cache."""
 
     def __init__(self, left: int) -> None:
         self.left = left

@@ -24,7 +24,7 @@ _BLOBS = (BYTES, TEXT)
 
 @register_extension_dtype
 class ValueDtype(ExtensionDtype):
-    """The dtype of a column of field values; `vmstate` as a string."""
+    """A ValueDtype is the dtype of a column of field values; `vmstate` as a string."""
 
     name = "vmstate"
     type = object

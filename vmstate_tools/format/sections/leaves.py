@@ -28,7 +28,7 @@ _TOP = len("(parsing) -> ")  # what construct's paths begin with
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One decoded value of a hand-written section.
+    """A Leaf is one decoded value of a hand-written section.
 
     `path` (str) names it as QEMU's code does (`chunk[0].n_valid`); `type` (str) is an integer type of the wire
     (`uint8` … `int64`, big-endian), `buffer` (raw bytes) or `string` (a length byte and text; bytes where that is not
@@ -43,7 +43,7 @@ class Leaf:
 
 
 class Payload:
-    """The payload of one section record as the file object that construct reads from; it records leaves.
+    """A Payload is the payload of one section record, as the file object that construct reads; it records leaves.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ def named(path: str) -> str:
 
 
 class Number(c.FormatField):
-    """A big-endian integer: `uint8` … `int64`."""
+    """A Number is a big-endian integer: `uint8` … `int64`."""
 
     def __init__(self, type_: str, letter: str) -> None:
         super().__init__(">", letter)
@@ -154,7 +154,7 @@ class Indexed(c.Subconstruct):
 
 
 class Step(c.Construct):
-    """A look at what was read so far, or at what follows, which may raise; on the wire it is nothing.
+    """A Step looks at what was read so far, or at what follows, and may raise; on the wire it is nothing.
 
     `see` is called with the context and the payload when a section is parsed; what it returns can be asked for by
     the step's name. It is not called when a section is built: then its name must be among the values.

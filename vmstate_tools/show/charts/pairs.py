@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Look(NamedTuple):
-    """How one cause is drawn: the letter in its cells, its colour and its hatch. Colours differ in lightness too."""
+    """A Look says how a cause is drawn: the letter in its cells, its colour (by lightness, too) and its hatch."""
 
     letter: str
     colour: str

@@ -24,7 +24,7 @@ ROUTES = ((OLD, FIXED), (NEW, FIXED), (FIXED, OLD), (FIXED, NEW))
 
 @dataclass
 class Facts:
-    """What is known of the case, before it is put into words.
+    """Facts are what is known of the case, before it is put into words.
 
     cpus : family → one CPU model of it. The families of servers that both releases have, the model listed last.
     steps : accelerator → `cpu_history.steps` from OLD to NEW.
@@ -52,18 +52,18 @@ class Facts:
 
     @property
     def broken(self) -> list[str]:
-        """The families of pseries machines whose words differ between OLD and NEW."""
+        """Returns the families of pseries machines whose words differ between OLD and NEW."""
         return list(dict.fromkeys(f for steps in self.steps.values() for f in steps["family"] if f in self.cpus))
 
     @property
     def commits(self) -> list[str]:
-        """The hashes of the commits that changed the words, oldest first."""
+        """Returns the hashes of the commits that changed the words, oldest first."""
         found = [c for steps in self.steps.values() for row in steps["commits"] for c in row]
         return list(dict.fromkeys(c["commit"] for c in sorted(found, key=lambda c: c["date"])))
 
     @property
     def says(self) -> dict[str, str]:
-        """Policy → what it does, in one sentence."""
+        """Returns policy → what it does, in one sentence."""
         return {name: SAYS[name] for name in POLICIES}
 
 

@@ -53,12 +53,12 @@ class WordHistory:
 
     @property
     def varying(self) -> list[str]:
-        """The names of the words that are not the same in all steps."""
+        """Returns the names of the words that are not the same in all steps."""
         return [word for word in WORDS if len({step.words[word] for step in self.steps}) > 1]
 
     @property
     def constant(self) -> dict[str, int | None]:
-        """Word → value, of the words that are the same in all steps."""
+        """Returns word → value, of the words that are the same in all steps."""
         return {word: self.steps[0].words[word] for word in WORDS if word not in self.varying}
 
 

@@ -28,7 +28,7 @@ SAYS = {
 
 @dataclass
 class Option:
-    """What one policy would do.
+    """An Option is what one policy would do.
 
     `elsewhere` are pairs that pass the words and are stopped by something else. `lacking` are pairs that load although
     the destination's CPU lacks flags that the guest could use, with the names of the flags.

@@ -48,7 +48,7 @@ class Pair:
 
     @property
     def group(self) -> str:
-        """The configuration in words: `CPU on machine type (config)`."""
+        """Returns the configuration in words: `CPU on machine type (config)`."""
         return f"{self.cpu or 'default CPU'} on {self.machine}" + (f" ({self.config})" if self.config else "")
 
 

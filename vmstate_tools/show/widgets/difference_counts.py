@@ -67,7 +67,7 @@ class Differences:
 
     @functools.cached_property
     def _elements(self) -> dict[tuple[str, str], list[int]]:
-        """(section, array) → the numbers of the elements that differ."""
+        """Returns (section, array) → the numbers of the elements that differ."""
         found: dict[tuple[str, str], list[int]] = {}
         for label, path in self._paths:
             if parts := element_of(path):

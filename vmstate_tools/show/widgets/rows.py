@@ -15,7 +15,7 @@ Renamed = Mapping[tuple[str, str, str], str]
 
 
 class Item:
-    """A row of the tree: what stands at one place of the first stream, of the second, or of both.
+    """An Item is a row of the tree: what stands at one place of the first stream, of the second, or of both.
 
     `run` is set for a range of children that are too many for one row: the pairs, and which of them, from and to.
     `pairs` and `children` are made when the row is opened.
@@ -29,19 +29,19 @@ class Item:
 
     @property
     def node(self) -> Node:
-        """The node of the first stream, or of the second where only that has one."""
+        """Returns the node of the first stream, or of the second where only that has one."""
         node = self.pair[0] or self.pair[1]
         assert node is not None
         return node
 
     @property
     def only(self) -> Literal["a", "b", ""]:
-        """Which stream alone has it; '' where both do."""
+        """Returns which stream alone has it; '' where both do."""
         return "b" if self.pair[0] is None else "a" if self.pair[1] is None else ""
 
     @property
     def elements(self) -> tuple[Node, int, int] | None:
-        """Of a range of elements of an array: the first of them, and their numbers, from and to."""
+        """Returns, for a range of elements of an array, the first element, and their numbers, from and to."""
         if self.run is None or not isinstance(self.run[0], _Zipped):
             return None
         pairs, start, stop = self.run

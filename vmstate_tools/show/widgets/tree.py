@@ -20,7 +20,7 @@ _TEXT = 64  # bytes of a buffer that are read to show it
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Node:
-    """A node of the tree: a part of a stream. `offset` and `size` are in bytes of the file.
+    """A Node is a part of a stream in the tree. `offset` and `size` are in bytes of the file.
 
     `kind` is 'section', 'subsection', 'struct', 'array', 'field' or 'record'; the last stands for framing and RAM.
     `path` and `vmsd` are those of a field in `Stream.fields()`. `how` is the kind of the value (of `vmstate.layout`)
