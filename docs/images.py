@@ -30,6 +30,8 @@ def main() -> None:
     drawn["release-pairs"] = charts.release_pairs(cpu)
     drawn["flag-history"] = charts.flag_history("POWER8", "insns_flags2", dates=True)
     drawn["equality-classes"] = charts.equality_classes(cpu_history.classes(accel=None))
+    drawn["description-raster"] = charts.description_raster(most=25)
+    drawn["field-history"] = charts.field_history("pl011", since="4.0")
     old, new = (catalog.words("POWER7", release, accel=None).insns_flags for release in ("2.6.0", "2.7.0"))
     drawn["word-bits"] = charts.word_bits(old, new, "insns_flags", names=("2.6.0", "2.7.0"))
     for name, ax in drawn.items():

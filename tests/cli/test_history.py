@@ -87,6 +87,13 @@ def test_devices_whose_streams_stopped_to_load() -> None:
     assert rows and all(r["broken"] and "refused" in (r["forward"], r["back"]) for r in rows)
     # QEMU's 78dd48df39 writes the MSI-X state that a stream had lacked, under the same version
     assert [r["release"] for r in history("vmxnet3", "--broken")] == ["4.2.0"]
+    # QEMU's aac63e0e6e sends a clock always; since 6.0 that depends on migrate-clk, which is off up to 5.1
+    (clock,) = history("pl011", "--broken")
+    assert (clock["release"], clock["forward"], clock["back"]) == ("5.2.0", "loads", "refused")
+    assert clock["afterwards"] == [
+        "6.0.0: pl011/clock: needed always → pl011_clock_needed",
+        "6.0.0: hw_compat_5_1 sets pl011.migrate-clk=off",
+    ]
     assert {r["certainty"] for r in rows} <= {"certain", "suspicion"}
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
+from small_qemu import commit
 from source_tables import made_tables  # noqa: F401
 
 from vmstate_tools.errors import CatalogError
-from vmstate_tools.facts.breaks import breaks
+from vmstate_tools.facts.breaks import breaks, commits
 from vmstate_tools.facts.device_history import changes
 from vmstate_tools.facts.source_history import kinds_of, steps
 
@@ -71,6 +74,7 @@ def test_breaks_say_how_certain_they_are():
     acme, always = found["acme"], found["always"]
     assert acme.devices[0] == "acme" and acme.saved_by == ("hw_compat_1_0 sets acme.late-word=off",)
     assert acme.certainty == "suspicion"
+    assert acme.afterwards == ("1.2.0: acme: version 1 → 2",)
     # A subsection without `needed` is sent always; the description's symbol changed with it.
     assert (always.change.forward, always.change.back, always.certainty) == ("loads", "refused", "certain")
 
@@ -79,3 +83,17 @@ def test_a_struct_whose_section_refuses_by_version_is_no_break():
     # `inner` changed in 1.1; `outer`, which holds it, refuses older versions since then, `lax` takes them.
     assert [item.change.name for item in breaks(["inner"])] == []
     assert [item.change.name for item in breaks(["inner-lax"])] == ["inner-lax"]
+
+
+def test_commits_are_those_that_touch_what_changed(tmp_path):
+    clone = tmp_path / "qemu"
+    commit(clone, {"hw/acme.c": "VMSTATE_UINT32(ctrl)"}, "v1.0.0")
+    commit(clone, {"hw/acme.c": "VMSTATE_UINT32(ctrl) VMSTATE_UINT32(late)"}, "sent-late")
+    commit(clone, {"hw/acme.c": "VMSTATE_UINT32(ctrl)  VMSTATE_UINT32(late)"}, "v1.1.0")
+    first = next(iter(changes("acme")))
+    (found,) = commits(first, [clone])
+    log = ["git", "-C", clone, "log", "-1", "--format=%H", "HEAD~1"]
+    assert found["commit"] == subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
+    assert found["subject"] == "sent-late"
+    with pytest.raises(CatalogError):
+        commits(first, [tmp_path / "nowhere"])

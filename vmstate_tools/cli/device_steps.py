@@ -77,6 +77,7 @@ def _breaks(name: str | None, clones: Sequence[str]) -> Iterable[dict[str, Any]]
             **_row(item.change, clones),
             "devices": list(item.devices),
             "saved_by": list(item.saved_by),
+            "afterwards": list(item.afterwards),
             "certainty": item.certainty,
             "why": item.why,
         }
@@ -101,6 +102,8 @@ def _print(row: Mapping[str, Any]) -> None:
     for label in ("devices", "saved_by"):
         if row.get(label):
             say(*wrapped(f"{label.replace('_', ' ')}: {', '.join(row[label])}", 2))
+    for line in row.get("afterwards", ()):
+        say(*wrapped(f"then {line}", 2))
     for commit in row.get("commits", ()):
         say(f"    {commit['commit'][:10]} {commit['date']} {commit['subject']}")
     say("")

@@ -30,6 +30,8 @@ class Break:
     saved_by : entries of compatibility lists that came in the same release, with their property, for one of these
         devices: one may keep what was for older machine types. Whether it does is in the device's code, which the
         tables do not have.
+    afterwards : what later releases did about it: versions raised, functions that a field or subsection got, and the
+        entries of compatibility lists that came with these. Old streams of the releases between stay as they are.
     certainty : "certain" where all that differs is bytes that are always there and no such entry came, else
         "suspicion"; `why` says what is open.
     """
@@ -37,6 +39,7 @@ class Break:
     change: Change
     devices: tuple[str, ...]
     saved_by: tuple[str, ...]
+    afterwards: tuple[str, ...]
     certainty: str
     why: str
 
@@ -50,11 +53,11 @@ def breaks(names: Iterable[str] | None = None) -> Iterator[Break]:
     """
     for name in [None] if names is None else names:
         for change in changes(name):
-            if change.broken and not _told_by_version(change):
+            if change.broken and not told_by_version(change):
                 yield _judged(change)
 
 
-def _told_by_version(change: Change, depth: int = 0) -> bool:
+def told_by_version(change: Change, depth: int = 0) -> bool:
     """Tells whether a struct is only in descriptions that refuse older streams since the same step, by their version.
 
     A struct has no version of its own in a stream. Where the section's version was raised and its minimum was not, the
@@ -82,7 +85,7 @@ def _naming(table: str, column: str, change: Change) -> list[Row]:
 
 
 def _tells(change: Change, depth: int) -> bool:
-    return (not change.same_version and change.forward == REFUSED) or _told_by_version(change, depth + 1)
+    return (not change.same_version and change.forward == REFUSED) or told_by_version(change, depth + 1)
 
 
 def _judged(change: Change) -> Break:
@@ -92,9 +95,27 @@ def _judged(change: Change) -> Break:
         why = "a property that came with it may keep what was for older machine types"
     elif not change.certain:
         why = "a part of what differs is behind a test function, or is written by the device's own code"
+    elif change.forward != REFUSED:
+        why = "a subsection without a function that says when is sent always, and the older release refuses it"
     else:
         why = "other bytes stand under the same version, whatever the machine type"
-    return Break(change, devices, saved, CERTAIN if change.certain and not saved else SUSPICION, why)
+    certainty = CERTAIN if change.certain and not saved else SUSPICION
+    return Break(change, devices, saved, tuple(_afterwards(change, devices)), certainty, why)
+
+
+def _afterwards(change: Change, devices: tuple[str, ...]) -> Iterator[str]:
+    came = [line.removeprefix("+ subsection ").split(" if ")[0] for line in change.what if "+ subsection" in line]
+    for name in (change.name, *came):
+        for later in changes(name) if forms_of(name) else ():
+            if (later.file, later.targets) != (change.file, change.targets) and name == change.name:
+                continue
+            if source.place(later.release) <= source.place(change.release):
+                continue
+            lines = [line for line in later.what if line.startswith(("version", "minimum", "needed"))]
+            lines += [line for line in later.what if " if " in line and "subsection" not in line]
+            yield from (f"{later.release}: {name}: {line}" for line in lines)
+            if lines:
+                yield from (f"{later.release}: {line}" for line in settings_since(devices, later.release))
 
 
 def devices_of(change: Change) -> tuple[str, ...]:

@@ -287,6 +287,10 @@ def _differences(old: Form, new: Form) -> Iterator[str]:
     for what, a, b in (("version", old.version, new.version), ("minimum version", old.minimum, new.minimum)):
         if a != b:
             yield f"{what} {a} → {b}"
+    if old.needed != new.needed:
+        yield f"needed {old.needed or 'always'} → {new.needed or 'always'}"
+    if old.unmigratable != new.unmigratable:
+        yield "unmigratable" if new.unmigratable else "no longer unmigratable"
     theirs, mine = ([_shown(f) for f in form.fields] for form in (old, new))
     gone = [f for f in theirs if f not in mine]
     come = [f for f in mine if f not in theirs]

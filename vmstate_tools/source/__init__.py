@@ -11,9 +11,22 @@ zstd : which library does zstd
 
 from __future__ import annotations
 
-from vmstate_tools.source.detect import MULTIFD
-from vmstate_tools.source.joining import join
-from vmstate_tools.source.opening import open_source
-from vmstate_tools.source.source import Source
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmstate_tools.source.detect import MULTIFD
+    from vmstate_tools.source.joining import join
+    from vmstate_tools.source.opening import open_source
+    from vmstate_tools.source.source import Source
 
 __all__ = ["MULTIFD", "Source", "join", "open_source"]
+
+_MODULES = {"MULTIFD": "detect", "Source": "source", "join": "joining", "open_source": "opening"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a module when its name is asked for: who wants `zstd` alone need not wait for all."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
