@@ -11,6 +11,7 @@ import pytest
 from qemus import qemu
 from small_qemu import commit
 
+import vmstate_tools as vt
 from vmstate_tools.data import data_path
 from vmstate_tools.qemu_source import virtio
 from vmstate_tools.qemu_source.git import Repo
@@ -97,6 +98,13 @@ static size_t bell_config_size(Bell *s)
 static void bell_realize(DeviceState *dev) { virtio_init(vdev, 78, bell_config_size(s)); }
 static void bell_class_init(ObjectClass *klass, void *data) { vdc->realize = bell_realize; }
 static const TypeInfo bell = { .name = "virtio-bell-device", .parent = "virtio-device", .class_init = bell_class_init };
+#define HORN_SIZE offsetof(struct virtio_lamp_config, red)
+static void horn_realize(DeviceState *dev)
+{
+    size_t size = MAX(HORN_SIZE, virtio_feature_get_config_size(horn_sizes, dev->host_features));
+    virtio_init(vdev, 80, size);
+}
+static const VirtIOFeature horn_sizes[] = { {.flags = 1, .end = sizeof(struct virtio_lamp_config)}, {} };
 static void gong_realize(DeviceState *dev) { virtio_init(vdev, 79, from_the_host(s)); }
 """
 
@@ -149,6 +157,8 @@ def test_sizes_of_the_configuration(rows):
         ("virtio-lamp-device", "VIRTIO_LAMP_F_COLOUR"): "3",
         ("virtio-bell-device", "old_size"): "8",
         ("virtio-bell-device", ""): "4",
+        ("horn_realize", "min"): "2",
+        ("horn_realize", ""): "8",
     }
 
 
@@ -252,3 +262,29 @@ def test_features_and_sizes_over_the_releases():
     for release in sizes:
         assert sizes[release]["VIRTIO_NET_F_MAC"] == 6 and sizes[release]["VIRTIO_NET_F_MQ"] == 10
     assert sizes["7.2.0"]["VIRTIO_NET_F_MTU"] == 12 and "VIRTIO_NET_F_MTU" not in sizes["1.6.0"]
+
+
+#: Last word of a section's idstr → the device, or the function that sets its configuration's size up.
+SECTIONS = {
+    "virtio-net": "virtio-net-device",
+    "virtio-blk": "virtio-blk-device",
+    "virtio-balloon": "virtio-balloon-device",
+    "virtio-console": "virtio-serial-device",
+    "virtio-rng": "virtio-rng-device",
+    "virtio-scsi": "virtio_scsi_common_realize",
+}
+
+
+@pytest.mark.parametrize(("folder", "release", "sections"), [("qemu-2.5.0", "2.5.0", 5), ("qemu-7.2", "7.2.0", 6)])
+def test_configurations_in_streams_have_a_size_of_their_release(folder, release, sections):
+    known = {
+        (row[0], int(row[3])) for row in of(virtio.VirtioConfig, read_release(data_path("source"), release).virtio)
+    }
+    (file,) = data_path("streams", folder).glob("*/*+virtio.mig.zst")
+    fields = vt.open(file).fields()
+    lengths = fields[fields["path"] == "config_len"]
+    found = {
+        (SECTIONS[idstr.split("/")[-1]], int(size))
+        for idstr, size in zip(lengths["section"], lengths["value"], strict=True)
+    }
+    assert len(found) == sections and found <= known

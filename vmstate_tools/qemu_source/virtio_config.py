@@ -69,6 +69,9 @@ def _sizes(tokens: list[str], function: str, scope: Scope, layout: Layout) -> It
     source = "".join(tokens).strip()
     called = _FROM_FEATURES.search(source)
     if called is not None:
+        at_least = re.match(r"MAX\s*\(\s*([A-Z]\w*)\s*,", source)
+        if at_least is not None:
+            yield "min", _number(at_least[1], function, scope, layout)
         yield from _table(called[1] or called[2], scope, layout)
         return
     own = re.fullmatch(r"(\w+)\s*\(\s*\w+\s*\)", source)
