@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from vmstate_tools.errors import StreamError, TruncatedError
 from vmstate_tools.format import framing
 from vmstate_tools.format.framing import Command, Record
-from vmstate_tools.format.sections import handwritten
+from vmstate_tools.format.sections import handwritten, htab
 from vmstate_tools.rewriting.changes import Change, Edit, patched
 from vmstate_tools.stream.records import Section, command_name
 from vmstate_tools.stream.stream import open_stream, read_header
@@ -212,15 +212,15 @@ class _LiveReaders:
             self.done_to = reader.parsed_to
 
     def _early(self, section: Section, view: memoryview, start: int) -> int:
-        """A device's section ahead of RAM (since 8.0): nothing says its size yet, but its footer its end."""
-        mark = bytes([Record.SECTION_FOOTER]) + section.section_id.to_bytes(4, "big")
+        """Returns the end of a device's section ahead of RAM (since 8.0), by its footer: nothing says its size yet."""
+        mark = framing.SECTION_FOOTER.build({"section_id": section.section_id})
         found = bytes(view[start:]).find(mark)
         if found < 0:
             raise TruncatedError("a device section before RAM", offset=start, expected="a footer behind it")
         return start + found
 
     def _htab(self, section: Section, view: memoryview, start: int) -> int:
-        """The hash table of a pseries guest (hw/ppc/spapr.c: `htab_load`), chunk by chunk: it may have gigabytes."""
+        """Reads the hash table of a pseries guest (hw/ppc/spapr.c: `htab_load`) by chunks: it may have gigabytes."""
         at = start
         if self._inside is not section:
             if len(view) < at + 4:
@@ -231,20 +231,20 @@ class _LiveReaders:
                 return at
             self._inside, self.done_to = section, at
         while True:
-            head = view[at : at + 8]  # index, valid, invalid
-            valid, invalid = int.from_bytes(head[4:6], "big"), int.from_bytes(head[6:8], "big")
-            end = at + 8 + 16 * valid
-            if len(head) < 8 or end > len(view):
+            head = at + htab.CHUNK.size
+            _, valid, invalid = htab.CHUNK.unpack(view[at:head]) if head <= len(view) else (0, 0, 0)
+            end = head + htab.HPTE * valid
+            if end > len(view):
                 raise TruncatedError("the hash table ends", offset=at, expected="a chunk of it")
             self.done_to = at = end
             if not valid and not invalid:
                 return at
 
     def _handwritten(self, section: Section, view: memoryview, start: int) -> int:
-        """Another live section: what reads it in a file reads it here, given enough of it."""
+        """Returns the end of another live section: what reads it in a file reads it here, given enough of it."""
         if not handwritten.known(section.idstr):
             raise StreamError("a live section of a form that is not known", offset=start, section=section.idstr)
-        state = copy.deepcopy(self._states.get(section.section_id, {}))  # kept from one payload to the next
+        state = copy.deepcopy(self._states.get(section.section_id, {}))  # carried from one payload to the next
         try:
             end, _ = handwritten.parse(
                 section.idstr, view, start, part=section.part, version_id=section.version_id, state=state

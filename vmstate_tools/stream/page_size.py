@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmstate_tools.format.ram_pages import CONTINUE, EOS, KINDS, PAGE, PAGE_SIZES, XBZRLE, ZERO, head_at
+from vmstate_tools.format.ram_pages import (
+    COMPRESSED_HEADER,
+    CONTINUE,
+    EOS,
+    KINDS,
+    PAGE,
+    PAGE_SIZES,
+    XBZRLE,
+    XBZRLE_HEADER,
+    ZERO,
+    head_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +93,9 @@ def _least_step(
         elif body + 4 > len(view):
             return None if whole else step
         elif kind == XBZRLE:
-            at = body + 3 + int.from_bytes(view[body + 1 : body + 3], "big")
+            header, at = XBZRLE_HEADER.read(view, body, "an XBZRLE page")
+            at += header.length
         else:
-            at = body + 4 + int.from_bytes(view[body : body + 4], "big")
+            header, at = COMPRESSED_HEADER.read(view, body, "a compressed page")
+            at += header.length
     return step

@@ -21,6 +21,8 @@ import re
 from typing import TYPE_CHECKING
 
 from vmstate_tools.data import data_path
+from vmstate_tools.errors import StreamError
+from vmstate_tools.format.framing import SUBSECTION_HEADER, Record
 from vmstate_tools.release import numbers as numbers_of
 from vmstate_tools.vmstate.description import read_json
 from vmstate_tools.vmstate.shared_limit import SharedLimit
@@ -228,14 +230,14 @@ class _Reading:
     def subsections(self, name: str, offset: int, entry: dict[str, Any]) -> int:
         """Reads the subsections that follow, by QEMU's rule (migration/vmstate.c: `vmstate_subsection_load`)."""
         found = []
-        while offset + 2 <= len(self.view) and self.view[offset] == 5:
-            length = self.view[offset + 1]
-            header = offset + 2 + length
-            text = bytes(self.view[offset + 2 : header])
-            if length <= len(name) or header + 4 > len(self.view) or not text.startswith(name.encode()):
+        while offset < len(self.view) and self.view[offset] == Record.SUBSECTION:
+            try:
+                header, end = SUBSECTION_HEADER.read(self.view, offset, "a subsection")
+            except StreamError:
                 break
-            version_id = int.from_bytes(self.view[header : header + 4], "big")
-            subsection, offset = self.vmsd(text.decode("latin-1"), version_id, header + 4)
+            if len(header.name) <= len(name) or not header.name.startswith(name.encode()):
+                break
+            subsection, offset = self.vmsd(header.name.decode("latin-1"), header.version_id, end)
             found.append(subsection)
         if found:
             entry["subsections"] = found

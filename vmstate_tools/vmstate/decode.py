@@ -75,7 +75,7 @@ def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
 
 
 # Layouts with more rows than this are made again for each stream; a TCE table of 2 MiB has 262,144.
-_KEPT_ROWS = 300_000
+_CACHED_ROWS = 300_000
 
 # The rows of each layout, by `fold`; they go when their layout does.
 _cached_rows: weakref.WeakKeyDictionary[Layout, dict[int | None, Rows]] = weakref.WeakKeyDictionary()
@@ -87,7 +87,7 @@ def rows_of(layout: Layout, fold: int | None) -> Rows:
     rows = cached.get(fold)
     if rows is None:
         rows = _rows_of(layout, fold)
-        if len(rows) <= _KEPT_ROWS:
+        if len(rows) <= _CACHED_ROWS:
             count_cached(len(rows))
             cached[fold] = rows
     return rows

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmstate_tools.errors import StreamError, printable
-from vmstate_tools.format import framing as wire
+from vmstate_tools.format import framing
 from vmstate_tools.vmstate.description import MAX_LEAVES, count_cached, element_of
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class _Compiler:
         for field in vmsd.fields:
             offset = self.field(field, vmsd, offset, prefix)
         for sub in vmsd.subsections:
-            header = wire.SUBSECTION_HEADER.build({"name": sub.wire_name, "version_id": sub.version_id})
+            header = framing.SUBSECTION_HEADER.build({"name": sub.wire_name, "version_id": sub.version_id})
             if offset + len(header) > self.limit:
                 raise StreamError(f"subsection {sub.name!r} does not fit", expected=f"at most {self.limit} bytes")
             self.subsections.append((offset, header))
@@ -275,10 +275,11 @@ def check_subsections(layout: Layout, view: memoryview, base: int) -> None:
     for offset, header in layout.subsections:
         at = base + offset
         if view[at : at + len(header)] != header:
+            wanted, _ = framing.SUBSECTION_HEADER.read(memoryview(header), 0, "a subsection")
             raise StreamError(
                 f"found bytes {bytes(view[at : at + 8]).hex(' ')}",
                 offset=at,
-                expected=f"subsection {wire.name(header[2:-4])!r} version {int.from_bytes(header[-4:], 'big')}",
+                expected=f"subsection {framing.name(wanted.name)!r} version {wanted.version_id}",
             )
 
 

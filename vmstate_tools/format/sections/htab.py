@@ -14,13 +14,14 @@ import construct as c
 from vmstate_tools.errors import StreamError
 from vmstate_tools.format.sections.leaves import S32, Leaf, Payload, Step
 
-_MAX_CHUNKS = 1 << 16  # beyond them the chunks of one record are kept as one leaf
+_MAX_CHUNKS = 1 << 16  # beyond them the chunks of one record are one leaf
 _MAX_SHIFT = 46  # the greatest table the architecture has (HTABSIZE) has 2^46 bytes; QEMU's own limit is lower
-_HPTE = 16  # bytes
+HPTE = 16
+"""Bytes of an entry of the table."""
 
 # By struct and in one loop, not by construct: a busy guest sends a hundred thousand chunks. A chunk is the number of
 # its first HPTE, how many valid ones follow, and how many invalid ones stand behind those; the last one has none.
-_CHUNK = struct.Struct(">IHH")
+CHUNK = struct.Struct(">IHH")
 
 
 def _size(context: Any, payload: Payload) -> None:
@@ -53,10 +54,10 @@ def _record_chunks(payload: Payload) -> None:
     view, offset, leaves = payload.view, payload.offset, payload.leaves
     number = rest = 0
     while True:
-        if len(view) - offset < _CHUNK.size:
+        if len(view) - offset < CHUNK.size:
             raise StreamError("the stream ends in the table", offset=offset, expected="a chunk's header")
-        index, n_valid, n_invalid = _CHUNK.unpack(view[offset : offset + _CHUNK.size])
-        end = offset + _CHUNK.size + _HPTE * n_valid
+        index, n_valid, n_invalid = CHUNK.unpack(view[offset : offset + CHUNK.size])
+        end = offset + CHUNK.size + HPTE * n_valid
         if end > len(view):
             raise StreamError(f"{n_valid} HPTEs do not fit what is left", offset=offset, expected="HPTEs")
         empty = not n_valid and not n_invalid
@@ -79,7 +80,7 @@ def _record_chunks(payload: Payload) -> None:
                 Leaf(f"{chunk}.n_invalid", "uint16", offset + 6, 2, n_invalid),
             )
             if n_valid:
-                at = offset + _CHUNK.size
+                at = offset + CHUNK.size
                 leaves.append(Leaf(f"{chunk}.hptes", "buffer", at, end - at, bytes(view[at:end])))
         offset = payload.offset = end
         if empty:
