@@ -229,12 +229,12 @@ def _effect(name: str, theirs: list[str], mine: list[str], kept: bool) -> tuple[
         return LOADS, "versioned machine types of before keep what was: a compatibility list sets it"
     if kept:
         return DEPENDS, f"on the machine type: a list sets {name}, which these machine types left at its default"
+    if theirs == mine:
+        return DEPENDS, "on the machine type: those that the list was of have the default now, or are gone"
     if not theirs:
         return UNKNOWN, f"no list keeps what was without {name}: it must be what its default gives"
     if not mine:
-        return DEPENDS, f"a command line that names {name} is refused; what it was set to is fixed now"
-    if theirs == mine:
-        return DEPENDS, "on the machine type: those that the list was of have the default now, or are gone"
+        return UNKNOWN, f"where the device does not make {name} when QEMU runs, a command line with it is refused"
     return DEPENDS, f"on the command line: no list keeps the default of {name} for older machine types"
 
 
