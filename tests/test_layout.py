@@ -88,6 +88,22 @@ def test_the_layers_the_table_and_the_folders_name_the_same_rooms() -> None:
     assert [name for name in CONTRACTS["layers"]["layers"] if name.strip("()") not in in_order] == []
 
 
+@pytest.mark.parametrize("name", ROOMS)
+def test_no_module_uses_a_private_name_of_another(name: str) -> None:
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())) if room(module) == name else ():
+            if isinstance(node, ast.ImportFrom):
+                assert not [alias.name for alias in node.names if re.match(r"_[^_]", alias.name)], module
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_nothing_is_keyed_by_the_address_of_an_object(name: str) -> None:
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())) if room(module) == name else ():
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "id", f"{module}, line {node.lineno}"
+
+
 def test_the_core_is_everything_up_to_the_frames() -> None:
     layers = [name.strip("()") for name in reversed(CONTRACTS["layers"]["layers"])]
     rooms = [name for name in layers if (PACKAGE / name / "__init__.py").exists()]

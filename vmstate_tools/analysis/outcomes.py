@@ -89,7 +89,7 @@ def verdicts(rows: pd.DataFrame, policy: Policy | str | None = None, progress: b
 
 
 def _options(row: Mapping[Any, Any]) -> dict[str, str]:
-    """Returns the options of a row's destination: those that say how the source wrote, and its own."""
+    """Returns the options of a row's destination: its own, and the options that say how the source wrote."""
     options = dict(re.findall(r"-global (migration\.[\w-]+)=(\w+)", row["arguments"]))
     if row["dst_extra"]:
         options |= dict([row["dst_extra"].split("=")])

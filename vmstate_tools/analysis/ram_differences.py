@@ -34,7 +34,7 @@ def of_ram(a: Ram, b: Ram, contents: bool) -> Iterator[Difference]:
 
 
 def _differing_pages(a: Ram, b: Ram, block: bytes) -> int:
-    """Counts the pages of a RAMBlock that differ, of those that either stream sent; what it claims costs nothing."""
+    """Counts the pages of a RAMBlock, sent by either stream, that differ; a length it claims costs nothing."""
     from tqdm.auto import tqdm
 
     page = a.page_size or b.page_size or 4096

@@ -64,7 +64,7 @@ def _rows_of(pvr: int, pseries: bool) -> Iterator[tuple[str, str, str, str, str]
 
 
 def _subsets(bits: int) -> Iterator[int]:
-    """Yields each word with some of these bits set, those with all and with none too."""
+    """Yields each word with some of these bits set, also with all and with none of them."""
     part = bits
     while part:
         yield part

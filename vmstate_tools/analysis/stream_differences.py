@@ -210,7 +210,7 @@ def _fields(who: tuple[str, int], left: Iterable[_Leaf], right: Iterable[_Leaf])
 
 
 def _values(here: tuple[str, int, str, str], a: _Leaf, b: _Leaf) -> Iterator[Difference]:
-    """Yields the elements that differ, of those that both sides have."""
+    """Yields the elements that both sides have and that differ."""
     section, instance, vmsd, path = here
     many = np.arange(min(a.count or 1, b.count or 1))
     if a.width == b.width and a.count and b.count:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vmstate_tools.facts.commits import short
 from vmstate_tools.show.text import complain, print_json, say, wrapped
 
 
 def show(
     name: str | None, since: str | None, until: str | None, broken: bool, clones: Sequence[str], as_json: bool
 ) -> bool:
-    """Prints the steps of a name, or those of all descriptions at which streams broke; returns whether there is one.
+    """Prints the steps of a name, or all steps at which streams broke; returns whether there is one.
 
     Raises
     ------
@@ -105,5 +106,5 @@ def _print(row: Mapping[str, Any]) -> None:
     for line in row.get("afterwards", ()):
         say(*wrapped(f"then {line}", 2))
     for commit in row.get("commits", ()):
-        say(f"    {commit['commit'][:10]} {commit['date']} {commit['subject']}")
+        say(f"    {short(commit['commit'])} {commit['date']} {commit['subject']}")
     say("")

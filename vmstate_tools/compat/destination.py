@@ -113,7 +113,7 @@ class Destination:
         """Returns the destination that wrote this -dump-vmstate file.
 
         The file knows versions, minimum versions and subsections of device classes, but neither framing nor anything
-        that is registered by hand, the ppc CPU among it: those follow from release and machine type. Where no release
+        that is registered by hand, such as the ppc CPU: that follows from release and machine type. Where no release
         is given, it is the newest one whose source has most of the file's descriptions.
 
         Raises

@@ -77,7 +77,7 @@ class Fit:
     def _changed(
         self, own: Vmsd, other: Vmsd, mine: list[FieldDescription], theirs: list[FieldDescription], prefix: str
     ) -> list[FieldDescription]:
-        """Fits fields of other names: of one length at one place they are renamed, or filler for what is gone."""
+        """Fits fields whose names differ: with one length at one place they are renamed, or filler for what is gone."""
         mine = [f for f in mine if self._reads_at(own, other, f)]
         if _bytes(mine) == _bytes(theirs):
             return mine

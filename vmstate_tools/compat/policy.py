@@ -192,7 +192,7 @@ class Shipped(Mask):
 
 
 class MachineGated(Policy):
-    """The words go with the machine type: a CPU has those of the release that brought it, and both are compared."""
+    """The words go with the machine type: a CPU has the words of the release that brought it; both are compared."""
 
     name = "machine-gated"
 

@@ -173,7 +173,7 @@ def target_words(vmsd: Vmsd) -> list[str]:
 
 
 def find(vmsd: Vmsd, release: Release | None) -> Known | None:
-    """Returns a description as a release has it; of several with one name that with the most fields in common.
+    """Returns a description as a release has it; where several have the name, the one with the most fields in common.
 
     None where the release is not known or its source has no such name.
     """
@@ -293,7 +293,7 @@ def _subsections(known: Known, parent: str, release: Release) -> dict[str, Vmsd]
 
 
 def as_read(vmsd: Vmsd) -> Vmsd:
-    """Returns a ppc CPU's description as a release reads what it writes: of two subsections of one name, the first.
+    """Returns a ppc CPU's description as a release reads what it writes: the first of two subsections with one name.
 
     Until 9.1 the TLB of embedded CPUs is sent as `cpu/tlb6xx`, a name that another subsection before it has too
     (target/ppc/machine.c: vmstate_tlbemb; 203beb6f04 gave it a name of its own): any release misreads such a stream.

@@ -26,7 +26,7 @@ def obstacle(release: Release, machine: str, cpu: str | None) -> Obstacle | None
 
 
 def is_ppc(machine: str) -> bool:
-    """Tells whether a machine type is one of a ppc guest."""
+    """Tells whether a machine type is for ppc guests."""
     return base_of(machine) in {base_of(row["machine"]) for row in catalog.table("machines")}
 
 

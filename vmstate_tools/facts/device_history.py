@@ -87,7 +87,7 @@ class Change:
 
     @property
     def broken(self) -> bool:
-        """Whether streams stopped to load, at least in one direction, though the version is the same."""
+        """Tells whether streams stopped to load, at least in one direction, though the version is the same."""
         return self.travels and self.same_version and REFUSED in (self.forward, self.back)
 
 
@@ -139,7 +139,7 @@ def _of_symbol(symbol: str) -> list[Form]:
 
 
 def described_by(word: str, needs: bool = True) -> list[str]:
-    """Returns the names of the descriptions that a word means: of that name, or those of a device type.
+    """Returns the names of the descriptions that a word means: the one of that name, or all of a device type.
 
     Those of its subsections and of the structs in it that stand in the same file come behind it.
 
@@ -180,7 +180,7 @@ def _of_type(name: str) -> list[str]:
 
 
 def changes(name: str | None = None) -> Iterator[Change]:
-    """Yields every step at which a description changed, of one name or of all, in order of name and release.
+    """Yields every step at which a description changed, with this name or of all, in order of name and release.
 
     A description that moves to another file keeps its symbol, and one whose symbol changes keeps its name: one that
     goes and one that comes at the same release under the same symbol, or alone under the same name, are the same.
@@ -317,7 +317,7 @@ def _shown(field: Row) -> str:
 
 
 def _fits(sent: Form, read: Form, version: int) -> str:
-    """Whether a section of one form, at a version, is laid out as another form reads it."""
+    """Tells whether a section of one form, at a version, is laid out as another form reads it."""
     # A struct that both name alike changes in its own right.
     one, other = (_layout(form, version, _DEPTH) for form in (sent, read))
     if one == other:
@@ -333,7 +333,7 @@ def _fits(sent: Form, read: Form, version: int) -> str:
 
 
 def _may_agree(one: Layout, other: Layout, exact: bool) -> bool:
-    """Whether two layouts are the same for some choice of the pieces that stand behind a test.
+    """Tells whether two layouts are the same for some choice of the pieces that stand behind a test.
 
     Not `exact`: a piece of a type of a device's own may be any other piece, as its bytes are not known.
     """

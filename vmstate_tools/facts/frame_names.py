@@ -8,7 +8,7 @@ from vmstate_tools.frames.names import FLAG_NAMES, MODEL_NAMES
 
 
 def enter_names() -> None:
-    """Enters the names of all flags, without the prefix that those of a word share, and the spelling of CPU models."""
+    """Enters the names of all flags, without the prefix that all of a word share, and the spelling of CPU models."""
     for word in ("insns_flags", "insns_flags2"):
         values = {flag.value for flag in flags.known(word)}
         FLAG_NAMES[word] = {

@@ -39,7 +39,7 @@ def spread(
     """Yields what `work` makes of `items`, in their order, `size` of them at once; `work` must be picklable.
 
     Where a worker dies its batch is done again. An item that takes its worker along each time is given up, and so is
-    one for which `work` raises: `lost` makes its result out of the exception. It takes none of the others along.
+    one for which `work` raises: `lost` makes its result out of the exception. It takes no other stream along.
     """
     todo = deque(items[i : i + size] for i in range(0, len(items), size))
     waiting: deque[_Batch[R]] = deque()

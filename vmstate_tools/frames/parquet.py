@@ -80,7 +80,7 @@ def _write_here(collection: Frames, folders: dict[str, str], overwrite: bool) ->
 
 
 def _make(folder: Path) -> list[Path]:
-    """Makes a folder and those above it; returns what was not there, outermost first."""
+    """Makes a folder and the folders above it; returns what was not there, outermost first."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
     for each in missing:
         each.mkdir(exist_ok=True)

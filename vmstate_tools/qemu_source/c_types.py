@@ -1,4 +1,4 @@
-"""Types of C as the reader has them, and those that QEMU's source leaves to the host: 64-bit Linux on x86-64."""
+"""Types of C as the reader has them, and the types that QEMU's source leaves to the host: 64-bit Linux on x86-64."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _virtio_pci_types(scope: Scope, layout: Layout) -> Iterator[DeviceType]:
 
 
 def class_functions(scope: Scope, name: str) -> Iterator[tuple[Scope, str, int]]:
-    """Yields the text of a class_init function, and of those it hands the class to, with its scope and its place."""
+    """Yields the text of a class_init function, and of any it hands the class to, with its scope and its place."""
     queue, seen = [(scope, name)], set()
     while queue:
         here, function = queue.pop(0)

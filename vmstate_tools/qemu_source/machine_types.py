@@ -79,7 +79,7 @@ class MachineType:
 
 
 def compat_rows(scope: Scope, layout: Layout) -> Iterator[CompatRow]:
-    """Reads the compatibility lists of one file, with those inside functions and inside descriptions of machines."""
+    """Reads the compatibility lists of one file, also inside functions and inside descriptions of machines."""
     view = scope.view
     for match in _LIST.finditer(view.text):
         around = next((c.name for c in view.functions.values() if c.start <= match.start() < c.end), "")

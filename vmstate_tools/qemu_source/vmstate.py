@@ -95,7 +95,7 @@ class Description:
 
 
 def descriptions(scope: Scope, layout: Layout) -> Iterator[Description]:
-    """Reads the descriptions of one file, in its order, with those that its macros make."""
+    """Reads the descriptions of one file, in its order, also the ones that its macros make."""
     reader = _Reader(scope, layout)
     view = scope.view
     for match in _DESCRIPTION.finditer(view.text):
@@ -122,7 +122,7 @@ class _Reader:
         self.layout = layout
 
     def description(self, name: str, tokens: list[str], line: int) -> Iterator[Description]:
-        """Reads one description; those that stand inside it as compound literals follow it."""
+        """Reads one description; descriptions inside it, as compound literals, follow it."""
         found = Description(self.scope.path, name, None, line=line)
         try:
             parts = members(tokens)

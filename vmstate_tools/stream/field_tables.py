@@ -1,4 +1,4 @@
-"""The fields of one stream as a small table, which can be sent to another process and decoded with those of others."""
+"""The fields of one stream as a small table, which can be sent to another process and decoded with many others."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ def is_command(record: StreamRecord | Run) -> TypeGuard[framing.Parsed | Repeate
 
 
 def unrolled(records: Iterable[StreamRecord | Run]) -> Iterator[StreamRecord]:
-    """Yields the records one by one, those of a run too."""
+    """Yields the records one by one, also the records of a run."""
     for record in records:
         if isinstance(record, Repeated):
             yield from record

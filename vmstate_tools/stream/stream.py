@@ -209,7 +209,7 @@ class Stream:
 
     @cached_property
     def sections(self) -> Unrolled[Section]:
-        """Returns all sections in file order; those sent in several parts appear once for each part.
+        """Returns all sections in file order; a section sent in several parts appears once for each part.
 
         Sections in a run of equal ones are made when they are asked for: there may be millions.
         """

@@ -276,7 +276,7 @@ class Walk:
         return self._add(record)
 
     def read_command(self, offset: int) -> int:
-        """Reads a command, and those equal to it behind it, and returns where they end."""
+        """Reads a command, and equal ones behind it, and returns where they end."""
         record = framing.parse(framing.COMMAND, self.view, offset, "a command")
         command = record.value.command
         if command == Command.PACKAGED:
@@ -318,7 +318,7 @@ class Walk:
     # -- sections ----------------------------------------------------------------------------------------------------
 
     def read_section(self, offset: int) -> int:
-        """Reads a section, and those equal to it behind it, and returns where they end."""
+        """Reads a section, and equal ones behind it, and returns where they end."""
         section = self.section_at = self.whole(self._section_header, offset)
         try:
             end = self._rest_of(section)

@@ -257,7 +257,7 @@ def number_of(given: int | str | None, numbers: dict[str, int]) -> int | None:
 
 @functools.cache
 def _library() -> dict[str, list[dict[str, Any]]]:
-    """Returns the variants of each VMStateDescription, those of older releases first."""
+    """Returns the variants of each VMStateDescription, from the oldest release to the newest."""
     library: dict[str, list[dict[str, Any]]] = {}
     for file in ("source.json", "observed.json"):
         for name, variants in read_json(data_path("layouts", file).read_bytes()).items():

@@ -246,7 +246,7 @@ class _Compiler:
         return len(self.paths), len(self.subsections), self.visited, self.text
 
     def repeat(self, before: tuple[int, int, int, int], path: str, elements: int, size: int) -> None:
-        """Appends the other elements of an array of structs: as the first, made since `before`, but for their place."""
+        """Appends the further elements of an array of structs: like the first (made since `before`), further on."""
         first, first_sub, visited, text = before
         visited, text = self.visited - visited, self.text - text
         types, vmsds, subsections = self.types[first:], self.vmsds[first:], self.subsections[first_sub:]

@@ -65,7 +65,7 @@ def styled(draw: Callable[P, Axes]) -> Callable[P, Axes]:
 
 
 def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
-    """Returns the given Axes, or those of a new figure of this width and height in inches."""
+    """Returns the given Axes, or new ones in a figure of this width and height in inches."""
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 

@@ -27,7 +27,7 @@ def found(streams: Sequence[Stream], items: Items, query: str) -> dict[str, Any]
 
 
 def _hits(streams: Sequence[Stream], query: str) -> Iterator[tuple[int, Hit]]:
-    """Yields (side, hit), those of the first stream first, and of the second what the first has not."""
+    """Yields (side, hit): the hits of the first stream, then what only the second has."""
     seen: set[tuple[str, str, str]] = set()
     for side, stream in enumerate(streams):
         for hit in search(stream, query):
