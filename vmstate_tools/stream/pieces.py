@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PIECE = 4 << 20
+_FIRST = 4 << 10  # bytes searched first: most sections are shorter
 _OVERLAP = 64  # bytes; longer than what is searched for
 
 
@@ -23,8 +24,10 @@ def found(pattern: bytes, view: memoryview, start: int) -> Iterator[tuple[int, r
 
     The pattern takes one byte and looks at no more than 64.
     """
-    for at in range(start, len(view), _PIECE):
-        for match in re.finditer(pattern, view[at : at + _PIECE + _OVERLAP]):
-            if match.start() >= _PIECE:
+    compiled, at, size = re.compile(pattern), start, _FIRST
+    while at < len(view):
+        for match in compiled.finditer(view[at : at + size + _OVERLAP]):
+            if match.start() >= size:
                 break
             yield at + match.start(), match
+        at, size = at + size, min(4 * size, _PIECE)

@@ -9,17 +9,18 @@ import numpy as np
 from vmstate_tools.format.ram_blocks import TOTAL
 from vmstate_tools.format.ram_pages import (
     COMPRESS_PAGE,
+    CONTINUE,
     EOS,
     FLAGS,
     KINDS,
     MEM_SIZE,
     MULTIFD_FLUSH,
     PAGE,
-    PAGE_HEADER,
     XBZRLE,
     ZERO,
     stride,
 )
+from vmstate_tools.source.parsing import Counted8
 from vmstate_tools.stream.page_table import NO_BLOCK, alike
 from vmstate_tools.stream.pieces import pieces
 
@@ -87,9 +88,11 @@ class RamBytes:
         mapped-ram bitmaps and padding from the stream.
         """
         runs, ends = self._between(start, end)
+        words = runs["head"].astype(">u8").tobytes()  # by numpy and not by PAGE_HEADER: each page out of order has one
+        names = [Counted8.build(block.raw_name) for block in self._reader.blocks]
         parts: list[bytes | memoryview] = []
         waiting = 0
-        for (file, head, count, number), stop in zip(runs.tolist(), ends.tolist(), strict=True):
+        for i, ((file, head, count, number), stop) in enumerate(zip(runs.tolist(), ends.tolist(), strict=True)):
             if head & FLAGS == MEM_SIZE:
                 yield b"".join(parts)
                 parts, waiting = [], 0
@@ -99,9 +102,11 @@ class RamBytes:
                 parts, waiting = [], 0
                 yield from self._build_run(file, head, count)
             else:
-                name = self._reader.blocks[number].raw_name if number != NO_BLOCK else None
-                parts.append(PAGE_HEADER.build({"head": head, "block": name}))
-                parts.append(self._view[file + len(parts[-1]) : stop])
+                header = words[8 * i : 8 * i + 8]
+                if number != NO_BLOCK and not head & CONTINUE:
+                    header += names[number]
+                parts.append(header)
+                parts.append(self._view[file + len(header) : stop])
             waiting += stop - file
             if waiting > 1 << 20:
                 yield b"".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from vmstate_tools.format.framing import NEXT_RECORDS, Record
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 # START or FULL, section id, idstr, instance_id, version_id. No idstr of a device is shorter than two characters.
 # Looked at from every byte: a payload's last bytes may look like the start of a header.
 _HEADER = rb"(?s)[\x01\x04](?=(\x00\x00..)[\x02-\xff])"
+# A footer, from every byte. Of any section id: compiling a pattern for each takes longer than reading the section.
+_FOOTER = rb"(?s)\x7e(?=(....))"
 _MAX_SECTION_ID = 1 << 16
 _MAX_VERSION_ID = 1 << 10
 
@@ -77,8 +78,8 @@ def end_of_opaque(
     """
     mark = _footer(section_id)
     if footers:
-        for end, _ in found(re.escape(mark[:1]) + b"(?=" + re.escape(mark[1:]) + b")", view, start):
-            if end + 5 == len(view) or view[end + 5] in NEXT_RECORDS:
+        for end, match in found(_FOOTER, view, start):
+            if match[1] == mark[1:] and (end + 5 == len(view) or view[end + 5] in NEXT_RECORDS):
                 return end, "footer"
     for at, match in found(_HEADER, view, start):
         if int.from_bytes(match[1], "big") not in seen and is_header(view, at):
