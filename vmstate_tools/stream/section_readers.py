@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.format.sections import handwritten
+from vmstate_tools.format.shared_limit import SharedLimit
 from vmstate_tools.vmstate.builtin import resolve
 from vmstate_tools.vmstate.description import MAX_LEAVES, Description, StreamDescription, built_in
 from vmstate_tools.vmstate.layout import check_subsections, layout_of
 from vmstate_tools.vmstate.null_pointers import with_holes
-from vmstate_tools.vmstate.shared_limit import SharedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,18 +114,19 @@ class SectionReaders:
                 part=section.part,
                 version_id=section.version_id,
                 state=self._states.setdefault((section.idstr, section.instance_id), {}),
+                limit=self._values,
             )
         except StreamError:
+            if not self._values.left:
+                raise StreamError(
+                    "too many values in sections that QEMU writes by hand",
+                    offset=start,
+                    expected=f"at most {self._most_values} in a file of this size",
+                ) from None
             # A version this reader does not know: what describes or bounds the section serves.
             if section.part != "full":
                 raise
             return None
-        if not self._values.take(len(leaves)):
-            raise StreamError(
-                "too many values in sections that QEMU writes by hand",
-                offset=start,
-                expected=f"at most {self._most_values} in a file of this size",
-            )
         if not self._fits(section, view)(end) or (own is not None and end != start + own.vmsd.size):
             return None
         if not self._leaves.take(len(leaves)):  # too many to give one by one

@@ -8,10 +8,10 @@ from vmstate_tools.errors import StreamError, TruncatedError
 from vmstate_tools.format import framing
 from vmstate_tools.format.framing import Command
 from vmstate_tools.format.framing import Record as RecordType
+from vmstate_tools.format.shared_limit import SharedLimit
 from vmstate_tools.stream.ram import Ram
 from vmstate_tools.stream.records import Repeated, Section, repeats
 from vmstate_tools.stream.section_end import SectionEnds
-from vmstate_tools.vmstate.shared_limit import SharedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import StreamError
 from vmstate_tools.format.framing import SUBSECTION_HEADER, Record
+from vmstate_tools.format.shared_limit import SharedLimit
 from vmstate_tools.release import numbers as numbers_of
 from vmstate_tools.vmstate.description import read_json
-from vmstate_tools.vmstate.shared_limit import SharedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmstate_tools.format.shared_limit import SharedLimit
 from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd
-from vmstate_tools.vmstate.shared_limit import SharedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

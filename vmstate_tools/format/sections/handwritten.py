@@ -22,6 +22,8 @@ from vmstate_tools.format.sections.vfio import VFIO
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmstate_tools.format.shared_limit import SharedLimit
+
 __all__ = ["FORMATS", "Leaf", "build", "known", "parse"]
 
 FORMATS: dict[str, c.Construct] = {
@@ -54,7 +56,14 @@ def known(idstr: str) -> bool:
 
 
 def parse(
-    idstr: str, view: memoryview, offset: int, *, part: str, version_id: int, state: dict[str, Any]
+    idstr: str,
+    view: memoryview,
+    offset: int,
+    *,
+    part: str,
+    version_id: int,
+    state: dict[str, Any],
+    limit: SharedLimit | None = None,
 ) -> tuple[int, list[Leaf]]:
     """Decodes the payload of one section record.
 
@@ -65,6 +74,7 @@ def parse(
     part : `start`, `part`, `end` (of an iterable section) or `full`.
     version_id : as the section's header gave it.
     state : a dict that the caller keeps for this section from its first record to its last, empty at first.
+    limit : how many leaves there may be; what is read takes from it, whether or not the rest can be read.
 
     Returns
     -------
@@ -77,7 +87,7 @@ def parse(
     format_ = format_of(idstr, part)
     if format_ is None:
         raise StreamError("no hand-written format is known by this name", offset=offset, section=idstr)
-    payload = Payload(view, offset, part, state)
+    payload = Payload(view, offset, part, state, limit)
     try:
         format_.parse_stream(payload, version_id=version_id)
     except StreamError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import construct as c
 
 from vmstate_tools.errors import StreamError
+from vmstate_tools.format.shared_limit import SharedLimit
 from vmstate_tools.source.parsing import Counted8
 
 if TYPE_CHECKING:
@@ -50,14 +51,18 @@ class Payload:
     view, offset : what is read, and where next.
     part : `start`, `part`, `end` or `full`.
     state : what the section's records before this one left for it.
+    limit : how many values the sections of the stream may still have, this one and those behind it.
     leaves : the values so far.
     """
 
-    def __init__(self, view: memoryview, offset: int, part: str, state: dict[str, Any]) -> None:
+    def __init__(
+        self, view: memoryview, offset: int, part: str, state: dict[str, Any], limit: SharedLimit | None = None
+    ) -> None:
         self.view = view
         self.offset = offset
         self.part = part
         self.state = state
+        self.limit = limit or SharedLimit(MAX_LEAVES)
         self.leaves: list[Leaf] = []
 
     def take(self, path: str, size: int) -> bytes:
@@ -69,8 +74,10 @@ class Payload:
 
     def keep(self, path: str, type_: str, size: int, value: int | bytes | str) -> None:
         """Records a value that stands here, and goes on behind it."""
-        if len(self.leaves) == MAX_LEAVES:
-            raise StreamError(f"more than {MAX_LEAVES} values in one record", offset=self.offset, expected="its end")
+        if len(self.leaves) == MAX_LEAVES or not self.limit.take(1):
+            raise StreamError(
+                f"more than {len(self.leaves)} values in one record", offset=self.offset, expected="its end"
+            )
         self.leaves.append(Leaf(named(path), type_, self.offset, size, value))
         self.offset += size
 
