@@ -28,7 +28,7 @@ def _shown(text: str) -> str:
 
 
 class VmstateError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """VmstateError is the base of all errors that this package raises on purpose."""
 
 
 class StreamError(VmstateError):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Difference(NamedTuple):
-    """A difference between two streams or descriptions: a row of `diff`.
+    """A Difference is where two streams or descriptions differ: a row of `diff`.
 
     `flags` holds `-NAME` for each flag that only `a` has, `+NAME` for each that only `b` has, where the values are
     flag words. `pages` is the number of guest pages that differ, in rows of kind `pages`.

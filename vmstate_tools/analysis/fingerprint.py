@@ -381,9 +381,9 @@ class _Match:
         if name not in self.listed and array not in self.listed:
             self._add(f"has {name} ({type_})", self.known | self.unread)
             return
-        told_apart = len(self.definitions) > 1 and any(name in d.fields for d in self.definitions)
+        distinguishes = len(self.definitions) > 1 and any(name in d.fields for d in self.definitions)
         each = [
-            d.open if told_apart and name not in d.fields else d.with_field(name, array, type_)
+            d.open if distinguishes and name not in d.fields else d.with_field(name, array, type_)
             for d in self.definitions
         ]
         self._narrow(f"has {name} ({type_})", each)

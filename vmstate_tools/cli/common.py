@@ -69,7 +69,7 @@ policy_option = click.option(
 
 
 class Lists(click.Command):
-    """A command whose repeatable options take several values: `--machine A B` for `--machine A --machine B`."""
+    """Lists is a command whose repeatable options take several values, such as `--machine A B`."""
 
     another_value = re.compile(".*", re.DOTALL)  # what may follow a value as another one, and is not an argument
 

@@ -135,9 +135,9 @@ class Destination:
         """Returns this destination with the machine type and CPU of a stream, where it was given none."""
         if self.machine is not None and (self.cpu is not None or self.reference is not None):
             return self
-        return self._with_those_of(writer_of(stream))
+        return self._with_writer(writer_of(stream))
 
-    def _with_those_of(self, writer: Writer) -> Destination:
+    def _with_writer(self, writer: Writer) -> Destination:
         machine, cpu = self.machine or writer.machine, self.cpu
         if cpu is None and self.reference is None:
             cpu = _model_of(writer.pvr, self.release or _NAMES_MODELS)

@@ -9,7 +9,7 @@ from vmstate_tools.facts.tables import rows
 
 
 class Family(NamedTuple):
-    """A POWER family: its PVR, the ISA levels it can run as, and the families whose PVR its class matches."""
+    """A Family of POWER has its PVR, the ISA levels it can run as, and the families whose PVR its class matches."""
 
     name: str
     pvr: int

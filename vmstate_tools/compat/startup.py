@@ -14,7 +14,7 @@ from vmstate_tools.release import Release
 # Since 10.1 versioned machine types are gone after six years (include/hw/boards.h: `MACHINE_VER_DELETION`); a series
 # of releases a year has three minors, which the major number counts.
 _DELETES = Release("10.1")
-_KEPT_MAJORS = 6
+_MAJORS = 6
 
 # 2.7 and 2.8 make CPU cores only for machine types with CPU hotplug (hw/ppc/spapr.c: `ppc_spapr_init`).
 _CORES, _ALWAYS_CORES = Release("2.7"), Release("2.9")
@@ -60,7 +60,7 @@ def _has_version(release: Release, machine: str, version: Release) -> bool:
 
 def _deleted(release: Release, machine: str, version: Release) -> bool:
     major, minor = release.numbers[:2]
-    return is_versioned(machine) and release >= _DELETES and version.numbers[:2] <= (major - _KEPT_MAJORS, minor)
+    return is_versioned(machine) and release >= _DELETES and version.numbers[:2] <= (major - _MAJORS, minor)
 
 
 def _remedy(release: Release, machine: str, version: Release) -> str | None:
@@ -68,7 +68,7 @@ def _remedy(release: Release, machine: str, version: Release) -> str | None:
     if (major, minor) > release.numbers[:2]:
         return f"start the source with -machine {base_of(machine)}-{release.series} or older"
     if base_of(machine) != "pseries":
-        return f"load it in a release before {major + _KEPT_MAJORS}.{minor}"
+        return f"load it in a release before {major + _MAJORS}.{minor}"
     ends = [Release(row["until"]) for row in catalog.table("machines") if row["machine"] == machine and row["until"]]
     if ends and release > max(ends):
         return f"load it in {max(ends).series} or before, the last release with {machine}"

@@ -53,11 +53,11 @@ def breaks(names: Iterable[str] | None = None) -> Iterator[Break]:
     """
     for name in [None] if names is None else names:
         for change in changes(name):
-            if change.broken and not told_by_version(change):
+            if change.broken and not refused_by_version(change):
                 yield _judged(change)
 
 
-def told_by_version(change: Change, depth: int = 0) -> bool:
+def refused_by_version(change: Change, depth: int = 0) -> bool:
     """Tells whether a struct is only in descriptions that refuse older streams since the same step, by their version.
 
     A struct has no version of its own in a stream. Where the section's version was raised and its minimum was not, the
@@ -85,7 +85,7 @@ def _naming(table: str, column: str, change: Change) -> list[Row]:
 
 
 def _tells(change: Change, depth: int) -> bool:
-    return (not change.same_version and change.forward == REFUSED) or told_by_version(change, depth + 1)
+    return (not change.same_version and change.forward == REFUSED) or refused_by_version(change, depth + 1)
 
 
 def _judged(change: Change) -> Break:

@@ -16,7 +16,7 @@ _ALL_ONES = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Commit(TypedDict):
-    """A commit: all 40 digits of its hash, its date (`2016-06-22`) and subject."""
+    """A Commit has all 40 digits of its hash, its date (`2016-06-22`) and subject."""
 
     commit: str
     date: str

@@ -29,7 +29,7 @@ WORDS = Words._fields
 
 
 class Model(NamedTuple):
-    """A CPU model: its name as the release spells it, its family, and the numbers in PVR and SVR."""
+    """A Model of CPU has its name as the release spells it, its family, and the numbers in PVR and SVR."""
 
     name: str
     family: str

@@ -51,7 +51,7 @@ class Flag(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The names of the bits that a word gained and lost, lowest bit first."""
+    """A Difference has the names of the bits that a word gained and lost, lowest bit first."""
 
     added: list[str]
     removed: list[str]

@@ -102,7 +102,7 @@ def pointer(of: Type) -> Type:
 
 
 class Resolver(Protocol):
-    """What declarations and constants ask of the program they stand in: `layout.Layout` answers."""
+    """A Resolver is what declarations and constants ask of their program: `layout.Layout` answers."""
 
     program: Program
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Constants:
-    """Values of the names of one program that stand for a number."""
+    """Constants are the values of the names of one program that stand for a number."""
 
     layout: Resolver
     _constants: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -435,7 +435,7 @@ _TYPES = {
 
 
 class Evaluator:
-    """Constant expressions over macros and enumerators.
+    """An Evaluator works out constant expressions over macros and enumerators.
 
     `enumerators` maps a name to (unit, expression node, names counted from it); `TARGET_PPC64` is assumed
     for the width of `target_ulong`.

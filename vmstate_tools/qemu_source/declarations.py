@@ -99,7 +99,7 @@ class Placement:
 
 
 class Declaration:
-    """A declaration: specifiers and declarators."""
+    """A Declaration has specifiers and declarators."""
 
     def __init__(self, layout: Resolver, scope: Scope, tokens: list[str]) -> None:
         self.layout = layout

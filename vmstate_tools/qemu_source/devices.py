@@ -29,7 +29,7 @@ _IDS = re.compile(r"->\s*(vendor_id|device_id|revision|class_id|subsystem_vendor
 
 @dataclass(frozen=True)
 class DeviceType:
-    """One QOM type.
+    """A DeviceType is one QOM type.
 
     Attributes
     ----------

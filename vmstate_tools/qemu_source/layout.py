@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Layout:
-    """Types and constants of one program."""
+    """A Layout has the types and constants of one program."""
 
     program: Program
     _named: dict[tuple[str, str], Type] = field(default_factory=dict)

@@ -50,7 +50,7 @@ _EVENT = re.compile(
 
 
 class CompatRow(NamedTuple):
-    """One entry of a compatibility list: a property of a driver that gets a value."""
+    """A CompatRow is one entry of a compatibility list: a property of a driver that gets a value."""
 
     file: str
     list: str

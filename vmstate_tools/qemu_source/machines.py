@@ -19,7 +19,7 @@ _PSERIES = re.compile(r"spapr_machine_(\d+)_(\d+)(_sxxm)?_class_(?:options|init)
 
 
 class Gate(NamedTuple):
-    """A CPU property, and the machine type that sets it for itself and all older ones."""
+    """A Gate is a CPU property, and the machine type that sets it for itself and all older ones."""
 
     member: str
     property: str

@@ -66,7 +66,7 @@ _ROLES = {
 
 
 class Words(NamedTuple):
-    """The four words a CPU starts from, as its class and init function give them."""
+    """Words are the four words that a CPU starts from, as its class and init function give them."""
 
     msr_mask: int
     insns_flags: int
@@ -81,7 +81,7 @@ class Model(NamedTuple):
 
 
 class Adjustment(NamedTuple):
-    """One alteration of a word under a role (tcg, kvm or pseries).
+    """An Adjustment is one alteration of a word under a role (tcg, kvm or pseries).
 
     `op`: "and" keeps the bits of value, "host" takes them from the host (KVM).
     """
@@ -103,8 +103,8 @@ class Facts:
     adjustments: tuple[Adjustment, ...] = ()
 
 
-#: Characters of preprocessed text kept in memory; its parse takes many times that.
-_KEPT = 20_000_000
+#: Characters of preprocessed text cached in memory; its parse takes many times that.
+_CACHED_TEXT = 20_000_000
 
 
 class Tree:
@@ -164,7 +164,7 @@ class Tree:
             except CatalogError as error:
                 raise CatalogError(f"{self.revision}: {error}") from None
             self._units[key] = unit
-            while sum(len(u.text) for u in self._units.values()) > _KEPT:
+            while sum(len(u.text) for u in self._units.values()) > _CACHED_TEXT:
                 del self._units[next(iter(self._units))]
         return self._units[key]
 

@@ -209,7 +209,7 @@ class Program:
 
 
 class Index:
-    """Returns name → the headers that say something of it, for one target.
+    """An Index has name → the headers that say something of it, for one target.
 
     Most headers are the same for all targets: what another target's index holds of them serves here too.
     """

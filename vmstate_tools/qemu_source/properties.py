@@ -22,7 +22,7 @@ _DEFAULTS = ("defval", "defval.u", "defval.i")
 
 
 class Property(NamedTuple):
-    """One property of a list.
+    """A Property is one property of a list.
 
     Attributes
     ----------

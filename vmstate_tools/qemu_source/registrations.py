@@ -21,7 +21,7 @@ _OWN = re.compile(r"(?:migration/)?savevm\.c|include/migration/.*|include/hw/hw\
 
 
 class Registration(NamedTuple):
-    """One call that registers a section.
+    """A Registration is one call that registers a section.
 
     Attributes
     ----------

@@ -19,7 +19,7 @@ _WANTED = re.compile(r".*\.(?:c|h|inc|rs|json)\Z")
 
 
 class Revision:
-    """The files of one commit: their paths, the ids of their blobs, and their text on demand."""
+    """A Revision has the files of one commit: their paths, the ids of their blobs, and their text on demand."""
 
     def __init__(self, repo: Repo, commit: str) -> None:
         self.repo = repo

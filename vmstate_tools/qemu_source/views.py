@@ -35,7 +35,7 @@ _HEAD = 400
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a file's active text at file scope: one declaration, definition or use of a macro.
+    """A Chunk is a piece of a file's active text at file scope: one declaration, definition or use of a macro.
 
     `kind` is function, variable or other; `name` is the function's or the variable's, `type` what stands before it.
     """

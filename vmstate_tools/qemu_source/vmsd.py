@@ -24,7 +24,7 @@ _SUFFIXES = {"EQUAL", "TEST", "ARRAY", "VARRAY", "POINTER", "INT32"}
 
 
 class Field(NamedTuple):
-    """One field, or at position 0 the VMState description that the next ones belong to.
+    """A Field is one field, or at position 0 the VMState description that the next ones belong to.
 
     `vmsd` is the path of descriptions from the section down, `macro` the VMSTATE_ macro, or the C name of a
     description or of a hand-made field's VMStateInfo. `treatment`: plain, equal, test (there only if the

@@ -38,7 +38,7 @@ class FieldTable:
 
 @dataclass
 class LooseFields:
-    """The leaves of undescribed sections as columns; `before`: how many of the described rows stand before each."""
+    """LooseFields are the leaves of undescribed sections, as columns; `before`: the described rows ahead of each."""
 
     section: list[str]
     vmsd: list[str]

@@ -30,7 +30,7 @@ _PIECE = 4 << 20  # bytes of guest memory made at once
 
 
 class GuestMemory(Protocol):
-    """One RAMBlock's content."""
+    """A GuestMemory is one RAMBlock's content."""
 
     def pieces(self, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
         """Yields what is not zero in [start, end): offset in the block, and bytes; later pieces go over earlier ones.

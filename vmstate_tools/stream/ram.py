@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Ram:
-    """All RAM state of one stream: RAM blocks and page records, over all sections of `ram`.
+    """A Ram is all RAM state of one stream: RAM blocks and page records, over all sections of `ram`.
 
     Parameters
     ----------

@@ -151,7 +151,7 @@ class Pages:
 
 
 class Gap:
-    """Bytes outside any record: before the stream starts, behind its end, or not read (`partial`)."""
+    """A Gap is bytes outside any record: before the stream starts, behind its end, or not read (`partial`)."""
 
     def __init__(self, offset: int, size: int, what: str) -> None:
         self.offset = offset
@@ -163,7 +163,7 @@ Record = TypeVar("Record", bound=Section | framing.Parsed)
 
 
 class Repeated(Generic[Record]):
-    """`count` more records behind `first`, a section or a command, each with its bytes.
+    """A Repeated is `count` more records behind `first`, a section or a command, each with its bytes.
 
     QEMU sends PARTs without a page while another device has more to send, a hundred thousand of them in a row.
     """

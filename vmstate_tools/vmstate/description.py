@@ -157,7 +157,7 @@ class Description:
 
 
 class StreamDescription:
-    """A whole vmdesc: `devices` in the order in which they were sent; `page_size` in bytes, `size` bytes of JSON."""
+    """A StreamDescription is a whole vmdesc: `devices` in sent order; `page_size` in bytes, `size` bytes of JSON."""
 
     def __init__(self, page_size: int | None, devices: tuple[Description, ...], size: int) -> None:
         self.page_size = page_size

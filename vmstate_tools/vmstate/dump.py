@@ -195,7 +195,7 @@ def diff_dumps(a: Dump | str | os.PathLike[str], b: Dump | str | os.PathLike[str
 
 
 class DumpDifference(NamedTuple):
-    """A difference between two dumps: the row of `diff_dumps`."""
+    """A DumpDifference is where two dumps differ: a row of `diff_dumps`."""
 
     section: str
     vmsd: str

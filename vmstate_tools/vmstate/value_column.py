@@ -41,7 +41,7 @@ class ValueDtype(ExtensionDtype):
 
 
 class ValueArray(ExtensionArray):
-    """Field values: `words` uint64, `kinds` uint8 (of `decode`), and `blobs`, the bytes that `words` index."""
+    """A ValueArray holds field values: `words` uint64, `kinds` uint8 (of `decode`), and the `blobs` they index."""
 
     def __init__(
         self, words: npt.NDArray[np.uint64], kinds: npt.NDArray[np.uint8], blobs: Sequence[bytes] = ()

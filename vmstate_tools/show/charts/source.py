@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.patches import Patch, Rectangle
 
 from vmstate_tools.facts import source
-from vmstate_tools.facts.breaks import told_by_version
+from vmstate_tools.facts.breaks import refused_by_version
 from vmstate_tools.facts.device_history import LOADS, REFUSED, Change, Form, changes, forms, forms_of
 from vmstate_tools.release import Release
 from vmstate_tools.show.charts.history import presence_row, release_axis
@@ -32,7 +32,7 @@ _LOOKS = (
 def _look(change: Change) -> int:
     verdicts = {change.forward, change.back}
     if change.broken:
-        return 3 if told_by_version(change) else 4
+        return 3 if refused_by_version(change) else 4
     if REFUSED in verdicts:
         return 3
     return 1 if verdicts == {LOADS} else 2

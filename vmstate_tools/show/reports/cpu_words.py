@@ -18,7 +18,7 @@ UNKNOWN = "not said"
 
 @dataclass
 class WordStep:
-    """The CPU words that the streams of one release carry, and what changed since the step before.
+    """A WordStep has the CPU words that the streams of one release carry, and what changed since the step before.
 
     `added` and `removed` are names of flags; `other` names words that hold no flags and changed.
     """
@@ -37,7 +37,7 @@ class WordStep:
 
 @dataclass
 class WordHistory:
-    """The words of one CPU model on one machine type, release by release."""
+    """A WordHistory has the words of one CPU model on one machine type, release by release."""
 
     model: str
     machine: str

@@ -12,7 +12,7 @@ from vmstate_tools.vmstate.description import Vmsd, element_of
 
 
 class Differences:
-    """The frame of `vt.diff`, counted for every node of the tree.
+    """Differences are the frame of `vt.diff`, counted for every node of the tree.
 
     `renamed` maps (section, vmsd, path in `b`) to the path in `a`, for fields that have two names.
     """

@@ -56,7 +56,7 @@ def explore(
 
 
 class Explorer(anywidget.AnyWidget):
-    """The widget that `vt.explore` returns.
+    """An Explorer is the widget that `vt.explore` returns.
 
     `selected` says what is chosen, and can be observed: a dict of section, instance_id, vmsd, path, type, offset and
     size (both in bytes) and value; it is empty at first.

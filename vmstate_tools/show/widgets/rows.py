@@ -64,7 +64,7 @@ class _Zipped(Sequence[Pair]):
 
 
 class Items:
-    """All rows that were made so far, by their numbers.
+    """Items are all rows that were made so far, by their numbers.
 
     Parameters
     ----------

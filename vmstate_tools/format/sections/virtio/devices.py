@@ -16,7 +16,7 @@ _ELEMENT = 16 + 1024 * (8 + 8 + 16 + 16)
 
 @dataclass(frozen=True)
 class Device:
-    """The fields of a kind of device: `own` before the subsections, `behind` them a second field of its description."""
+    """A Device has the fields of its kind: `own` before the subsections, `behind` them a second field."""
 
     own: tuple[c.Construct, ...] = ()
     behind: tuple[c.Construct, ...] = ()
