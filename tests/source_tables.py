@@ -134,8 +134,9 @@ def write(folder: Path) -> None:
 
 
 def forget() -> None:
-    for cached in (tables.rows, tables.text, source.releases, source._places, source.by, device_history.forms_of,
-                   device_history._read, breaks._devices):  # fmt: skip
+    of_devices = (device_history.forms_of, device_history._read, device_history._of_symbol, breaks._devices)
+    of_tables = (tables.rows, tables.text, source.releases, source._places, source.place, source.by)
+    for cached in (*of_devices, *of_tables):
         cached.cache_clear()
 
 

@@ -117,6 +117,7 @@ def test_a_full_disk_is_told(args: list[str]) -> None:
         ["diff", P26, P27],
         ["check", P26, "--to", "2.7.0"],
         ["history", "--cpu", "POWER8"],
+        ["history", "e1000"],
         ["lint", P26],
     ],
 )

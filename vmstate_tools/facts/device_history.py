@@ -134,6 +134,7 @@ def _read(number: str) -> Form:
     )
 
 
+@cache
 def _of_symbol(symbol: str) -> list[Form]:
     return [_read(row["description"]) for row in source.by("descriptions", "symbol").get(symbol)]
 

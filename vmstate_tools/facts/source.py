@@ -40,6 +40,7 @@ def _places() -> dict[str, int]:
     return {release: at for at, release in enumerate(releases())}
 
 
+@cache
 def place(release: str | Release) -> int:
     """Returns the place of a release among `releases`; a stable release has the place of its x.y.0.
 
