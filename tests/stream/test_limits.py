@@ -243,3 +243,16 @@ def test_scattered_pages_are_compared_together() -> None:
         assert vt.diff(a, a, ram=True).empty
         assert vt.diff(a, b, ram=True)["pages"].tolist() == [11]
         assert time.process_time() - began < 3  # 0.7 s on an idle machine; 4 s where each page is looked up
+
+
+def test_what_is_built_in_memory_follows_the_size_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of one record over and over: small when it is packed, and large again where it is built."""
+    data = HEAD + (PING + be(1, 4)) * 100_000 + b"\0"
+    monkeypatch.setattr("vmstate_tools.stream.stream._MOST_BUILT", 1 << 18)
+    with vt.open(gzip.compress(data)) as stream:
+        with pytest.raises(StreamError, match=r"900009 bytes are too many .* at most 262144; write\(\)"):
+            stream.build()
+        assert b"".join(stream.chunks()) == data
+    monkeypatch.undo()
+    with vt.open(gzip.compress(data)) as stream:
+        assert stream.build() == data

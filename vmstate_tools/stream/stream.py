@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ _RUNS, _BYTES_PER_RUN = 1 << 16, 8
 # Fields of all sections together that are laid out, in the same way: 262,144 in the first MiB, each 2.5 us. The most
 # seen are 41,886, in 55,790 bytes.
 _FIELDS, _BYTES_PER_FIELD = 1 << 17, 8
+
+# Bytes that are built in memory, for each started MiB of the file.
+_MOST_BUILT = 448 << 20
 
 
 class Stream:
@@ -334,8 +338,21 @@ class Stream:
             out.write(chunk)
 
     def build(self) -> bytes:
-        """Returns the bytes of `write`."""
-        return b"".join(self.chunks())
+        """Returns the bytes of `write`.
+
+        Raises StreamError where a small file unpacks to more than 448 MiB for each started MiB of it: `write` and
+        `chunks` need no memory for them.
+        """
+        size, mebibytes = len(self.view), max(-(-self.source.packed_size >> 20), 1)
+        if size > _MOST_BUILT * mebibytes:
+            raise StreamError(
+                f"{size} bytes are too many to be built in memory from a file of {self.source.packed_size}",
+                expected=f"at most {_MOST_BUILT * mebibytes}; write() and chunks() build it piece by piece",
+                file=self.name,
+            )
+        out = io.BytesIO()
+        self.write(out)
+        return out.getvalue()
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """Returns the built stream piece by piece, in file order."""
