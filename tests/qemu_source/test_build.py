@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from vmstate_tools import qemu_source as history
 from vmstate_tools.data import data_path
 from vmstate_tools.errors import CatalogError
+from vmstate_tools.qemu_source import build as catalog
 from vmstate_tools.qemu_source import ppc, vmsd
 from vmstate_tools.qemu_source.git import Repo
 
@@ -243,7 +243,7 @@ def test_build(source: Source, tmp_path: Path) -> None:
     source.commit("Open the next", {"VERSION": "2.8.50\n"})
 
     out = tmp_path / "catalog"
-    history.build([source.path], out)
+    catalog.build([source.path], out)
     assert [(r["release"], r["kind"], r["families_as"]) for r in rows(out, "releases")] == [
         ("2.6.0", "release", "2.6.0"),
         ("2.7.0", "release", "2.7.0"),
@@ -269,7 +269,7 @@ def test_build(source: Source, tmp_path: Path) -> None:
     assert machines["pseries-2.7", "2.6.0"] == machines["pseries", "2.6.0"] == "New"
     # The same again: nothing depends on order or time.
     before = {p.name: p.read_bytes() for p in out.iterdir()}
-    history.build([source.path], out)
+    catalog.build([source.path], out)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
@@ -289,8 +289,8 @@ def test_a_source_tree_is_a_release_whose_changes_have_no_commit(source: Source,
     tarball = tmp_path / "qemu_2.7.3.orig.tar.xz"
     with tarfile.open(tarball, "w:xz") as archive:
         archive.add(tree, "qemu-2.7.3")
-    history.build([source.path], tmp_path / "a", [tree])
-    history.build([source.path], tmp_path / "b", [tarball])
+    catalog.build([source.path], tmp_path / "a", [tree])
+    catalog.build([source.path], tmp_path / "b", [tarball])
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == {
         p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()
     }
@@ -310,10 +310,10 @@ def test_a_source_tree_is_a_release_whose_changes_have_no_commit(source: Source,
 
     (tree / "VERSION").write_text("2.7.50\n")
     with pytest.raises(CatalogError, match="not the source of a release"):
-        history.build([source.path], tmp_path / "c", [tree])
+        catalog.build([source.path], tmp_path / "c", [tree])
     tarball.write_bytes(tarball.read_bytes()[:900])
     with pytest.raises(CatalogError, match="orig"):
-        history.build([source.path], tmp_path / "c", [tarball])
+        catalog.build([source.path], tmp_path / "c", [tarball])
 
 
 @pytest.mark.parametrize(
@@ -354,17 +354,17 @@ def test_what_is_not_understood_names_file_and_line(source: Source, file: str, o
     line = changed[: changed.index(new)].count("\n") + 1
     source.commit("Change", {file: changed}, "v2.7.0")
     with pytest.raises(CatalogError, match=says.replace("LINE", str(line))):
-        history.build([source.path], source.path.parent / "out")
+        catalog.build([source.path], source.path.parent / "out")
     assert not (source.path.parent / "out").exists()
 
 
 def test_no_clone_no_release(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="git rev-parse"):
-        history.build([tmp_path], tmp_path / "out")
+        catalog.build([tmp_path], tmp_path / "out")
     empty = Source(tmp_path / "empty")
     empty.commit("Nothing", {"README": "\n"})
     with pytest.raises(CatalogError, match="no release of QEMU found"):
-        history.build([empty.path], tmp_path / "out")
+        catalog.build([empty.path], tmp_path / "out")
 
 
 @pytest.mark.parametrize("release", ["0.10.0", "1.4.0", "1.5.0", "2.6.0", "2.7.1", "5.2.0", "7.2.0", "10.2.0"])
@@ -375,7 +375,7 @@ def test_catalog_is_what_the_source_says(release: str) -> None:
         pytest.skip("VMSTATE_QEMU_GIT names no clones of QEMU")
     with ExitStack() as stack:
         repos = [stack.enter_context(Repo(path)) for path in clones]
-        found = {r.name: r for r in history.releases(repos)}
+        found = {r.name: r for r in catalog.releases(repos)}
         if release not in found:
             pytest.skip(f"no clone holds {release}")
         tree = ppc.Tree(found[release].repo, found[release].revision)

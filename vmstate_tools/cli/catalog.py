@@ -40,7 +40,7 @@ def build(repositories: tuple[Path, ...], trees: tuple[Path, ...], out: Path) ->
 
     Nothing is checked out. Files of the same names in the output directory are replaced.
     """
-    from vmstate_tools.qemu_source import build as write
+    from vmstate_tools.qemu_source.build import build as write
 
     write(repositories, out, trees)
 
