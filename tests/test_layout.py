@@ -117,3 +117,11 @@ def test_a_room_says_what_may_stand_in_it(name: str) -> None:
     docstring = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
     assert docstring, f"vmstate_tools/{name}/__init__.py"
     assert docstring.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("init", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_the_map_of_a_room_names_modules_that_are_there(init: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(init.read_text())) or ""
+    for names in re.findall(r"^([a-z_*, 0-9]+) : ", docstring, re.MULTILINE):
+        for name in names.split(", "):
+            assert list(init.parent.glob(f"{name}.py")) or (init.parent / name).is_dir(), name

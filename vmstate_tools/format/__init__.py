@@ -6,4 +6,5 @@ framing : file header, configuration, section headers and footers, commands, end
 ram_blocks, ram_pages, xbzrle : the RAM section
 multifd, multifd_channel, multifd_pages : the connections that carry pages beside the main stream
 sections : sections that QEMU writes by hand
+shared_limit : how much a stream may make this package guess
 """
