@@ -6,8 +6,10 @@ import json
 import subprocess
 
 import pytest
+from captures import COLLECTION
 from qemus import qemu
 
+import vmstate_tools as vt
 from vmstate_tools.facts import catalog, source
 from vmstate_tools.facts.properties import properties_in
 
@@ -55,3 +57,19 @@ def test_values_are_those_of_the_qemu_that_is_installed(target, machine):
     assert len(wanted) > 80
     found = {key: SAID.get(str(catalog.value(*key, machine, "7.2", target).value)) for key in wanted}
     assert found == dict(zip(wanted, asked(binary, machine, wanted), strict=True))
+
+
+@pytest.mark.collection
+def test_the_clock_of_pl011_is_sent_where_the_tables_say():
+    """5.2 sends it on every machine type, which 5.1 refuses; 7.2 where migrate-clk is on."""
+    streams = sorted(p for r in ("5.2", "7.2") for p in COLLECTION.glob(f"captures/qemu-{r}/virt*-*/*.mig.zst"))
+    assert len(streams) > 12
+    for path in streams:
+        release, machine = path.parts[-3].removeprefix("qemu-"), path.parts[-2]
+        if not machine.startswith("virt-"):
+            continue
+        with vt.open(path) as stream:
+            fields = stream.fields(section="pl011")
+        sent = fields["path"].str.contains("clk").any()
+        gate = catalog.value("pl011", "migrate-clk", machine, release, "aarch64").value if release != "5.2" else "1"
+        assert sent == (gate == "1"), path
