@@ -10,15 +10,9 @@ import numpy as np
 
 from vmstate_tools.errors import StreamError
 from vmstate_tools.format.ram_blocks import Block, number_of
-from vmstate_tools.format.ram_pages import (
-    CONTINUE,
-    PAGE,
-    ZERO,
-)
-from vmstate_tools.stream.guest_memory import PAGES, GuestMemory, MappedMemory, RecordedMemory
-from vmstate_tools.stream.page_counts import recorded_counts, sums
+from vmstate_tools.stream.block_memory import BlockMemory
+from vmstate_tools.stream.page_counts import page_counts
 from vmstate_tools.stream.ram_bytes import RamBytes
-from vmstate_tools.stream.ram_channels import block_of, channel_runs, syncs_before
 from vmstate_tools.stream.ram_reader import RamReader
 
 if TYPE_CHECKING:
@@ -56,11 +50,9 @@ class Ram:
         self.reader = RamReader(
             view, page_size=page_size, capabilities=capabilities, postcopy=postcopy, forget=forget, most_runs=most_runs
         )
-        self._view = view
+        self._memory = BlockMemory(self.reader, view)
         self._files = files
         self._locate = locate
-        self._channels: list[Channel] = []
-        self._memory: dict[int, GuestMemory] = {}
 
     @contextlib.contextmanager
     def _located(self) -> Iterator[None]:
@@ -77,7 +69,7 @@ class Ram:
 
     def connect(self, view: memoryview) -> None:
         """Goes on with what another connection carried: `view` reaches from the same beginning to its end."""
-        self._view = view
+        self._memory.connect(view)
         self.reader.connect(view)
 
     def parse(self, offset: int, *, part: str) -> int:
@@ -87,7 +79,7 @@ class Ram:
         """
         if part not in ("start", "part", "end"):
             raise ValueError(f"part is {part!r}, not 'start', 'part' or 'end'")
-        self._memory.clear()
+        self._memory.forget()
         return self.reader.parse(offset)
 
     def add_channel(self, view: memoryview, name: str = "") -> Channel:
@@ -102,16 +94,8 @@ class Ram:
         channel.name = name
         if not self.page_size:
             self.reader.page_size, self.reader.page_size_source = channel.page_size, "inferred"
-        self._channels.append(channel)
-        self._memory.clear()
+        self._memory.add_channel(channel)
         return channel
-
-    def _runs_of(self, channel: Channel) -> np.ndarray:
-        try:
-            return channel_runs(channel, self.reader.page_size, self.reader.blocks, self.reader.numbers)
-        except StreamError as error:
-            error.file = error.file or channel.name or None
-            raise
 
     # -- what was read ---------------------------------------------------------------------------------------
 
@@ -183,25 +167,7 @@ class Ram:
     def page_counts(self) -> dict[str, Any]:
         """Returns the columns of `pages`: for `block` a list of names, for the others arrays of int64."""
         with self._located():
-            n, page_size = len(self.reader.blocks), self.reader.page_size
-            table, bytes_ = recorded_counts(self.reader)
-            for number, block in enumerate(self.reader.blocks):
-                memory = self._memory_of(number) if block.pages_offset is not None else None
-                if isinstance(memory, MappedMemory) and page_size:
-                    table["normal"][number] = memory.present
-                    table["zero"][number] = block.used_length // page_size - memory.present
-                    bytes_[number] = memory.present * page_size
-            table["multifd_zero"], table["multifd_normal"] = np.zeros((2, n), np.int64)
-            for channel in self._channels:
-                rows = self._runs_of(channel)
-                for kind, name in ((ZERO, "multifd_zero"), (PAGE, "multifd_normal")):
-                    which = rows["head"] & np.uint64(kind) != 0
-                    table[name] += sums(rows["block"][which], rows["count"][which], n)
-                for packet in channel.packets:
-                    if packet.normal + packet.zero:
-                        bytes_[block_of(packet, self.reader.numbers)] += packet.size + packet.data_size
-            table["bytes"] = bytes_
-            return table
+            return page_counts(self._memory)
 
     # -- bytes of the stream -----------------------------------------------------------------------------------
 
@@ -210,7 +176,7 @@ class Ram:
 
         Pages of one kind and block in a row are one entry, `detail` being their number and the block.
         """
-        return RamBytes(self.reader, self._view).records(start, end)
+        return RamBytes(self.reader, self._memory.view).records(start, end)
 
     def build(self, start: int, end: int) -> Iterator[bytes | memoryview]:
         """Yields the bytes of the payload [start, end) again, made from what was read.
@@ -218,7 +184,7 @@ class Ram:
         Headers, names and lengths come from the runs and blocks; page contents, compressed data, fill bytes,
         mapped-ram bitmaps and padding from the stream.
         """
-        return RamBytes(self.reader, self._view).build(start, end)
+        return RamBytes(self.reader, self._memory.view).build(start, end)
 
     # -- guest memory ----------------------------------------------------------------------------------------
 
@@ -235,7 +201,7 @@ class Ram:
             raise ValueError(f"bytes {offset} to {offset + size} of a RAM block of {length}")
         out = bytearray(size)
         with self._located():
-            for at, data in self._pieces(number, offset, offset + size):
+            for at, data in self._memory.pieces(number, offset, offset + size):
                 begin, end = max(at, offset), min(at + len(data), offset + size)
                 out[begin - offset : end - offset] = data[begin - at : end - at]
         return bytes(out)
@@ -248,19 +214,15 @@ class Ram:
         """
         number = number_of(self.reader.blocks, block)
         with self._located():
-            yield from self._pieces(number, start, self.reader.blocks[number].used_length if end is None else end)
+            yield from self._memory.pieces(
+                number, start, self.reader.blocks[number].used_length if end is None else end
+            )
 
     def stretches(self, block: str | bytes) -> np.ndarray:
         """Returns where `contents` has something: an (n, 2) int64 array of starts and ends in bytes, in any order."""
         number = number_of(self.reader.blocks, block)
         with self._located():
-            return np.minimum(self._memory_of(number).stretches(), self.reader.blocks[number].used_length)
-
-    def _pieces(self, number: int, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
-        """Yields what the pages hold that these bytes lie in; a stranger's block may end inside of a page."""
-        page, length = self.reader.page_size or 1, self.reader.blocks[number].used_length
-        for at, data in self._memory_of(number).pieces(start // page * page, -(-end // page) * page):
-            yield at, data[: length - at]
+            return np.minimum(self._memory.of(number).stretches(), self.reader.blocks[number].used_length)
 
     def extract(
         self,
@@ -292,49 +254,14 @@ class Ram:
                 out.truncate(length)
             except (OSError, OverflowError) as error:
                 raise StreamError(f"RAM block {name!r} of {length} bytes: {error}") from None
-            for at, data in self._pieces(number, 0, length):
+            for at, data in self._memory.pieces(number, 0, length):
                 out.seek(at)
                 out.write(data)
                 written += len(data)
                 bar.update(len(data))
         return written
 
-    def _memory_of(self, number: int) -> GuestMemory:
-        if number not in self._memory:
-            self._memory[number] = self._make_memory(number)
-        return self._memory[number]
-
-    def _make_memory(self, number: int) -> GuestMemory:
-        block, size = self.reader.blocks[number], self.reader.page_size or 1
-        if not len(self._view):
-            raise StreamError("the stream is closed")
-        if block.bitmap_offset is not None and block.pages_offset is not None:
-            n = block.used_length // size
-            return MappedMemory(self._view, block.bitmap_offset, block.pages_offset, n, size)
-        # Pages of one sync round are in no order among the channels, and none is written twice in it.
-        runs = self.reader.table.runs
-        tables = [(0, runs, syncs_before(runs))]
-        for n, channel in enumerate(self._channels):
-            rows = self._runs_of(channel)
-            tables.append((n + 1, rows, rows["sync"]))
-        parts, syncs = [], []
-        for source, runs, sync in tables:
-            which = runs["block"] == number
-            runs = runs[which]
-            part = np.empty(len(runs), PAGES)
-            for name in ("file", "head", "count"):
-                part[name] = runs[name]
-            part["source"] = source
-            part["body"] = np.where(runs["head"] & np.uint64(CONTINUE), 8, 9 + len(block.raw_name))
-            parts.append(part)
-            syncs.append(sync[which])
-        order = np.argsort(np.concatenate(syncs), kind="stable")
-        pages = np.concatenate(parts)[order]
-        return RecordedMemory(self._view, self._channels, pages, size, filled=self.fill_bytes)
-
     def close(self) -> None:
         """Lets go of the view, so that the memory map under it can be closed. What was read stays in place."""
-        self._memory.clear()
-        self._channels.clear()
+        self._memory.close()
         self.reader.close()
-        self._view = memoryview(b"")

@@ -1,17 +1,18 @@
-"""Where a section may end: at its footer, before the next record, or, if nothing describes it, at a plausible place."""
+"""Header and footer of a section; where its payload ends: at the footer, the next record, or a plausible place."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmstate_tools.errors import StreamError, TruncatedError
+from vmstate_tools.format import framing
 from vmstate_tools.format.framing import NEXT_RECORDS, Record
 from vmstate_tools.stream.pieces import found
+from vmstate_tools.stream.records import Section
 from vmstate_tools.vmstate.description import find_vmdesc
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from vmstate_tools.stream.records import Section
 
 # START or FULL, section id, idstr, instance_id, version_id. No idstr of a device is shorter than two characters.
 # Looked at from every byte: a payload's last bytes may look like the start of a header.
@@ -23,7 +24,7 @@ _MAX_VERSION_ID = 1 << 10
 
 
 class SectionEnds:
-    """What a stream has shown so far of how its sections end.
+    """What a stream has shown so far of its sections: which ones were started, and how they end.
 
     Attributes
     ----------
@@ -38,6 +39,52 @@ class SectionEnds:
         self.started: dict[int, Section] = {}
         self.footers = False
         self.known = False
+
+    def read_header(self, view: memoryview, offset: int) -> Section:
+        """Returns the section whose header stands at `offset`. Raises StreamError where its id was never started."""
+        part = framing.PART_NAMES[view[offset]]
+        if part in ("start", "full"):
+            header = framing.parse(framing.SECTION_HEADER, view, offset, "a section header")
+            v = header.value
+            section = Section(framing.name(v.idstr), v.instance_id, v.version_id, v.section_id, part, header)
+            self.started[v.section_id] = section
+            return section
+        header = framing.parse(framing.SECTION_CONTINUED, view, offset, "a section header")
+        started = self.started.get(header.value.section_id)
+        if started is None:
+            raise StreamError(
+                f"section id {header.value.section_id} was never started",
+                offset=offset,
+                expected=f"one of {sorted(self.started)[:20]}" if self.started else "a section start",
+            )
+        return Section(started.idstr, started.instance_id, started.version_id, started.section_id, part, header)
+
+    def read_footer(self, section: Section, view: memoryview, offset: int, *, over: bool) -> int:
+        """Reads the footer of a section, if it has one, and returns where it ends.
+
+        `over` is True where nothing is to come behind the view.
+        """
+        at_end = offset >= len(view)
+        if at_end and not over:
+            raise TruncatedError("a footer may follow", offset=offset)
+        if not at_end and view[offset] == Record.SECTION_FOOTER:
+            section.footer = framing.parse(framing.SECTION_FOOTER, view, offset, "a section footer")
+            found = section.footer.value.section_id
+            if found != section.section_id:
+                raise StreamError(
+                    f"a footer of section id {found}",
+                    offset=offset,
+                    expected=f"the footer of section id {section.section_id}",
+                )
+            self.footers = True
+            return section.footer.end
+        if self.footers:
+            raise (TruncatedError if at_end else StreamError)(
+                f"{section.payload_size} bytes, then no footer",
+                offset=offset,
+                expected=f"the footer of section id {section.section_id}",
+            )
+        return offset
 
     def fits(self, view: memoryview, section_id: int, end: int) -> bool:
         """Tells whether this section's payload may end here: its footer, or the next record, is to be seen."""

@@ -9,6 +9,8 @@ from vmstate_tools.format import framing
 from vmstate_tools.format.framing import Command
 from vmstate_tools.format.framing import Record as RecordType
 from vmstate_tools.format.shared_limit import SharedLimit
+from vmstate_tools.stream import configuration
+from vmstate_tools.stream.package import Package
 from vmstate_tools.stream.ram import Ram
 from vmstate_tools.stream.records import Repeated, Section, repeats
 from vmstate_tools.stream.section_end import SectionEnds
@@ -121,7 +123,7 @@ class Walk:
         self._ram: Ram | None = None
         self._page_size = page_size
         self._postcopy = False
-        self._package_end: int | None = None
+        self._package = Package()
         self._most_records = most_records
         self._limit = SharedLimit(most_records)
         self._last: Section | None = None
@@ -186,8 +188,7 @@ class Walk:
     def _read_records(self, offset: int) -> int:
         before = None
         while True:
-            if self._package_end is not None and offset >= self._package_end:
-                self._leave_package(offset)
+            self._package.leave(offset)
             kind, offset = self.whole(self._kind, offset)
             if self.stops_at(kind):
                 return self.read_end(offset)
@@ -222,7 +223,7 @@ class Walk:
 
     def read_end(self, offset: int) -> int:
         """Reads the end of file mark and the vmdesc behind it, and returns where they end."""
-        if self._package_end is not None:
+        if self._package.end is not None:
             raise StreamError("the stream ends in a package", offset=offset, expected="a record")
         offset = self._add(framing.parse(framing.EOF, self.view, offset, _EXPECTED))
         if offset < len(self.view) and self.view[offset] == RecordType.VMDESCRIPTION:
@@ -245,81 +246,33 @@ class Walk:
 
     def read_configuration(self, offset: int) -> int:
         """Reads the head of the configuration section and returns where it ends; its subsections follow."""
-        record = framing.parse(framing.CONFIGURATION, self.view, offset, "a configuration section")
-        self.configuration["name"] = framing.name(record.value.name)
-        return self._add(record)
+        return self._add(configuration.read_head(self.view, offset, self.configuration))
 
     def read_configuration_subsection(self, offset: int) -> int:
-        """Reads a subsection of the configuration and returns where it ends (savevm.c: `vmstate_configuration`)."""
-        header = framing.parse(framing.SUBSECTION_HEADER, self.view, offset, "a subsection of the configuration")
-        name = framing.name(header.value.name)
-        fmt = framing.CONFIGURATION_SUBSECTIONS.get(header.value.name)
-        if fmt is None:
-            raise StreamError(
-                f"unknown subsection {name!r}",
-                offset=offset,
-                section="configuration",
-                expected=f"one of {[framing.name(n) for n in framing.CONFIGURATION_SUBSECTIONS]}",
-            )
-        record = framing.parse(fmt, self.view, offset, f"subsection {name}")
-        values = record.value
-        if "page_bits" in values and not 8 <= values.page_bits <= 30:
-            raise StreamError(
-                f"{values.page_bits} target page bits",
-                offset=offset,
-                section="configuration",
-                expected="between 8 and 30",
-            )
-        self.configuration |= {key: values[key] for key in ("page_bits", "uuid") if key in values}
-        if "capabilities" in values:
-            self.configuration["capabilities"] = [framing.name(each) for each in values.capabilities]
-        return self._add(record)
+        """Reads a subsection of the configuration and returns where it ends."""
+        return self._add(configuration.read_subsection(self.view, offset, self.configuration))
 
     def read_command(self, offset: int) -> int:
         """Reads a command, and equal ones behind it, and returns where they end."""
         record = framing.parse(framing.COMMAND, self.view, offset, "a command")
         command = record.value.command
         if command == Command.PACKAGED:
-            self._enter_package(record)
+            self._package.enter(record, self.view)
             return self._add(record)
         self._postcopy |= command == Command.POSTCOPY_ADVISE
         self.switched |= command == Command.POSTCOPY_RUN
         self._add(record)
-        count = repeats(self.view, offset, record.end) if self._package_end is None else 0
+        count = repeats(self.view, offset, record.end) if self._package.end is None else 0
         if not count:
             return record.end
         self.found(Repeated(record, count))
         return record.end + record.size * count
 
-    def _enter_package(self, record: framing.Parsed) -> None:
-        """Notes where a package ends: it holds records like any others, and the walk goes on into them."""
-        if len(record.value.data) != 4 or self._package_end is not None:
-            raise StreamError(
-                "a package in a package" if self._package_end else f"{len(record.value.data)} bytes of data",
-                offset=record.offset,
-                expected="a package's size, 4 bytes",
-            )
-        size = int.from_bytes(record.value.data, "big")
-        if size > len(self.view) - record.end:
-            raise StreamError(
-                f"a package of {size} bytes",
-                offset=record.offset,
-                expected=f"at most {len(self.view) - record.end}",
-            )
-        self._package_end = record.end + size
-
-    def _leave_package(self, offset: int) -> None:
-        if self._package_end is not None and offset > self._package_end:
-            raise StreamError(
-                "a record goes past the end of its package", offset=self._package_end, expected="a record's end"
-            )
-        self._package_end = None
-
     # -- sections ----------------------------------------------------------------------------------------------------
 
     def read_section(self, offset: int) -> int:
         """Reads a section, and equal ones behind it, and returns where they end."""
-        section = self.section_at = self.whole(self._section_header, offset)
+        section = self.section_at = self.whole(lambda at: self.ends.read_header(self.view, at), offset)
         try:
             end = self._rest_of(section)
         except StreamError as error:
@@ -332,24 +285,6 @@ class Walk:
         self.section_at = None
         return end + self._read_repeats(section, end)
 
-    def _section_header(self, offset: int) -> Section:
-        part = framing.PART_NAMES[self.view[offset]]
-        if part in ("start", "full"):
-            header = framing.parse(framing.SECTION_HEADER, self.view, offset, "a section header")
-            v = header.value
-            section = Section(framing.name(v.idstr), v.instance_id, v.version_id, v.section_id, part, header)
-            self.ends.started[v.section_id] = section
-            return section
-        header = framing.parse(framing.SECTION_CONTINUED, self.view, offset, "a section header")
-        started = self.ends.started.get(header.value.section_id)
-        if started is None:
-            raise StreamError(
-                f"section id {header.value.section_id} was never started",
-                offset=offset,
-                expected=f"one of {sorted(self.ends.started)[:20]}" if self.ends.started else "a section start",
-            )
-        return Section(started.idstr, started.instance_id, started.version_id, started.section_id, part, header)
-
     def _rest_of(self, section: Section) -> int:
         """Reads payload and footer of a section whose header was read, and returns where it ends."""
         start = at = section.payload_offset
@@ -361,31 +296,7 @@ class Walk:
             except TruncatedError:
                 at = self._go_on(max(at, self.readers.done_to))
         section.payload_size = self.feed.base + end - (before + start)
-        return self.whole(lambda at: self._footer(section, at), end)
-
-    def _footer(self, section: Section, offset: int) -> int:
-        """Reads the footer of a section, if it has one, and returns where it ends."""
-        at_end = offset >= len(self.view)
-        if at_end and not self.feed.over:
-            raise TruncatedError("a footer may follow", offset=offset)
-        if not at_end and self.view[offset] == RecordType.SECTION_FOOTER:
-            section.footer = framing.parse(framing.SECTION_FOOTER, self.view, offset, "a section footer")
-            found = section.footer.value.section_id
-            if found != section.section_id:
-                raise StreamError(
-                    f"a footer of section id {found}",
-                    offset=offset,
-                    expected=f"the footer of section id {section.section_id}",
-                )
-            self.ends.footers = True
-            return section.footer.end
-        if self.ends.footers:
-            raise (TruncatedError if at_end else StreamError)(
-                f"{section.payload_size} bytes, then no footer",
-                offset=offset,
-                expected=f"the footer of section id {section.section_id}",
-            )
-        return offset
+        return self.whole(lambda at: self.ends.read_footer(section, self.view, at, over=self.feed.over), end)
 
     def _locate(self, error: StreamError, section: Section) -> None:
         """Says in an error which section was read, and that the stream ends in it if it does."""
@@ -398,7 +309,7 @@ class Walk:
 
     def _read_repeats(self, section: Section, end: int) -> int:
         """Reads sections that are equal to this one behind it, and returns how many bytes they have."""
-        if self._package_end is not None or section.leaves or self.readers_may_differ(section):
+        if self._package.end is not None or section.leaves or self.readers_may_differ(section):
             return 0
         count = repeats(self.view, section.offset, end)
         behind = end + section.size * count
