@@ -98,6 +98,7 @@ VOID = Type("number", "void", 1, 1)
 
 
 def pointer(of: Type) -> Type:
+    """Returns the type of a pointer to a type."""
     return Type("pointer", of.name, POINTER_SIZE, POINTER_SIZE, of)
 
 

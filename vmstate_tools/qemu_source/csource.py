@@ -50,6 +50,8 @@ _CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 
 @dataclass(frozen=True)
 class Macro:
+    """A Macro is a `#define`; `params` is None where it takes none."""
+
     name: str
     params: tuple[str, ...] | None
     body: str
@@ -107,6 +109,7 @@ class Unit:
 
 
 def text_of(node: Node) -> str:
+    """Returns the text of a node, bytes as Latin-1."""
     return (node.text or b"").decode("latin-1")
 
 
@@ -119,6 +122,7 @@ def child(node: Node, name: str) -> Node:
 
 
 def function_name(definition: Node) -> str:
+    """Returns the name of the function that a definition defines."""
     node = definition.child_by_field_name("declarator")
     while node is not None and node.type != "identifier":
         node = node.child_by_field_name("declarator")
@@ -212,6 +216,7 @@ def preprocess(
 
 @cache
 def prelude() -> dict[str, Macro | None]:
+    """Returns the macros that `PRELUDE` defines, by name."""
     return preprocess(PRELUDE, "prelude", {}, {}).macros
 
 

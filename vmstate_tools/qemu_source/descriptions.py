@@ -58,6 +58,8 @@ _TYPE = re.compile(
 
 
 class FieldFact(NamedTuple):
+    """A FieldFact is a field of a description, and whether it is there whatever version and state."""
+
     name: str
     type: str  # as a vmdesc spells it, '' where not known
     always: bool

@@ -100,6 +100,7 @@ class Repository:
 
 
 def strings_of(text: str) -> dict[str, str]:
+    """Returns name → what it stands for, of macros that are strings or numbers."""
     return dict(_STRING.findall(text)) | dict(_NUMBER.findall(text))
 
 
@@ -250,6 +251,7 @@ def read_release(repository: Repository, revision: str) -> dict[tuple[str, str],
 
 
 def main() -> None:
+    """Writes `data/compat/vmsds.csv` from git checkouts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--qemu-git", type=Path, action="append", required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)

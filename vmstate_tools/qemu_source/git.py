@@ -20,6 +20,8 @@ _TAG = re.compile(r"v(\d+\.\d+(?:\.\d+)*)\Z")
 
 @dataclass(frozen=True)
 class Commit:
+    """A Commit has all 40 digits of its hash, its date (`2016-06-22`) and the first line of its message."""
+
     hash: str
     date: str
     subject: str

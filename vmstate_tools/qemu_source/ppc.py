@@ -75,6 +75,8 @@ class Words(NamedTuple):
 
 
 class Model(NamedTuple):
+    """A Model is a CPU model: its family, and the numbers in PVR and SVR."""
+
     family: str
     pvr: int
     svr: int

@@ -101,6 +101,7 @@ def _written(
 
 
 def frame_of(changes: Sequence[Change]) -> pd.DataFrame:
+    """Returns the changes as a frame, a row each, with the columns of `COLUMNS`."""
     import pandas as pd
 
     return pd.DataFrame([[getattr(c, name) for name in COLUMNS] for c in changes], columns=list(COLUMNS))

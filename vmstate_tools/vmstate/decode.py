@@ -5,7 +5,6 @@ Values are gathered by numpy, the sections of one layout from many streams toget
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,19 +76,15 @@ def affordable(layouts: Sequence[Layout], fold: int | None) -> int | None:
 # Layouts with more rows than this are made again for each stream; a TCE table of 2 MiB has 262,144.
 _CACHED_ROWS = 300_000
 
-# The rows of each layout, by `fold`; they go when their layout does.
-_cached_rows: weakref.WeakKeyDictionary[Layout, dict[int | None, Rows]] = weakref.WeakKeyDictionary()
-
 
 def rows_of(layout: Layout, fold: int | None) -> Rows:
     """Returns the rows of a section with this layout: they are made once for all sections."""
-    cached = _cached_rows.setdefault(layout, {})
-    rows = cached.get(fold)
+    rows: Rows | None = layout.rows.get(fold)
     if rows is None:
         rows = _rows_of(layout, fold)
         if len(rows) <= _CACHED_ROWS:
             count_cached(len(rows))
-            cached[fold] = rows
+            layout.rows[fold] = rows
     return rows
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from vmstate_tools.format import framing
 from vmstate_tools.vmstate.description import MAX_LEAVES, count_cached, element_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from vmstate_tools.vmstate.description import Description, FieldDescription, Vmsd
@@ -84,6 +83,7 @@ class Layout:
         value.
     subsections : offset and expected bytes of each subsection header.
     size : bytes of the whole payload.
+    rows : `decode.Rows` made of it so far, by `fold`.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Layout:
         self.numbers = numbers
         self.subsections = subsections
         self.size = size
+        self.rows: dict[int | None, Any] = {}
 
     def _column(self, number: int) -> npt.NDArray[np.int64]:
         return np.frombuffer(self.numbers, np.int64)[number::4].copy()
