@@ -30,7 +30,7 @@ def post_load(read: Reader, section: Section, entry: Entry, loader: Loader) -> F
 
 
 def _ppc_cpu(read: Reader, section: Section, entry: Entry, loader: Loader) -> Found:
-    """The PVR rule of target/ppc/machine.c: `cpu_post_load`.
+    """Applies the PVR rule of target/ppc/machine.c: `cpu_post_load`.
 
     To 2.0 the PVR is a field that must be equal; 2.1 to 2.9 do not look at it; since 2.10 (commit d5fc133eed) a
     compat PVR must be one the CPU can run as, else the PVR must match the class; since 7.2 (21d3a78ed9) closely.
@@ -55,7 +55,7 @@ def _ppc_cpu(read: Reader, section: Section, entry: Entry, loader: Loader) -> Fo
 
 
 def _spapr_caps(read: Reader, section: Section, entry: Entry, loader: Loader) -> Found:
-    """hw/ppc/spapr_caps.c: `spapr_caps_post_migration`, since 2.12 (commit be85537d65).
+    """Applies hw/ppc/spapr_caps.c: `spapr_caps_post_migration`, since 2.12 (commit be85537d65).
 
     What the stream does not send counts as the default of this machine type and CPU.
     """
@@ -74,7 +74,7 @@ def _spapr_caps(read: Reader, section: Section, entry: Entry, loader: Loader) ->
 
 
 def _arm_cpu(read: Reader, section: Section, entry: Entry, loader: Loader) -> Found:
-    """target/arm/machine.c: `cpu_post_load`: every system register in the stream must be one the destination has."""
+    """Checks Arm registers (target/arm/machine.c: `cpu_post_load`): the destination must have each in the stream."""
     release, cpu = loader.release, loader.cpu or ""
     aborts = release is not None and release < Release("11.0") and not cpu.lower().startswith("max")
     if "cpu/wfxt-timer" in read.subsections and aborts:
@@ -131,7 +131,7 @@ def _is_constant(index: int) -> bool:
 
 
 def _pci_config(read: Reader, section: Section, entry: Entry, loader: Loader) -> Found:
-    """hw/pci/pci.c: `get_pci_config_device`: what software cannot write must be the destination's own.
+    """Checks as hw/pci/pci.c: `get_pci_config_device`: what software cannot write must be the destination's own.
 
     Compared here are the identity (`pci_init_cmask`) and each capability's id and place (`pci_add_capability`).
     """

@@ -311,7 +311,7 @@ def write(read: Iterable[Release], folder: Path) -> None:
 
 
 def _still(bits: int) -> int:
-    """What the newest source has, later releases may have; what it has no more, they have not either."""
+    """Returns a set of releases with all later ones, if the newest source is in it: nothing says that they lack it."""
     return bits | _RELEASES.unread if bits & _RELEASES.bit[_RELEASES.newest_read] else bits
 
 

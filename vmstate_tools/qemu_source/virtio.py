@@ -142,7 +142,7 @@ def family(device: str, families: set[str]) -> str:
 
 
 def _limit(feature: VirtioFeature) -> bool:
-    """Whether a row is the first or the last bit of a range rather than a feature."""
+    """Tells whether a row is the first or the last bit of a range rather than a feature."""
     return feature.name in ("VIRTIO_TRANSPORT_F_START", "VIRTIO_TRANSPORT_F_END")
 
 

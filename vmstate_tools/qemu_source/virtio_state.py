@@ -104,7 +104,7 @@ def _steps(source: str, stream: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _in_parentheses(source: str, at: int) -> bool:
-    """Whether a semicolon is one of a `for`."""
+    """Tells whether a semicolon is one of a `for`."""
     line = source[source.rfind("\n", 0, at) + 1 : at]
     return line.count("(") > line.count(")")
 

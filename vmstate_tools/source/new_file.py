@@ -242,7 +242,7 @@ def _described(path: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit in the block, where they would end the process on the spot."""
+    """Has SIGTERM and SIGHUP raise SystemExit in the block, where they would end the process on the spot."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

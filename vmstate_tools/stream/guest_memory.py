@@ -39,7 +39,7 @@ class GuestMemory(Protocol):
         """
 
     def stretches(self) -> np.ndarray:
-        """Where `pieces` has something: an (n, 2) int64 array of starts and ends in bytes, in any order."""
+        """Returns where `pieces` has something: an (n, 2) int64 array of starts and ends in bytes, in any order."""
 
 
 class RecordedMemory:
@@ -204,7 +204,7 @@ class MappedMemory:
 
     @cached_property
     def present(self) -> int:
-        """Number of pages that have content."""
+        """Returns the number of pages that have content."""
         words = self._words(0, len(self._bitmap))
         tail = self._n % 64
         beyond = int(words[-1]) >> tail if tail and len(words) else 0
@@ -212,7 +212,7 @@ class MappedMemory:
 
     @cached_property
     def byteorder(self) -> str:
-        """Byte order of the host that wrote the bitmap, "little" or "big".
+        """Returns the byte order of the host that wrote the bitmap, "little" or "big".
 
         The bitmap is an array of the host's `unsigned long`, as it lies in memory, and nothing says of which
         host. Bits past the last page are never set; else pages that only one reading counts as present are

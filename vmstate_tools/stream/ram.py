@@ -101,37 +101,37 @@ class Ram:
 
     @property
     def parsed_to(self) -> int:
-        """End of the last record that was read whole, in bytes from the start of the view."""
+        """Returns the end of the last record that was read whole, in bytes from the start of the view."""
         return self.reader.parsed_to
 
     @property
     def page_size(self) -> int | None:
-        """The target's page size in bytes; None as long as nothing says it."""
+        """Returns the target's page size in bytes; None as long as nothing says it."""
         return self.reader.page_size or None
 
     @property
     def page_size_source(self) -> str | None:
-        """What says the page size: 'given', 'mapped-ram header', 'inferred' or 'assumed'."""
+        """Returns what says the page size: 'given', 'mapped-ram header', 'inferred' or 'assumed'."""
         return self.reader.page_size_source
 
     @property
     def flags(self) -> int:
-        """All flags (`RAM_SAVE_FLAG_*`) that records carry, together."""
+        """Returns all flags (`RAM_SAVE_FLAG_*`) that records carry, together."""
         return self.reader.table.flags
 
     @property
     def fill_bytes(self) -> bool:
-        """Whether a zero page had a fill byte that is not 0: only QEMU before 1.5 sends one, and 8.2 refuses it."""
+        """Tells whether a zero page had a fill byte other than 0: QEMU before 1.5 sends one, and 8.2 refuses it."""
         return self.reader.fill_bytes
 
     @property
     def block_list(self) -> list[Block]:
-        """The RAMBlocks in the stream's order."""
+        """Returns the RAMBlocks in the stream's order."""
         return list(self.reader.blocks)
 
     @property
     def blocks(self) -> pd.DataFrame:
-        """One row per RAMBlock, in the stream's order.
+        """Returns one row per RAMBlock, in the stream's order.
 
         block (str), used_length (UInt64, bytes), page_size (Int64, bytes: the pages it is migrated in),
         host_page_size (Int64: of the memory behind it, where the stream says), gpa (UInt64, where sent:
@@ -154,7 +154,7 @@ class Ram:
 
     @property
     def pages(self) -> pd.DataFrame:
-        """Page records per RAMBlock, by kind: a page sent twice counts twice.
+        """Returns the page records per RAMBlock, by kind: a page sent twice counts twice.
 
         block (str), zero, normal, xbzrle, compressed, multifd_zero, multifd_normal (int64), bytes (int64:
         what they take in the stream, headers included, and in the channels, as far as it can be told apart by

@@ -71,7 +71,7 @@ class SectionReaders:
 
     @property
     def done_to(self) -> int:
-        """Nothing is to come behind a stream that is there as a whole."""
+        """Returns 0: nothing is to come behind a stream that is there as a whole."""
         return 0
 
     def describes(self, section: Section) -> bool:

@@ -76,7 +76,7 @@ class WholeFile:
 
 
 def has_pages(section: Section) -> bool:
-    """Whether a RAM section has more than its end mark, or begins or ends the RAM."""
+    """Tells whether a RAM section has more than its end mark, or begins or ends the RAM."""
     return section.part != "part" or section.payload_size != 8
 
 
@@ -130,7 +130,7 @@ class Walk:
 
     @property
     def ram(self) -> Ram:
-        """The RAM state; made when it is first asked for, of what the stream has said up to there."""
+        """Returns the RAM state; made when it is first asked for, of what the stream has said up to there."""
         if self._ram is None:
             bits = self.configuration.get("page_bits")
             self._ram = self._make_ram(
@@ -218,7 +218,7 @@ class Walk:
         return f"{'in' if inside else 'after'} section {last.label}"
 
     def stops_at(self, kind: int) -> bool:
-        """Whether a record of this type ends the walk."""
+        """Tells whether a record of this type ends the walk."""
         return kind == RecordType.EOF
 
     def read_end(self, offset: int) -> int:
@@ -322,5 +322,5 @@ class Walk:
         return section.size * count
 
     def readers_may_differ(self, section: Section) -> bool:
-        """Whether sections with the bytes of this one may be read otherwise: then each is read for itself."""
+        """Tells whether sections with the same bytes may be read otherwise: then each is read for itself."""
         return section.how != "ram" or has_pages(section)
