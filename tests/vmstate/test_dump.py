@@ -66,7 +66,16 @@ def test_versions_break_one_way(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"[]", b"{", b'{"a": 1}', b'{"a": {"Name": "x"}}', b'{"vmschkmachine": {"Name": {}}}', b"\x28\xb5\x2f\xfdxx"],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"a": 1}',
+        b'{"a": {"Name": "x"}}',
+        b'{"vmschkmachine": {"Name": {}}}',
+        b'{"a": {"Name": "x", "version_id": 1e999}}',
+        b"\x28\xb5\x2f\xfdxx",
+    ],
 )
 def test_what_is_no_dump_is_a_stream_error(tmp_path, text):
     path = tmp_path / "x"

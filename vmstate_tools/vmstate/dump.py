@@ -92,7 +92,7 @@ def read_dump(where: str | os.PathLike[str]) -> Dump:
         if not isinstance(machine, str | None):
             raise TypeError("a machine type that is no text")
         classes = {k: _class(v) for k, v in document.items() if k != "vmschkmachine"}
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as err:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as err:
         raise StreamError(f"not a dump: {err}", file=name, expected="a -dump-vmstate file") from None
     return Dump(name, machine, classes)
 
