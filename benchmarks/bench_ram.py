@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import mmap
 import os
 import resource
 import struct
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmstate_tools.source.content import Content
 from vmstate_tools.stream.ram import Ram
 
 if TYPE_CHECKING:
@@ -63,21 +63,15 @@ def write_mapped(path: Path, pages: int) -> None:
         out.write(be64(16))
 
 
-def walk(path: Path, capabilities: frozenset[str] = frozenset(), *, count: bool = True) -> tuple[Ram, mmap.mmap]:
-    with path.open("rb") as file:
-        m = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def forget(start: int, end: int) -> None:
-        start = start // mmap.PAGESIZE * mmap.PAGESIZE
-        m.madvise(mmap.MADV_DONTNEED, start, end - start)
-
-    ram = Ram(memoryview(m), page_size=PAGE, capabilities=capabilities, forget=forget)
+def walk(path: Path, capabilities: frozenset[str] = frozenset(), *, count: bool = True) -> tuple[Ram, Content]:
+    content = Content.of_file(path.open("rb"), str(path), path.stat().st_size)  # as `vt.open` has a file
+    ram = Ram(content.view, page_size=PAGE, capabilities=capabilities)
     at = 0
-    while at < len(m):
+    while at < len(content.view):
         at = ram.parse(at, part="part")
     if count:
         assert int(ram.pages[["normal", "zero"]].to_numpy().sum()) == int(ram.blocks.used_length[0]) // PAGE
-    return ram, m
+    return ram, content
 
 
 def best(action: Callable[[], object], n: int = 5) -> float:
@@ -131,14 +125,14 @@ def main() -> None:
             out.unlink(missing_ok=True)
             subprocess.run(["cp", "--reflink=never", str(full), str(out)], check=True)
 
-        ram, m = walk(full)
+        ram, content = walk(full)
         figures["extract_s"] = best(lambda: extract(ram), 3)
         figures["cp_s"] = best(copy, 3)
         figures["extract_over_cp"] = figures["extract_s"] / figures["cp_s"]
-        ram, m = walk(mixed)
+        ram, content = walk(mixed)
         figures["extract_mixed_s"] = best(lambda: extract(ram), 3)
         figures["read_page_us"] = best(lambda: ram.read(NAME.decode(), pages // 2 * PAGE, PAGE), 20) * 1e6
-        del m
+        content.close()
     for key, value in figures.items():
         print(f"{key:24}{value:12.3f}")
     if options.json:

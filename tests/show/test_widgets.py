@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from handmade import EVIL, device, field, hostile, section, stream
 from pages import tags
+from writer import be
 
 import vmstate_tools as vt
 from vmstate_tools.data import data_path
@@ -250,3 +252,19 @@ def test_memory_does_not_grow_with_the_guest(tmp_path: Path) -> None:
         widget.static_html()
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
+
+
+def test_a_run_of_equal_records_is_one_node() -> None:
+    """A million empty sections: the tree has the first and, as one node, all that are equal to it."""
+    empty = b"\x04" + be(1, 4) + b"\x02zz" + be(0, 4) + be(1, 4) + b"\x7e" + be(1, 4)
+    with vt.open(b"QEVM" + be(3, 4) + empty * 1_000_001 + b"\0") as stream:
+        began = time.process_time()
+        nodes = roots(stream)
+        assert [(node.label, node.offset, node.size) for node in nodes] == [
+            ("file header", 0, 8),
+            ("zz/0", 8, 21),
+            ("1,000,000 alike", 29, 21_000_000),
+            ("end of file mark", 21_000_029, 1),
+        ]
+        assert not nodes[2].children()
+        assert time.process_time() - began < 1

@@ -45,7 +45,7 @@ def search(stream: Stream, query: str) -> Iterator[Hit]:
         find = functools.partial(_holding, text=query[1:-1].encode())
     else:
         find = functools.partial(_named, query=query)
-    for section in stream.sections:
+    for section in stream.distinct_sections:
         yield from find(stream, section)
 
 
@@ -116,7 +116,7 @@ def _hit(section: Section, layout: Layout, offset: int) -> Hit:
 
 def locate(stream: Stream, label: str, vmsd: str | None, path: str) -> int | None:
     """Returns the offset of a field or vmsd in the file, None where the stream has none; `vmsd` None means any."""
-    for section in stream.sections:
+    for section in stream.distinct_sections:
         if section.label != label:
             continue
         for leaf in section.leaves:

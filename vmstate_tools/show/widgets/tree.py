@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from vmstate_tools.stream.records import Gap, Pages, Section, record_detail, record_kind, unrolled
+from vmstate_tools.stream.records import Gap, Pages, Repeated, Run, Section, record_detail, record_kind
 from vmstate_tools.stream.stream import Stream
 from vmstate_tools.vmstate.decode import gather
 from vmstate_tools.vmstate.description import FieldDescription, Vmsd
@@ -42,7 +42,7 @@ class Node:
     value: Any = None
     inner: Callable[[], Sequence[Node]] | None = None
     shape: Vmsd | None = None
-    pieces: list[Section] = dataclasses.field(default_factory=list)
+    pieces: list[Section | Run] = dataclasses.field(default_factory=list)
 
     def children(self) -> Sequence[Node]:
         """Returns the parts of the node in stream order. Raises StreamError where the bytes do not fit it."""
@@ -118,10 +118,21 @@ def place(nodes: Sequence[Node], offset: int) -> int | None:
 
 
 def roots(stream: Stream) -> list[Node]:
-    """Returns all records of a stream in file order; the parts of a section (START, PART, END) are one node."""
+    """Returns all records of a stream in file order; the parts of a section (START, PART, END) are one node.
+
+    A run of records that equal the one before them is one node without parts: there may be millions of them.
+    """
     found: dict[Any, Node] = {}
-    for number, record in enumerate(unrolled(stream.records)):
-        if isinstance(record, Section):
+    for number, record in enumerate(stream.records):
+        if isinstance(record, Repeated):
+            first = record.first
+            node = found.get(first.section_id) if isinstance(first, Section) and first.part != "full" else None
+            if node is None:
+                found[number,] = _run(stream, record)
+            else:
+                node.pieces.append(record)
+                node.size += record.size
+        elif isinstance(record, Section):
             key = record.section_id if record.part != "full" else (number,)
             if key in found:
                 node = found[key]
@@ -149,6 +160,13 @@ def roots(stream: Stream) -> list[Node]:
     return list(found.values())
 
 
+def _run(stream: Stream, run: Run) -> Node:
+    """Returns the node of all records of a run, together."""
+    node = Node(stream, f"{run.count:,} alike", "record", run.offset, run.size, note=f"{run.size:,} bytes")
+    node.section = run.first if isinstance(run.first, Section) else None
+    return node
+
+
 def _section(stream: Stream, section: Section) -> Node:
     """Returns the node of a section; a section sent in parts has a node for each part."""
     node = Node(stream, section.label, "section", section.offset, section.size, section=section)
@@ -158,18 +176,16 @@ def _section(stream: Stream, section: Section) -> Node:
     else:
         node.pieces.append(section)
         node.inner = lambda: [
-            Node(
-                stream,
-                part.part if part.part != "part" else f"part {i}",
-                "record",
-                part.offset,
-                part.size,
-                section=part,
-                note=f"{part.size:,} bytes",
-                inner=lambda part=part: _inside(stream, part),  # type: ignore[misc]
-            )
-            for i, part in enumerate(node.pieces)
+            _part(stream, piece, i) if isinstance(piece, Section) else _run(stream, piece)
+            for i, piece in enumerate(node.pieces)
         ]
+    return node
+
+
+def _part(stream: Stream, part: Section, number: int) -> Node:
+    label = part.part if part.part != "part" else f"part {number}"
+    node = Node(stream, label, "record", part.offset, part.size, section=part, note=f"{part.size:,} bytes")
+    node.inner = lambda: _inside(stream, part)
     return node
 
 
