@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from vmstate_tools.qemu_source.descriptions import Release, _description_rows, read
+from vmstate_tools.qemu_source.descriptions import ReleaseSource, _description_rows, read
 
 SOURCE = """
 #define TYPE_ACME "acme"
@@ -59,7 +59,7 @@ def test_reads_descriptions_as_far_as_they_are_plain():
 def test_what_a_stable_release_changed_belongs_to_its_series():
     before = read(SOURCE)
     after = read(SOURCE.replace("VMSTATE_UINT32(regs.ctrl, Acme)", "VMSTATE_UINT32(ctrl, Acme)"))
-    found = [Release("2.7", [("acme", b.definitions[0])], {"acme"}, set(), set(), ()) for b in (before, after)]
+    found = [ReleaseSource("2.7", [("acme", b.definitions[0])], {"acme"}, set(), set(), ()) for b in (before, after)]
     rows = {row[2:4] for row in _description_rows(found)}
     assert ("version", "3") in rows
     assert ("always", "ctrl") not in rows

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.qemu_source import changes, machines, ppc, vmsd
 from vmstate_tools.qemu_source.git import Repo
-from vmstate_tools.qemu_source.releases import Release, intervals, releases
+from vmstate_tools.qemu_source.releases import ReleaseCommit, intervals, releases
 from vmstate_tools.qemu_source.tree import SourceTree
 from vmstate_tools.source.new_file import new_text_file
 
@@ -51,7 +51,7 @@ def build(qemu_git: Sequence[Path], out: Path, qemu_source: Sequence[Path] = ())
             _write(out / f"{name}.csv", rows)
 
 
-def _facts(release: Release) -> dict[str, dict[tuple[Any, ...], Any]]:
+def _facts(release: ReleaseCommit) -> dict[str, dict[tuple[Any, ...], Any]]:
     """Returns table → what one release says, row → the columns that are not its key."""
     tree = ppc.Tree(release.repo, release.revision)
     facts = ppc.read(tree)
@@ -73,7 +73,7 @@ def _facts(release: Release) -> dict[str, dict[tuple[Any, ...], Any]]:
     }
 
 
-def _tables(found: list[Release]) -> dict[str, list[dict[str, Any]]]:
+def _tables(found: list[ReleaseCommit]) -> dict[str, list[dict[str, Any]]]:
     with ProcessPoolExecutor() as pool:
         # Neighbours share files: each process gets a run of them.
         read = pool.map(_facts, found, chunksize=max(1, len(found) // 16))

@@ -13,7 +13,7 @@ from vmstate_tools.qemu_source import machines, ppc, vmsd
 
 if TYPE_CHECKING:
     from vmstate_tools.qemu_source.git import Repo
-    from vmstate_tools.qemu_source.releases import Release
+    from vmstate_tools.qemu_source.releases import ReleaseCommit
 
 Fact = tuple[str, str, str]
 
@@ -31,7 +31,7 @@ _MATTERS = "|".join(
 )
 
 
-def rows(found: list[Release]) -> list[dict[str, Any]]:
+def rows(found: list[ReleaseCommit]) -> list[dict[str, Any]]:
     """Returns one row per changed fact: release that first has it, commit, and the value before and after.
 
     A fact that differs between two releases with no commit to show for it gets a row without commit.
@@ -43,14 +43,14 @@ def rows(found: list[Release]) -> list[dict[str, Any]]:
     return [row for step in steps for row in step.result()]
 
 
-def _steps(found: list[Release]) -> list[tuple[Release, Release]]:
+def _steps(found: list[ReleaseCommit]) -> list[tuple[ReleaseCommit, ReleaseCommit]]:
     """Returns the steps from release to release, and within each stable series from its first release on."""
     steps = list(pairwise([r for r in found if r.kind != "stable"]))
     series = (pair for pair in pairwise(found) if pair[0].key[:2] == pair[1].key[:2])
     return steps + [(old, new) for old, new in series if new.kind == "stable"]
 
 
-def _step(step: tuple[Release, Release]) -> list[dict[str, Any]]:
+def _step(step: tuple[ReleaseCommit, ReleaseCommit]) -> list[dict[str, Any]]:
     old, new = step
     before, after = _all(old.repo, old.revision), _all(new.repo, new.revision)
     if before == after:

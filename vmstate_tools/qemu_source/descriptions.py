@@ -230,7 +230,7 @@ def _field(item: str, own: dict[str, str | None]) -> tuple[FieldFact | None, boo
     return FieldFact(args[0], own.get(call[1], type_) or "", bool(_ALWAYS.fullmatch(macro))), True
 
 
-class Release(NamedTuple):
+class ReleaseSource(NamedTuple):
     """All that one release's source holds."""
 
     release: str
@@ -256,7 +256,7 @@ def sources(repos: Iterable[Path]) -> Iterator[tuple[str, Repo, str]]:
             yield series, repo, revision
 
 
-def releases(repos: Iterable[Path]) -> Iterator[Release]:
+def releases(repos: Iterable[Path]) -> Iterator[ReleaseSource]:
     """Reads all releases there are; a file that several share is read once."""
     seen: dict[str, Blob] = {}
     for release, repo, revision in tqdm(list(sources(repos)), desc="releases", unit="release"):
@@ -270,7 +270,7 @@ def releases(repos: Iterable[Path]) -> Iterator[Release]:
         yield _release(release, [(seen[b], target) for b, target in blobs.items()])
 
 
-def _release(release: str, found: list[tuple[Blob, str]]) -> Release:
+def _release(release: str, found: list[tuple[Blob, str]]) -> ReleaseSource:
     blobs = [blob for blob, _ in found]
     texts: dict[str, set[str]] = collections.defaultdict(set)
     for blob in blobs:
@@ -281,7 +281,7 @@ def _release(release: str, found: list[tuple[Blob, str]]) -> Release:
         for d in blob.definitions:
             here = replace(d, symbol=target + d.symbol)  # targets use one symbol for things of their own
             definitions += [(n, here) for n in ({d.name} if d.literal else texts.get(d.name, ()))]
-    return Release(
+    return ReleaseSource(
         release,
         definitions,
         set().union(*(b.literals for b in blobs)),
@@ -294,7 +294,7 @@ def _release(release: str, found: list[tuple[Blob, str]]) -> Release:
 # -- facts ------------------------------------------------------------------------------------------------------
 
 
-def write(read: Iterable[Release], folder: Path) -> None:
+def write(read: Iterable[ReleaseSource], folder: Path) -> None:
     """Writes `descriptions.csv` and `machines.csv` of `data/fingerprint`."""
     found = list(read)
     folder.mkdir(parents=True, exist_ok=True)
@@ -315,11 +315,11 @@ def _still(bits: int) -> int:
     return bits | _RELEASES.unread if bits & _RELEASES.bit[_RELEASES.newest_read] else bits
 
 
-def _bits(found: Iterable[Release]) -> int:
+def _bits(found: Iterable[ReleaseSource]) -> int:
     return _still(functools.reduce(operator.or_, (_RELEASES.span(r.release, r.release) for r in found), 0))
 
 
-def _machine_bits(found: list[Release]) -> dict[str, int]:
+def _machine_bits(found: list[ReleaseSource]) -> dict[str, int]:
     every = set().union(*(r.machines for r in found))
     bits: dict[str, int] = {}
     for machine in every:
@@ -331,7 +331,7 @@ def _machine_bits(found: list[Release]) -> dict[str, int]:
     return bits
 
 
-def _description_rows(found: list[Release]) -> Iterator[tuple[str, str, str, str, int]]:
+def _description_rows(found: list[ReleaseSource]) -> Iterator[tuple[str, str, str, str, int]]:
     # (vmsd, symbol) -> release -> its definitions there
     table: dict[tuple[str, str], dict[str, list[Definition]]] = collections.defaultdict(
         lambda: collections.defaultdict(list)

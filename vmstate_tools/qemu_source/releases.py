@@ -18,8 +18,8 @@ FIRST = (0, 10)
 
 
 @dataclass
-class Release:
-    """A Release is a release, or a development state, and where it lies in a repository."""
+class ReleaseCommit:
+    """A ReleaseCommit is a release, or a development state, and where it lies in a repository."""
 
     name: str
     repo: Repo
@@ -32,7 +32,7 @@ class Release:
         return numbers(self.name)
 
 
-def releases(repos: Sequence[Repo]) -> list[Release]:
+def releases(repos: Sequence[Repo]) -> list[ReleaseCommit]:
     """Returns every release found, oldest first.
 
     Behind them stands the newest development state (x.y.50) that is newer than any release with a history.
@@ -48,7 +48,7 @@ def releases(repos: Sequence[Repo]) -> list[Release]:
     names = sorted((name for name in found if numbers(name) >= FIRST), key=numbers)
     first = {numbers(name)[:2]: name for name in reversed(names)}
     known = [
-        Release(name, repo, revision, repo.commit(revision), "release" if name in first.values() else "stable")
+        ReleaseCommit(name, repo, revision, repo.commit(revision), "release" if name in first.values() else "stable")
         for name in names
         for repo, revision in (found[name],)
     ]
@@ -57,7 +57,7 @@ def releases(repos: Sequence[Repo]) -> list[Release]:
         for line in repo.main_lines:
             version = (repo.read(line, "VERSION") or "").strip()
             if re.fullmatch(r"\d+\.\d+\.50", version):
-                heads.append(Release(version, repo, line, repo.commit(line), "development"))
+                heads.append(ReleaseCommit(version, repo, line, repo.commit(line), "development"))
     newest = max(heads, key=lambda h: h.key, default=None)
     if newest is not None and all(newest.key > r.key for r in known if r.commit.hash):
         known.append(newest)

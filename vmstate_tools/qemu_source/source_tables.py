@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from vmstate_tools.qemu_source.releases import Release
+    from vmstate_tools.qemu_source.releases import ReleaseCommit
 
 #: Before 1.6, most descriptions were not yet what they are since, and no stream of the collections was written.
 FIRST = (1, 6)
@@ -74,7 +74,7 @@ def build_source(qemu_git: Sequence[Path], out: Path, first: tuple[int, ...] = F
 _files = Files()  # of one process; neighbouring releases share most files
 
 
-def facts_of(release: Release) -> ReleaseFacts:
+def facts_of(release: ReleaseCommit) -> ReleaseFacts:
     """Reads one release."""
     revision = Revision(release.repo, release.revision)
     facts = read(revision, _files)
@@ -82,7 +82,7 @@ def facts_of(release: Release) -> ReleaseFacts:
     return facts
 
 
-def _read(found: list[Release], workers: int) -> Iterator[tuple[Release, ReleaseFacts]]:
+def _read(found: list[ReleaseCommit], workers: int) -> Iterator[tuple[ReleaseCommit, ReleaseFacts]]:
     if workers == 1:
         for release in tqdm(found, desc="releases", unit="release"):
             yield release, facts_of(release)
