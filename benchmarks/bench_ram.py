@@ -124,6 +124,7 @@ def main() -> None:
         def copy() -> None:
             out.unlink(missing_ok=True)
             subprocess.run(["cp", "--reflink=never", str(full), str(out)], check=True)
+            subprocess.run(["sync", str(out)], check=True)  # what is extracted is synced before it gets its name
 
         ram, content = walk(full)
         figures["extract_s"] = best(lambda: extract(ram), 3)
