@@ -76,7 +76,7 @@ class Format:
     def _statement(self) -> Any:
         return self.struct.compile() if self._compiled else self.struct
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Returns the bytes of a record whose size is always the same."""
         return int(self.struct.sizeof())
