@@ -87,9 +87,11 @@ def _tiles(stream: Stream) -> None:
 
 
 def _memory(stream: Stream) -> None:
+    names = [block.raw_name for block in stream.ram.block_list]
     for block in stream.ram.block_list[:4]:
-        stream.ram.read(block.name, 0, min(block.used_length, 8192))
-        stream.ram.read(block.name, max(block.used_length - 100, 0), min(block.used_length, 100))
+        if names.count(block.raw_name) == 1:  # of two with one name, none can be asked for
+            stream.ram.read(block.raw_name, 0, min(block.used_length, 8192))
+            stream.ram.read(block.raw_name, max(block.used_length - 100, 0), min(block.used_length, 100))
 
 
 def _lint(stream: Stream) -> None:
