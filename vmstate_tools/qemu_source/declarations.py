@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vmstate_tools.errors import CatalogError
 from vmstate_tools.qemu_source import expressions
 from vmstate_tools.qemu_source.c_types import HOST, VOID, Member, Type, pointer
+from vmstate_tools.qemu_source.macros import parts_at
 
 if TYPE_CHECKING:
     from vmstate_tools.qemu_source.c_types import Resolver
@@ -274,15 +275,5 @@ def _aligned(tokens: list[str], layout: Resolver, scope: Scope) -> int:
 
 def member_declarations(tokens: list[str]) -> list[list[str]]:
     """Splits the inside of a struct at its semicolons."""
-    found: list[list[str]] = []
-    depth, start = 0, 0
-    for i, token in enumerate(tokens):
-        if token in ("(", "[", "{"):
-            depth += 1
-        elif token in (")", "]", "}"):
-            depth -= 1
-        elif token == ";" and depth == 0:
-            if i > start and tokens[start] not in ("QEMU_BUILD_BUG_ON", "_Static_assert"):
-                found.append(tokens[start:i])
-            start = i + 1
-    return found
+    ended = parts_at(";", tokens)[:-1]
+    return [part for part in ended if part and part[0] not in ("QEMU_BUILD_BUG_ON", "_Static_assert")]

@@ -136,8 +136,8 @@ def stripped(tokens: list[str]) -> list[str]:
     return tokens[start:end]
 
 
-def split(tokens: list[str]) -> list[list[str]]:
-    """Splits tokens at the commas that stand in no bracket; white space around the parts is dropped."""
+def parts_at(mark: str, tokens: list[str]) -> list[list[str]]:
+    """Returns the tokens between the marks that stand in no bracket; the last part is what follows the last mark."""
     parts: list[list[str]] = []
     depth, start = 0, 0
     for i, token in enumerate(tokens):
@@ -145,11 +145,15 @@ def split(tokens: list[str]) -> list[list[str]]:
             depth += 1
         elif token in (")", "]", "}"):
             depth -= 1
-        elif token == "," and depth == 0:
-            parts.append(stripped(tokens[start:i]))
+        elif token == mark and depth == 0:
+            parts.append(tokens[start:i])
             start = i + 1
-    parts.append(stripped(tokens[start:]))
-    return parts
+    return [*parts, tokens[start:]]
+
+
+def split(tokens: list[str]) -> list[list[str]]:
+    """Splits tokens at the commas that stand in no bracket; white space around the parts is dropped."""
+    return [stripped(part) for part in parts_at(",", tokens)]
 
 
 def _substituted(macro: Macro, given: list[list[str]], lookup: Lookup, hidden: frozenset[str]) -> list[str]:
